@@ -1,0 +1,2 @@
+//! Longtake.
+fn main() {}

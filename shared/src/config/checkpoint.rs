@@ -1,0 +1,21 @@
+//! Where, how often and how many checkpoints.
+
+use serde::{Deserialize, Serialize};
+
+/// Checkpoints of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointConfig {
+    /// URL below which the run's checkpoints lie (`file:///...`, `memory:///`, `s3://...`); empty: the run's folder.
+    pub url: String,
+    /// Epochs between two checkpoints; 0: only at the end and when asked.
+    pub every: u64,
+    /// Newest checkpoints that are kept, beside the best one.
+    pub keep: usize,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        Self { url: String::new(), every: 1, keep: 2 }
+    }
+}

@@ -1,0 +1,80 @@
+//! Advice that an error carries: printed as `hint: ...` below the sentence that says what is wrong.
+
+/// An error that knows what its reader can do about it.
+pub trait Hint: std::error::Error {
+    /// What to do, as one sentence without a full stop; nothing where there is nothing to say.
+    fn hint(&self) -> Option<String> {
+        None
+    }
+}
+
+/// The exit codes of every Longtake process; schedulers act on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// The work is done.
+    Done = 0,
+    /// Something failed that another try may mend.
+    Failed = 1,
+    /// The command line could not be understood (what clap returns).
+    Usage = 2,
+    /// Stopped on request after saving: start me again.
+    Preempted = 75,
+    /// Never start me again: configuration or data are wrong, or the run makes no progress.
+    NeverRestart = 78,
+}
+
+impl ExitCode {
+    /// As the operating system takes it.
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// What every command ends with when it fails: one sentence, what to do, and the exit code.
+#[derive(Debug)]
+pub struct Failure {
+    /// What is wrong and where, as one sentence without a full stop.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// How the process ends.
+    pub exit: ExitCode,
+}
+
+impl Failure {
+    /// A failure with exit code 1 and no advice.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None, exit: ExitCode::Failed }
+    }
+
+    /// With advice.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// A failure that no restart mends (exit code 78).
+    #[must_use]
+    pub fn never_restart(mut self) -> Self {
+        self.exit = ExitCode::NeverRestart;
+        self
+    }
+}
+
+impl<E: Hint> From<E> for Failure {
+    /// The error and its causes as one sentence.
+    fn from(error: E) -> Self {
+        let mut message = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(inner) = cause {
+            let inner_text = inner.to_string();
+            if !message.contains(&inner_text) {
+                message = format!("{message}: {inner_text}");
+            }
+            cause = inner.source();
+        }
+        Self { message, hint: error.hint(), exit: ExitCode::Failed }
+    }
+}

@@ -1,0 +1,25 @@
+//! Clips become features, features become detections.
+//!
+//! Takes: clips `[N, 3, L, H, W]` f32 and remembered features. Gives: scores and offsets a level.
+//! **What is absent:** no file, no rank, no clock. Remembered features come in as an argument; fresh ones go out as a result.
+
+/// CLIPS -> FEATURES.
+pub mod backbone;
+
+/// FEATURES -> FEATURES OF THE WHOLE WINDOW.
+pub mod memory;
+
+/// -> CONSISTENT FEATURES: temporal reduction, TCM, TDM, FPN.
+pub mod tcm;
+
+/// -> SCORES AND OFFSETS.
+pub mod heads;
+
+/// Layers with PyTorch's names and layouts, and how they begin.
+pub mod layers;
+
+/// How a forward pass behaves: training or not, which random numbers, which ranks share statistics.
+pub mod pass;
+
+/// Operations with their own backward pass.
+pub mod ops;
