@@ -1,0 +1,126 @@
+//! What a run tells whoever watches it: the terminal, `status`, metrics.jsonl. Events and numbers, no text for people.
+
+use longtake_shared::ids::{Epoch, Generation, Rank, Step};
+use longtake_shared::units::Seconds;
+use serde::{Deserialize, Serialize};
+
+/// One thing that happened in a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum RunUpdate {
+    /// Workers are being waited for.
+    Gathering {
+        /// Workers that have come.
+        present: usize,
+        /// Workers that are needed.
+        needed: usize,
+    },
+    /// A generation has formed and its workers have loaded their state.
+    Formed {
+        /// Its number.
+        generation: Generation,
+        /// Its world size.
+        world: usize,
+    },
+    /// A stage began, or goes on where it had stopped.
+    Stage {
+        /// Which.
+        stage: Stage,
+        /// Work units of the stage (steps, or videos).
+        total: u64,
+        /// Units already done.
+        done: u64,
+    },
+    /// A unit of work was done.
+    Progress(Progress),
+    /// A validation has ended.
+    Validated {
+        /// Steps trained before it.
+        step: Step,
+        /// Epochs trained before it.
+        epoch: Epoch,
+        /// Mean AP over classes, then over tIoU thresholds.
+        average_map: f64,
+        /// Whether no earlier validation was better.
+        best: bool,
+        /// The whole report, as `longtake_shared::metrics` serialises it.
+        report: serde_json::Value,
+    },
+    /// A checkpoint is in the chain.
+    Saved {
+        /// Steps trained before it.
+        step: Step,
+        /// Its place in the chain.
+        sequence: u64,
+    },
+    /// Something a user should know that does not end the run.
+    Warning {
+        /// As a sentence.
+        message: String,
+    },
+    /// The run is over.
+    Finished {
+        /// Why.
+        outcome: Outcome,
+    },
+}
+
+/// The stages of a run, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// The backbone learns to classify trimmed clips.
+    Pretrain,
+    /// The memory is filled by extraction.
+    Memory,
+    /// The detector trains.
+    Train,
+    /// The detector is evaluated.
+    Validate,
+}
+
+/// How far a stage has come.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Which stage.
+    pub stage: Stage,
+    /// Units done so far.
+    pub done: u64,
+    /// Units of the stage.
+    pub total: u64,
+    /// Epoch of the unit (train only).
+    pub epoch: Epoch,
+    /// Loss of the step over all ranks; absent where the stage has none.
+    pub loss: Option<f64>,
+    /// Further numbers by name: `class_loss`, `regression_loss`, `positives`, `gradient_norm`, `learning_rate`,
+    /// `clips_per_second`, `mean_age` (steps), `absent_rows`, `skipped_samples`, `non_finite`.
+    pub numbers: std::collections::BTreeMap<String, f64>,
+    /// Since the stage began in this process.
+    pub elapsed: Seconds,
+}
+
+/// Why a run is over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// The last epoch is trained and validated.
+    Done,
+    /// Stopped on request, saved: exit code 75.
+    Preempted {
+        /// Steps trained.
+        step: Step,
+    },
+    /// A worker was lost or failed.
+    Failed {
+        /// The first cause, as a sentence.
+        cause: String,
+        /// Whose it was, where it was a worker's.
+        rank: Option<Rank>,
+        /// The last lines of that worker's log.
+        log: Vec<String>,
+        /// Whether no restart can mend it: exit code 78.
+        never_restart: bool,
+        /// The newest committed checkpoint's step, if any: `longtake train --resume` goes on from there.
+        resumable_at: Option<Step>,
+    },
+}
