@@ -12,6 +12,9 @@ pub mod nms;
 /// Which windows a video is cut into, and how their candidates come together.
 pub mod windows;
 
+/// A whole video through the detector.
+pub mod video;
+
 use crate::model::heads::daotad::anchors::Segment;
 
 /// One detected action.

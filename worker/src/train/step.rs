@@ -16,10 +16,11 @@ use super::learner::Learner;
 use super::pretrain::stack;
 use super::tape::host;
 use crate::data::plan::SamplePlan;
-use crate::loss::{self, LossParts};
+use crate::loss::{Criterion, SampleTargets};
 use crate::model::detector::Detector;
 use crate::model::norm::{MomentsReducer, PendingStatistics};
 use crate::model::pass::Pass;
+use crate::model::tcm::tcm::TooLong;
 use crate::optim::Flat;
 
 /// What a step is told besides its samples.
@@ -29,8 +30,10 @@ pub struct StepContext<'a> {
     pub learner: &'a Learner<Detector>,
     /// Settings of the run.
     pub config: &'a RunConfig,
-    /// Anchors and targets of a window.
-    pub criterion: &'a loss::Criterion,
+    /// Anchors and losses.
+    pub criterion: &'a Criterion,
+    /// What each input's anchors are to say; nothing for an idle lane.
+    pub targets: &'a [Option<SampleTargets>],
     /// Key of this step: seed / "train" / step.
     pub key: Key,
     /// Loss normaliser: sum over the samples of all ranks of max(positive anchors, 1).
@@ -104,17 +107,20 @@ pub struct Pending {
 type ClipAt = (usize, usize);
 
 /// Look, remember, judge, replay (DESIGN of the step: sections 2 to 5 of its list).
-pub fn step(cx: &StepContext<'_>, inputs: &[LaneInput]) -> Pending {
+///
+/// # Errors
+/// The window is longer than the TCM's position table.
+pub fn step(cx: &StepContext<'_>, inputs: &[LaneInput]) -> Result<Pending, TooLong> {
     let taped = cx.learner.taped();
     let replay = cx.config.memory.replay == Replay::On;
     let trained = clips_where(inputs, |clip| clip.trains);
 
     // LOOK
-    let mut fresh = look(cx, &cx.learner.module, inputs, &clips_where(inputs, |clip| !clip.trains || replay));
-    let rows = fresh_rows(&fresh);
-    let mut rows = rows;
+    let plain = &cx.learner.module;
+    let mut fresh = look(cx, plain, inputs, &clips_where(inputs, |clip| !clip.trains || replay), false);
+    let mut rows = fresh_rows(&fresh);
     if !replay {
-        let with_tape = look(cx, &taped, inputs, &trained);
+        let with_tape = look(cx, &taped, inputs, &trained, true);
         let detached = with_tape.iter().map(|(at, f)| (*at, f.clone().inner())).collect();
         rows.extend(fresh_rows(&detached));
         fresh = fresh.into_iter().map(|(at, f)| (at, f.autodiff())).chain(with_tape).collect();
@@ -128,11 +134,11 @@ pub fn step(cx: &StepContext<'_>, inputs: &[LaneInput]) -> Pending {
     let keys: Vec<Key> = inputs.iter().map(|input| lane_key(cx.key, input.lane)).collect();
     let weights: Vec<f32> = inputs.iter().map(|input| f32::from(u8::from(input.sample.is_some()))).collect();
     let pass = Pass::Train { keys: &keys };
-    let output = taped.detection.forward(features_bct.clone(), &weights, pass, &cx.moments);
-    let targets: Vec<_> =
-        inputs.iter().map(|input| input.sample.as_ref().map(|sample| cx.criterion.targets(&sample.plan.actions))).collect();
-    let LossParts { total, class, regression } = cx.criterion.loss(&output, &targets, cx.normaliser);
-    let loss = host(total.clone().inner())[0];
+    let output = taped.detection.forward(features_bct.clone(), &weights, pass, &cx.moments)?;
+    let parts = cx.criterion.forward(&output, cx.targets, cx.normaliser);
+    let scalar = |x: &Tensor<1>| host(x.clone().inner())[0];
+    let (loss, class_loss, regression_loss) = (scalar(&parts.total), scalar(&parts.class), scalar(&parts.regression));
+    let total = parts.total;
     let mut tape = total.backward();
     let mut gradients = cx.learner.layout().gather_gradients(&taped, &mut tape);
 
@@ -142,7 +148,7 @@ pub fn step(cx: &StepContext<'_>, inputs: &[LaneInput]) -> Pending {
         gradients = replay_clips(cx, &taped, inputs, &trained, &upstream_bct, gradients);
     }
 
-    Pending { gradients, statistics: output.statistics, rows, loss, class_loss: class, regression_loss: regression }
+    Ok(Pending { gradients, statistics: output.statistics, rows, loss, class_loss, regression_loss })
 }
 
 /// Clips of the batch that satisfy a condition, in the order of the batch.
@@ -183,11 +189,12 @@ fn look(
     model: &Detector,
     inputs: &[LaneInput],
     clips: &[ClipAt],
+    taped: bool,
 ) -> BTreeMap<ClipAt, Tensor<2>> {
     let mut features = BTreeMap::new();
     for chunk in clips.chunks(cx.config.memory.chunk_clips.max(1)) {
         let (pixels, keys) = chunk_input(cx, inputs, chunk);
-        let pixels = if model.has_tape() { pixels.autodiff() } else { pixels };
+        let pixels = if taped { pixels.autodiff() } else { pixels };
         let chunk_ncf = model.backbone.features(pixels, Pass::Train { keys: &keys });
         for (row, &(input, position)) in chunk.iter().enumerate() {
             let clip = inputs[input].sample.as_ref().expect("only samples have clips").clips[position].clip;

@@ -17,7 +17,9 @@ use super::step::{FreshRows, InputClip, LaneInput, Sample, StepContext, step};
 use super::{TrainError, count, validate};
 use crate::control::{Ending, Stage, StepPhase};
 use crate::data::loader::{LoadedStep, Loader};
-use crate::loss::Criterion;
+use crate::loss::{Criterion, LabelledSegment, SampleTargets, local_normaliser};
+use crate::model::heads::daotad::anchors::{AnchorGrid, level_lengths};
+use crate::model::tcm::srm::TemporalReduction;
 use crate::model::detector::Detector;
 use crate::model::memory::{MemoryStore, RowState};
 use crate::model::norm::apply_statistics;
@@ -56,7 +58,8 @@ impl Trainer<'_> {
     /// The generation was aborted, too many steps in a row were not finite, or something the run cannot do without failed.
     pub fn train(mut self) -> Result<Ending, TrainError> {
         let run = self.run;
-        let criterion = Criterion::new(&run.config, run.dataset.classes.len());
+        let model = &run.config.model;
+        let criterion = Criterion::new(AnchorGrid::from_config(&model.neck.strides(), &model.head), &model.loss);
         let total = run.total_steps();
         let mut reporter = Reporter::new(run, Stage::Train, total, self.learner.step.0);
         if self.due(self.learner.step, false).validation && self.validated != Some(self.learner.step) {
@@ -109,12 +112,14 @@ impl Trainer<'_> {
         let inputs = self.recall(loader, loaded, &mut control)?;
 
         run.session.enter(now, StepPhase::Look);
-        let (positives, normaliser) = count::local(criterion, &inputs);
-        let normaliser = count::agree(normaliser, &mut *run.collective())?;
+        let targets = self.targets(criterion, &inputs);
+        let positives: usize = targets.iter().flatten().map(SampleTargets::positives).sum();
+        let normaliser = count::agree(local_normaliser(&targets), &mut **run.collective())?;
         let context = StepContext {
             learner: &self.learner,
             config: &run.config,
             criterion,
+            targets: &targets,
             key: run.root.child("train", now.0),
             normaliser,
             moments: Arc::clone(&run.moments),
@@ -130,14 +135,14 @@ impl Trainer<'_> {
         control.loss = pending.loss;
         control.class_loss = pending.class_loss;
         control.regression_loss = pending.regression_loss;
-        control.positives = positives;
+        control.positives = positives as f32;
         control.samples = inputs.iter().filter(|input| input.sample.is_some()).count() as f32;
         control.clips = sampled_clips(&inputs) as f32;
         let own_digest = self.digest(now);
         control.digest = own_digest.unwrap_or_default();
         let (gradients, control) = {
             let layout = self.learner.layout();
-            agree(&mut *run.collective(), layout, pending.gradients, control, run.bucket_values(), &run.device)?
+            agree(&mut **run.collective(), layout, pending.gradients, control, run.bucket_values(), &run.device)?
         };
         if own_digest.is_some_and(|own| !control.digests_agree(own, run.assignment.world)) {
             return Err(TrainError::Diverged { step: now });
@@ -154,6 +159,23 @@ impl Trainer<'_> {
         }
         reporter.step(&control, &moved, &self.counters, Seconds(started.elapsed().as_secs_f64()));
         Ok(control)
+    }
+
+    /// What the anchors of each sample are to say. Padding takes part as in TALLFormer: all anchors of the window do.
+    fn targets(&self, criterion: &Criterion, inputs: &[LaneInput]) -> Vec<Option<SampleTargets>> {
+        let config = &self.run.config;
+        let rows = TemporalReduction::reduced_length(config.data.window_frames / 2);
+        let positions = level_lengths(rows, config.model.neck.tdm_kernels.len() + 1);
+        let of_sample = |sample: &Sample| {
+            let actions: Vec<LabelledSegment> = sample
+                .plan
+                .actions
+                .iter()
+                .map(|action| LabelledSegment { segment: [action.start, action.end], label: action.label })
+                .collect();
+            criterion.targets(&positions, config.data.window_frames, &actions)
+        };
+        inputs.iter().map(|input| input.sample.as_ref().map(of_sample)).collect()
     }
 
     /// Adds remembered rows to the samples, and the clips of which memory lacks rows.
@@ -243,8 +265,9 @@ impl Trainer<'_> {
 
     fn validate(&mut self) -> Result<(), TrainError> {
         self.run.session.enter(self.learner.step, StepPhase::Validate);
-        validate::validate(self.run, &self.learner.module, self.learner.step)?;
-        self.validated = Some(self.learner.step);
+        if validate::validate(self.run, &self.learner.module, self.learner.step)? {
+            self.validated = Some(self.learner.step);
+        }
         Ok(())
     }
 
