@@ -5,7 +5,7 @@
 
 use burn::tensor::Device;
 
-use crate::collective::{Collective, CollectiveError};
+use crate::collective::{CollectiveError, SharedCollective};
 use crate::optim::{Flat, FlatLayout, OptimError};
 
 /// What ranks tell each other with every step. Flags are sums: a flag is up where its sum is above 0.
@@ -100,9 +100,9 @@ impl Control {
     ///
     /// # Errors
     /// The generation was aborted or a peer was lost.
-    pub fn sum(self, collective: &mut dyn Collective) -> Result<Self, CollectiveError> {
+    pub fn sum(self, collective: &SharedCollective) -> Result<Self, CollectiveError> {
         let mut values = self.to_values();
-        collective.all_reduce(&mut values)?;
+        collective.with(|collective| collective.all_reduce(&mut values))?;
         Ok(Self::from_values(values))
     }
 
@@ -129,19 +129,19 @@ pub enum AgreeError {
 /// # Errors
 /// The generation was aborted, a peer was lost, or the device failed.
 pub fn agree(
-    collective: &mut dyn Collective,
+    collective: &SharedCollective,
     layout: &FlatLayout,
     gradients: Flat,
     control: Control,
     bucket_values: usize,
     device: &Device,
 ) -> Result<(Flat, Control), AgreeError> {
-    if collective.world() == 1 {
+    if collective.with(|collective| Ok(collective.world()))? == 1 {
         return Ok((gradients, control));
     }
     let mut values = gradients.to_host()?;
     for bucket in values.chunks_mut(bucket_values.max(1)) {
-        collective.all_reduce(bucket)?;
+        collective.with(|collective| collective.all_reduce(bucket))?;
     }
     let control = control.sum(collective)?;
     Ok((Flat::from_host(layout, &values, device)?, control))

@@ -1,7 +1,6 @@
 //! What a generation is for this worker: who it is, what it learns from, whom it agrees with.
 
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use burn::tensor::Device;
 use longtake_shared::config::RunConfig;
@@ -11,13 +10,13 @@ use longtake_shared::lanes::Lanes;
 use longtake_shared::random::Key;
 
 use super::TrainError;
+use super::committed::StepSettings;
 use super::trainer::device;
-use crate::collective::{Collective, SharedCollective, SharedMoments};
+use crate::collective::SharedCollective;
 use crate::control::{Assignment, Session};
 use crate::data::decode::FrameStore;
 use crate::data::loader::Loader;
 use crate::data::plan::plan_sample;
-use crate::model::norm::MomentsReducer;
 
 /// A generation as this worker sees it. Lives from the assignment to the worker's last word in the generation.
 pub struct RunContext {
@@ -37,10 +36,8 @@ pub struct RunContext {
     pub device: Device,
     /// Decoded frames.
     pub frames: Arc<FrameStore>,
-    /// Sums BatchNorm's moments over ranks, on the same connections.
-    pub moments: Arc<dyn MomentsReducer>,
-    shared_moments: Arc<SharedMoments>,
-    collective: SharedCollective,
+    /// What ranks do together.
+    pub collective: SharedCollective,
 }
 
 impl RunContext {
@@ -48,14 +45,12 @@ impl RunContext {
     ///
     /// # Errors
     /// Settings or annotations that cannot be used: no restart mends them.
-    pub fn open(session: Arc<Session>, assignment: Assignment, collective: Box<dyn Collective>) -> Result<Self, TrainError> {
+    pub fn open(session: Arc<Session>, assignment: Assignment, collective: SharedCollective) -> Result<Self, TrainError> {
         let config = RunConfig::from_json(&assignment.config_json)?;
         let dataset = dataset::load(&config.data)?;
         let root = Key::root(config.run.seed);
         let lanes = Lanes::deal(root, config.train.lanes, &dataset.subset(Subset::Training))?;
         let frames = FrameStore::new(&config.data);
-        let collective: SharedCollective = Arc::new(Mutex::new(collective));
-        let shared_moments = Arc::new(SharedMoments::new(Arc::clone(&collective)));
         Ok(Self {
             session,
             assignment,
@@ -65,23 +60,8 @@ impl RunContext {
             root,
             device: device(),
             frames: Arc::new(frames),
-            moments: shared_moments.clone(),
-            shared_moments,
             collective,
         })
-    }
-
-    /// The collective, for one call. BatchNorm's moments go through the same lock, never at the same time.
-    pub fn collective(&self) -> MutexGuard<'_, Box<dyn Collective>> {
-        self.collective.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether a sum of moments failed since the last look: nothing of the step may be used then.
-    ///
-    /// # Errors
-    /// The collective's error.
-    pub fn check_moments(&self) -> Result<(), TrainError> {
-        self.shared_moments.take_error().map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// This worker's lanes.
@@ -98,9 +78,15 @@ impl RunContext {
         }
     }
 
-    /// Values of a gradient bucket.
-    pub fn bucket_values(&self) -> usize {
-        usize::try_from(self.config.cluster.bucket.0 / 4).unwrap_or(usize::MAX)
+    /// How a step of this generation is done.
+    pub fn step_settings(&self) -> StepSettings {
+        StepSettings::new(
+            Arc::clone(&self.config),
+            self.root,
+            self.device.clone(),
+            self.collective.clone(),
+            self.assignment.world,
+        )
     }
 
     /// Frames of a video at the configured rate.
@@ -132,6 +118,3 @@ impl RunContext {
         Loader::spawn(Arc::clone(&self.config), self.own_lanes().to_vec(), from, to, Box::new(plan), Box::new(read))
     }
 }
-
-/// Where this worker's collective can be reached, before it knows its peers.
-pub type RingAddress = SocketAddr;

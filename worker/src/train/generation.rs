@@ -91,13 +91,13 @@ fn stages(run: &RunContext, saver: &mut Saver<'_>, restored: Option<Restored>) -
     if learner.step == Step(0) && !remembers && run.config.memory.init == MemoryInit::Extract {
         let filled = extract::fill(run, &learner.module.backbone, &mut store)?;
         let stop = Control { stop: f32::from(u8::from(!filled)), ..Control::default() };
-        if stop.sum(&mut **run.collective())?.stop > 0.0 {
+        if stop.sum(&run.collective)?.stop > 0.0 {
             saver.start(Snapshot::without_memory(run, &learner, counters)?)?;
             saver.finish()?;
             return Ok(Ending::Stopped);
         }
     }
-    Trainer { run, learner, store, counters, saver, validated }.train()
+    Trainer { run, steps: run.step_settings(), learner, store, counters, saver, validated }.train()
 }
 
 /// The backbone as a classifier of trimmed clips.

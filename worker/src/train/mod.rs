@@ -6,6 +6,9 @@
 /// Ranks agree on gradients and flags.
 pub mod agree;
 
+/// A step from samples to committed weights.
+pub mod committed;
+
 /// What a generation is for this worker.
 pub mod context;
 

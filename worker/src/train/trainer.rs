@@ -1,6 +1,5 @@
 //! The loop: step, report, validate, save, obey. Everything a step needs is asked for here and nowhere else.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::Device;
@@ -8,21 +7,18 @@ use longtake_shared::config::MemorySource;
 use longtake_shared::ids::{Epoch, Step};
 use longtake_shared::units::Seconds;
 
-use super::agree::{Control, agree, digest};
+use super::agree::Control;
+use super::committed::StepSettings;
 use super::context::RunContext;
 use super::learner::Learner;
 use super::report::Reporter;
 use super::save::{Saver, Snapshot};
-use super::step::{FreshRows, InputClip, LaneInput, Sample, StepContext, step};
-use super::{TrainError, count, validate};
+use super::step::{FreshRows, InputClip, LaneInput, Sample};
+use super::{TrainError, validate};
 use crate::control::{Ending, Stage, StepPhase};
 use crate::data::loader::{LoadedStep, Loader};
-use crate::loss::{Criterion, LabelledSegment, SampleTargets, local_normaliser};
-use crate::model::heads::daotad::anchors::{AnchorGrid, level_lengths};
-use crate::model::tcm::srm::TemporalReduction;
 use crate::model::detector::Detector;
 use crate::model::memory::{MemoryStore, RowState};
-use crate::model::norm::apply_statistics;
 
 /// What was skipped so far; part of every checkpoint.
 pub use longtake_shared::checkpoint::Counters;
@@ -32,6 +28,8 @@ pub use longtake_shared::checkpoint::Counters;
 pub struct Trainer<'a> {
     /// The run as this worker sees it.
     pub run: &'a RunContext,
+    /// How a step is done.
+    pub steps: StepSettings,
     /// Model, optimizer, step.
     pub learner: Learner<Detector>,
     /// The long memory of this worker's lanes.
@@ -58,8 +56,6 @@ impl Trainer<'_> {
     /// The generation was aborted, too many steps in a row were not finite, or something the run cannot do without failed.
     pub fn train(mut self) -> Result<Ending, TrainError> {
         let run = self.run;
-        let model = &run.config.model;
-        let criterion = Criterion::new(AnchorGrid::from_config(&model.neck.strides(), &model.head), &model.loss);
         let total = run.total_steps();
         let mut reporter = Reporter::new(run, Stage::Train, total, self.learner.step.0);
         if self.due(self.learner.step, false).validation && self.validated != Some(self.learner.step) {
@@ -67,7 +63,7 @@ impl Trainer<'_> {
         }
         let mut loader = run.loader(self.learner.step, Step(total));
         while self.learner.step.0 < total {
-            let control = self.step(&mut loader, &criterion, &mut reporter)?;
+            let control = self.step(&mut loader, &mut reporter)?;
             let stop = control.stop > 0.0;
             let due = self.due(self.learner.step, control.checkpoint > 0.0);
             if due.validation && !stop {
@@ -96,86 +92,29 @@ impl Trainer<'_> {
         Due { validation, checkpoint: asked || last || validation || every(config.checkpoint.every) }
     }
 
-    /// One step: COUNT, LOOK, REMEMBER, JUDGE, REPLAY, AGREE, MOVE, WRITE BACK.
-    fn step(
-        &mut self,
-        loader: &mut Loader,
-        criterion: &Criterion,
-        reporter: &mut Reporter<'_>,
-    ) -> Result<Control, TrainError> {
-        let run = self.run;
+    /// One step: remembered rows come in, [`StepSettings::run`] does the rest, fresh rows go back.
+    fn step(&mut self, loader: &mut Loader, reporter: &mut Reporter<'_>) -> Result<Control, TrainError> {
+        let session = &self.run.session;
         let now = self.learner.step;
-        run.session.enter(now, StepPhase::Data);
+        session.enter(now, StepPhase::Data);
         let started = Instant::now();
         let loaded = loader.next_step()?;
-        let mut control = Control { skipped: loaded.skipped() as f32, ..Control::default() };
+        let flags = session.flags();
+        let mut control = Control {
+            skipped: loaded.skipped() as f32,
+            stop: f32::from(u8::from(flags.stop)),
+            checkpoint: f32::from(u8::from(flags.checkpoint)),
+            ..Control::default()
+        };
         let inputs = self.recall(loader, loaded, &mut control)?;
-
-        run.session.enter(now, StepPhase::Look);
-        let targets = self.targets(criterion, &inputs);
-        let positives: usize = targets.iter().flatten().map(SampleTargets::positives).sum();
-        let normaliser = count::agree(local_normaliser(&targets), &mut **run.collective())?;
-        let context = StepContext {
-            learner: &self.learner,
-            config: &run.config,
-            criterion,
-            targets: &targets,
-            key: run.root.child("train", now.0),
-            normaliser,
-            moments: Arc::clone(&run.moments),
-            device: &run.device,
-        };
-        let pending = step(&context, &inputs)?;
-        run.check_moments()?;
-
-        run.session.enter(now, StepPhase::Reduce);
-        let flags = run.session.flags();
-        control.stop = f32::from(u8::from(flags.stop));
-        control.checkpoint = f32::from(u8::from(flags.checkpoint));
-        control.loss = pending.loss;
-        control.class_loss = pending.class_loss;
-        control.regression_loss = pending.regression_loss;
-        control.positives = positives as f32;
-        control.samples = inputs.iter().filter(|input| input.sample.is_some()).count() as f32;
-        control.clips = sampled_clips(&inputs) as f32;
-        let own_digest = self.digest(now);
-        control.digest = own_digest.unwrap_or_default();
-        let (gradients, control) = {
-            let layout = self.learner.layout();
-            agree(&mut **run.collective(), layout, pending.gradients, control, run.bucket_values(), &run.device)?
-        };
-        if own_digest.is_some_and(|own| !control.digests_agree(own, run.assignment.world)) {
-            return Err(TrainError::Diverged { step: now });
-        }
-
-        run.session.enter(now, StepPhase::Move);
-        let moved = self.learner.advance(gradients, control.loss.is_finite())?;
-        self.note(moved.applied, &control)?;
-        if moved.applied {
-            let module = &mut self.learner.module;
-            module.detection = apply_statistics(module.detection.clone(), &pending.statistics);
-            run.session.enter(now, StepPhase::WriteBack);
-            self.write_back(&inputs, pending.rows)?;
-        }
-        reporter.step(&control, &moved, &self.counters, Seconds(started.elapsed().as_secs_f64()));
-        Ok(control)
-    }
-
-    /// What the anchors of each sample are to say. Padding takes part as in TALLFormer: all anchors of the window do.
-    fn targets(&self, criterion: &Criterion, inputs: &[LaneInput]) -> Vec<Option<SampleTargets>> {
-        let config = &self.run.config;
-        let rows = TemporalReduction::reduced_length(config.data.window_frames / 2);
-        let positions = level_lengths(rows, config.model.neck.tdm_kernels.len() + 1);
-        let of_sample = |sample: &Sample| {
-            let actions: Vec<LabelledSegment> = sample
-                .plan
-                .actions
-                .iter()
-                .map(|action| LabelledSegment { segment: [action.start, action.end], label: action.label })
-                .collect();
-            criterion.targets(&positions, config.data.window_frames, &actions)
-        };
-        inputs.iter().map(|input| input.sample.as_ref().map(of_sample)).collect()
+        let committed =
+            self.steps.run(&mut self.learner, &inputs, control, &mut |phase| session.enter(now, phase))?;
+        session.enter(now, StepPhase::WriteBack);
+        self.write_back(&inputs, committed.rows)?;
+        self.note(committed.moved.applied, &committed.control)?;
+        let took = Seconds(started.elapsed().as_secs_f64());
+        reporter.step(&committed.control, &committed.moved, &self.counters, took);
+        Ok(committed.control)
     }
 
     /// Adds remembered rows to the samples, and the clips of which memory lacks rows.
@@ -225,13 +164,6 @@ impl Trainer<'_> {
         Ok(inputs)
     }
 
-    /// The digest of the parameters where one is due, so that ranks that differ are found.
-    fn digest(&self, now: Step) -> Option<[f32; 2]> {
-        let every = self.run.config.cluster.digest_every;
-        let due = every > 0 && now.0.is_multiple_of(every) && self.run.assignment.world > 1;
-        due.then(|| digest(self.learner.tensors().into_iter().flat_map(|tensor| tensor.values)))
-    }
-
     /// Counts what was skipped; too many steps in a row that are not finite end the run.
     fn note(&mut self, applied: bool, control: &Control) -> Result<(), TrainError> {
         self.counters.skipped_samples += control.skipped as u64;
@@ -277,14 +209,6 @@ impl Trainer<'_> {
             .validated(self.validated);
         self.saver.start(snapshot)
     }
-}
-
-fn sampled_clips(inputs: &[LaneInput]) -> usize {
-    inputs
-        .iter()
-        .filter_map(|input| input.sample.as_ref())
-        .map(|sample| sample.clips.iter().filter(|clip| clip.trains).count())
-        .sum()
 }
 
 /// The device of this worker: its GPU where it was built for one, else the CPU.
