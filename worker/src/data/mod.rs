@@ -1,1 +1,7 @@
-//! (to be written)
+//! VIDEO -> CLIPS: from files of any kind to frames of a constant rate and size.
+
+/// One door to video files: what is in them, and their frames at any rate and size.
+pub mod video;
+
+/// Decoders, demuxer, sampling, colour, resizing, and the store of decoded frames.
+pub mod decode;
