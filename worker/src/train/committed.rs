@@ -11,7 +11,7 @@ use longtake_shared::random::Key;
 
 use super::agree::{Control, agree, digest};
 use super::learner::{Learner, Moved};
-use super::step::{FreshRows, LaneInput, Sample, StepContext, step};
+use super::step::{FreshRows, LaneInput, Pending, Sample, StepContext, step};
 use super::{TrainError, count};
 use crate::collective::SharedCollective;
 use crate::control::StepPhase;
@@ -20,6 +20,7 @@ use crate::model::detector::Detector;
 use crate::model::heads::daotad::anchors::{AnchorGrid, level_lengths};
 use crate::model::norm::{MomentsReducer, apply_statistics};
 use crate::model::tcm::srm::TemporalReduction;
+use crate::model::tcm::tcm::TooLong;
 
 /// What steps need that does not change between them.
 #[derive(Debug, Clone)]
@@ -69,17 +70,7 @@ impl StepSettings {
         phase(StepPhase::Look);
         let targets = self.targets(inputs);
         let normaliser = count::agree(local_normaliser(&targets), &self.collective)?;
-        let context = StepContext {
-            learner,
-            config: &self.config,
-            criterion: &self.criterion,
-            targets: &targets,
-            key: self.root.child("train", now.0),
-            normaliser,
-            moments: Arc::clone(&self.moments),
-            device: &self.device,
-        };
-        let pending = step(&context, inputs)?;
+        let pending = self.pending(learner, inputs, &targets, normaliser)?;
         self.collective.check()?;
 
         phase(StepPhase::Reduce);
@@ -110,8 +101,32 @@ impl StepSettings {
         Ok(Committed { control, moved, rows })
     }
 
+    /// The pure part of a step: this rank's gradient, rows and statistics. Dropping the result leaves no trace.
+    ///
+    /// # Errors
+    /// The window is longer than the model was built for.
+    pub(super) fn pending(
+        &self,
+        learner: &Learner<Detector>,
+        inputs: &[LaneInput],
+        targets: &[Option<SampleTargets>],
+        normaliser: f32,
+    ) -> Result<Pending, TooLong> {
+        let context = StepContext {
+            learner,
+            config: &self.config,
+            criterion: &self.criterion,
+            targets,
+            key: self.root.child("train", learner.step.0),
+            normaliser,
+            moments: Arc::clone(&self.moments),
+            device: &self.device,
+        };
+        step(&context, inputs)
+    }
+
     /// What the anchors of each sample are to say. Padding takes part as in TALLFormer: all anchors of the window do.
-    fn targets(&self, inputs: &[LaneInput]) -> Vec<Option<SampleTargets>> {
+    pub(super) fn targets(&self, inputs: &[LaneInput]) -> Vec<Option<SampleTargets>> {
         let config = &self.config;
         let rows = TemporalReduction::reduced_length(config.data.window_frames / 2);
         let positions = level_lengths(rows, config.model.neck.tdm_kernels.len() + 1);

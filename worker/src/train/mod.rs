@@ -48,3 +48,6 @@ pub mod validate;
 mod error;
 
 pub use error::TrainError;
+
+#[cfg(test)]
+mod tests;
