@@ -12,6 +12,7 @@ mod appender;
 mod commit;
 mod conditions;
 mod manifest;
+mod rank_parts;
 mod retention;
 mod store;
 
@@ -21,6 +22,7 @@ pub use conditions::{Conditions, Mismatch, Mismatches, Settings};
 pub use manifest::{
     Best, Counters, FORMAT, LaneState, Manifest, ManifestError, MemorySegment, OptimizerState, Stage,
 };
+pub use rank_parts::{RankParts, RankPartsError, assemble};
 pub use retention::{Candidate, Retention, keep};
 pub use store::{
     Chain, CheckpointError, CheckpointStore, Committed, Damage, Depth, ManifestRef, Newest,

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Collective, CollectiveError};
+use crate::model::norm::MomentsReducer;
 
 /// One collective for the forward pass and for the gradients. A forward pass cannot return an error, so the first one
 /// that meets it here is kept for the trainer, and later calls are not made.
@@ -65,6 +66,12 @@ impl SharedCollective {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl MomentsReducer for SharedCollective {
+    fn sum(&self, values: &mut [f32]) {
+        Self::sum(self, values);
     }
 }
 

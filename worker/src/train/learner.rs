@@ -6,7 +6,7 @@ use longtake_shared::config::OptimConfig;
 use longtake_shared::ids::Step;
 
 use super::tape::{self, NamedTensor};
-use crate::optim::{Flat, FlatLayout, OptimError, Optimizer, OptimizerState, ParamGroup, clip, schedule};
+use crate::optim::{Flat, FlatLayout, OptimError, Optimizer, OptimizerState, ParamGroup, clip, learning_rate_factor};
 
 /// How long a stage is, which its learning rate depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl<M: Module> Learner<M> {
     /// The device failed while the norm was read.
     pub fn advance(&mut self, gradients: Flat, loss_is_finite: bool) -> Result<Moved, OptimError> {
         let StageLength { steps, steps_per_epoch } = self.length;
-        let factor = schedule::learning_rate_factor(&self.optim.schedule, self.step, steps_per_epoch, steps);
+        let factor = learning_rate_factor(&self.optim.schedule, self.step, steps_per_epoch, steps);
         let (gradients, gradient_norm) = clip(gradients, self.optim.clip_norm)?;
         let applied = loss_is_finite && gradient_norm.is_finite();
         if applied {

@@ -13,7 +13,7 @@ use super::tape;
 use crate::model::backbone::VideoSwin;
 use crate::model::layers::{Init, Linear};
 use crate::model::pass::Pass;
-use crate::optim::Flat;
+use crate::optim::{Flat, OptimError};
 
 /// A backbone and a linear classifier of its mean feature; the last class is "no action".
 #[derive(Module, Debug)]
@@ -65,15 +65,20 @@ pub struct Classified {
 
 /// Cross-entropy of this rank's clips over the size of the global batch, and its gradient. Clips have the shape
 /// `[3, L, H, W]` given; a rank without clips contributes zeros.
+///
+/// # Errors
+/// The device failed.
 pub fn classify(
     learner: &Learner<Classifier>,
     clips: &[TrimmedClip],
     shape: [usize; 4],
     global_batch: usize,
     device: &Device,
-) -> Classified {
+) -> Result<Classified, OptimError> {
     if clips.is_empty() {
-        return Classified { gradients: learner.layout().zeros(device), loss: 0.0, correct: 0.0 };
+        let zeros = vec![0.0; learner.layout().len()];
+        let gradients = Flat::from_host(learner.layout(), &zeros, device)?;
+        return Ok(Classified { gradients, loss: 0.0, correct: 0.0 });
     }
     let model = learner.taped();
     let keys: Vec<Key> = clips.iter().map(|clip| clip.key).collect();
@@ -89,7 +94,8 @@ pub fn classify(
     let loss = (activation::log_softmax(logits_nk, 1) * target).sum();
     let value = tape::host(loss.clone().inner())[0];
     let mut gradients = loss.backward();
-    Classified { gradients: learner.layout().gather_gradients(&model, &mut gradients), loss: value, correct }
+    let gradients = learner.layout().gather_gradients(&model, &mut gradients);
+    Ok(Classified { gradients, loss: value, correct })
 }
 
 /// Clips as one tensor `[N, 3, L, H, W]`.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use longtake_shared::config::{BackboneInit, OptimizerKind, Replay, RunConfig, Variant};
@@ -167,7 +167,8 @@ fn train_in_world(world: usize, steps: u64) -> (Vec<NamedTensor>, Vec<f32>, Vec<
             std::thread::spawn(move || {
                 let membership =
                     Membership { run: RunId("test".into()), generation: Generation(1), rank: Rank(rank as u32) };
-                let ring = listener.connect(&membership, &peers, Duration::from_secs(20)).unwrap();
+                let deadline = Instant::now() + Duration::from_secs(60);
+                let ring = listener.connect(&membership, &peers, deadline, Aborter::new().unwrap()).unwrap();
                 let device = Device::flex();
                 let collective = SharedCollective::new(Box::new(ring));
                 let settings =
