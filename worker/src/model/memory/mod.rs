@@ -1,1 +1,4 @@
 //! (to be written)
+
+/// Which clips of a window train the backbone.
+pub mod sampler;
