@@ -24,6 +24,8 @@ pub struct Appender {
     tail: Option<(Sequence, ContentHash)>,
     /// A commit whose writing failed, so that it may or may not be in the chain.
     unanswered: Option<Commit>,
+    /// Who has taken over, once that was seen.
+    fenced_by: Option<Incarnation>,
 }
 
 /// What was swept.
@@ -44,7 +46,7 @@ impl Appender {
         incarnation: Incarnation,
         tail: Option<(Sequence, ContentHash)>,
     ) -> Result<Self, CheckpointError> {
-        let mut appender = Self { store, incarnation, tail, unanswered: None };
+        let mut appender = Self { store, incarnation, tail, unanswered: None, fenced_by: None };
         appender.append_entry(Entry::Fence).await?;
         Ok(appender)
     }
@@ -71,6 +73,9 @@ impl Appender {
     }
 
     async fn append_entry(&mut self, entry: Entry) -> Result<Sequence, CheckpointError> {
+        if let Some(by) = self.fenced_by {
+            return Err(CheckpointError::Fenced { mine: self.incarnation, by });
+        }
         for _ in 0..TRIES {
             let sequence = self.tail.map_or(Sequence(0), |(last, _)| Sequence(last.0 + 1));
             let commit = Commit {
@@ -106,6 +111,7 @@ impl Appender {
                     }
                 }
                 Some(other) if other.incarnation >= self.incarnation => {
+                    self.fenced_by = Some(other.incarnation);
                     return Err(CheckpointError::Fenced { mine: self.incarnation, by: other.incarnation });
                 }
                 // A torn commit, or one that an older incarnation wrote before this fence: the chain goes on after it.

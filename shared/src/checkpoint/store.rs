@@ -301,23 +301,10 @@ impl CheckpointStore {
         }
         match Commit::decode(sequence, bytes) {
             Err(error) => chain.damage.push(damage(sequence, problem_of(&error))),
-            Ok(commit) => {
-                let before = chain.tail.filter(|(last, _)| last.0 + 1 == sequence.0);
-                if let Some((last, _)) = before.filter(|(_, hash)| Some(*hash) != commit.predecessor) {
-                    let replaced = chain.commits.last().is_some_and(|intact| intact.sequence == last);
-                    if replaced {
-                        chain.commits.pop();
-                        chain.damage.push(damage(last, format!("was changed after {sequence} was written")));
-                    }
-                }
-                match chain.incarnation().filter(|newer| *newer > commit.incarnation) {
-                    Some(newer) => chain.damage.push(damage(
-                        sequence,
-                        format!("was written by incarnation {} after {newer} had taken over", commit.incarnation),
-                    )),
-                    None => chain.commits.push(commit),
-                }
-            }
+            Ok(commit) => match why_it_does_not_count(chain, &commit) {
+                Some(problem) => chain.damage.push(damage(sequence, problem)),
+                None => chain.commits.push(commit),
+            },
         }
         chain.tail = Some((sequence, ContentHash::of(bytes)));
     }
@@ -437,6 +424,18 @@ impl CheckpointStore {
         };
         Damage { object: self.objects.full_name(&part.object()), problem, part: Some(*part) }
     }
+}
+
+/// Why an intact commit that comes next in the chain was not written by the one who may.
+fn why_it_does_not_count(chain: &Chain, commit: &Commit) -> Option<String> {
+    if let Some(newer) = chain.incarnation().filter(|newer| *newer > commit.incarnation) {
+        return Some(format!("was written by incarnation {} after {newer} had taken over", commit.incarnation));
+    }
+    // Behind a damaged or missing commit the hash cannot be compared with what its writer saw.
+    let last = chain.commits.last()?.sequence;
+    let follows_intact = last.0 + 1 == commit.sequence.0;
+    let hash = chain.tail.map(|(_, hash)| hash);
+    (follows_intact && hash != commit.predecessor).then(|| format!("does not follow {last} as it stands"))
 }
 
 /// An error and its causes as the rest of a sentence.

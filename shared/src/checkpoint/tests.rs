@@ -213,14 +213,16 @@ async fn a_save_that_dies_at_any_write_leaves_the_last_checkpoint() {
             let store = checkpoints(Arc::clone(&faulty) as Arc<dyn ObjectStore>);
             let mut appender = store.fence(Incarnation(2)).await.unwrap();
             let outcome = save(&store, &mut appender, 20).await;
-            let error = outcome.expect_err("every write from there on fails");
+            // Manifest and commit are created if absent: one that is found with our bytes in it is ours.
+            let saved = fault == Fault::Unacknowledged && write >= 3;
+            assert_eq!(outcome.is_ok(), saved, "{fault:?} at {write}");
             if fault == Fault::Full {
-                assert!(error.to_string().starts_with("no space is left to write `run/"), "{error}");
+                let sentence = outcome.unwrap_err().to_string();
+                assert!(sentence.starts_with("no space is left to write `run/"), "{sentence}");
             }
             let after = checkpoints(Arc::clone(&inner));
             let survived = newest_step(&after).await;
-            let committed_unanswered = write == 4 && fault == Fault::Unacknowledged;
-            assert_eq!(survived, Some(if committed_unanswered { 20 } else { 10 }), "{fault:?} at {write}");
+            assert_eq!(survived, Some(if saved { 20 } else { 10 }), "{fault:?} at {write}");
 
             let mut appender = after.fence(Incarnation(3)).await.unwrap();
             save(&after, &mut appender, 30).await.unwrap();

@@ -12,7 +12,7 @@ use longtake_shared::units::FrameIndex;
 
 use super::augment::AugmentDraw;
 use super::draw::below;
-use crate::model::memory::sampler::sample_clips;
+use crate::model::memory::choose_clips;
 
 /// Frames a row of features: the backbone's patches are two frames long.
 pub const FRAMES_PER_ROW: usize = 2;
@@ -132,7 +132,7 @@ impl Planner<'_> {
             shift,
             clips,
             clip_frames,
-            sampled: sample_clips(key, self.memory.sampler, clips, sampled),
+            sampled: choose_clips(self.memory.sampler, clips, sampled, key).sampled,
             augment: AugmentDraw::draw(key, &self.data.augment, self.data),
             actions: self.actions(self.dataset.video(video), start, sampled_length),
             frames_total: sampled_length,

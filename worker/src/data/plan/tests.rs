@@ -87,7 +87,7 @@ fn sampled_clips_are_ascending_and_as_many_as_the_rate_says() {
     let memory =
         MemoryConfig { sampling_rate: 0.4, sampler: ClipSampler::Uniform, ..MemoryConfig::default() };
     assert_eq!(
-        sample_clips(Key::root(0), memory.sampler, 15, memory.sampled_clips(15)),
+        choose_clips(memory.sampler, 15, memory.sampled_clips(15), Key::root(0)).sampled,
         [0, 2, 5, 8, 11, 14]
     );
 }
