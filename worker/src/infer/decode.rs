@@ -53,9 +53,9 @@ pub fn candidates(
             let (position, anchor) = (index / anchors, index % anchors);
             let offset = |part: usize| output.offsets[(anchor * 2 + part) * positions + position];
             let segment = decode_segment(boxes[index], [offset(0), offset(1)]);
-            all.segments.push(segment.map(|frame| {
-                (frame.clamp(0.0, place.frames as f32) + place.start as f32) / place.fps
-            }));
+            all.segments.push(
+                segment.map(|frame| (frame.clamp(0.0, place.frames as f32) + place.start as f32) / place.fps),
+            );
             all.scores.extend((0..classes).map(|class| score(index, class)));
         }
     }

@@ -74,8 +74,12 @@ impl Suppression {
         let classes = detections.iter().map(|detection| detection.label + 1).max().unwrap_or(0);
         let mut kept: Vec<(usize, Detection)> = Vec::new();
         for label in 0..classes {
-            let (index, members): (Vec<usize>, Vec<Detection>) =
-                detections.iter().copied().enumerate().filter(|(_, detection)| detection.label == label).unzip();
+            let (index, members): (Vec<usize>, Vec<Detection>) = detections
+                .iter()
+                .copied()
+                .enumerate()
+                .filter(|(_, detection)| detection.label == label)
+                .unzip();
             let result = match self {
                 Self::Weighting { threshold } => weighting(&members, threshold),
                 Self::Hard { threshold } => {
@@ -101,7 +105,8 @@ fn by_score(detections: &[Detection]) -> Vec<usize> {
 pub fn hard(detections: &[Detection], threshold: f32) -> Vec<usize> {
     let mut kept: Vec<usize> = Vec::new();
     for candidate in by_score(detections) {
-        let overlaps = |better: &usize| iou(detections[*better].segment, detections[candidate].segment) > threshold;
+        let overlaps =
+            |better: &usize| iou(detections[*better].segment, detections[candidate].segment) > threshold;
         if !kept.iter().any(overlaps) {
             kept.push(candidate);
         }
@@ -115,8 +120,9 @@ pub fn groups(detections: &[Detection], threshold: f32) -> Vec<Vec<usize>> {
     let mut remaining = by_score(detections);
     let mut groups = Vec::new();
     while let Some(head) = remaining.first().copied() {
-        let near =
-            |other: &usize| *other == head || iou(detections[head].segment, detections[*other].segment) >= threshold;
+        let near = |other: &usize| {
+            *other == head || iou(detections[head].segment, detections[*other].segment) >= threshold
+        };
         let (group, others): (Vec<usize>, Vec<usize>) = remaining.into_iter().partition(near);
         groups.push(group);
         remaining = others;

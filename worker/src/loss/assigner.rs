@@ -29,6 +29,9 @@ pub struct Assigner {
     /// An anchor that lies by more than this part of its length in one ignored segment is ignored; nothing: ignored
     /// segments have no effect (the published THUMOS14 setting).
     pub ignore: Option<f32>,
+    /// Whether an action that overlaps no anchor claims every anchor it does not overlap, as the reference does when
+    /// `min_positive` is 0. Off in training: such an action would make the whole window positive.
+    pub claim_without_overlap: bool,
 }
 
 /// The assignment of one window.
@@ -38,8 +41,7 @@ pub struct Assignment {
     pub targets: Vec<AnchorTarget>,
     /// Largest tIoU of each anchor with any action; 0 where there is none.
     pub max_overlaps: Vec<f32>,
-    /// Actions that overlap no anchor at all. The reference lets such an action claim every anchor it does not overlap
-    /// when `min_positive` is 0; here it claims none and is counted.
+    /// Actions that overlap no anchor at all.
     pub unmatched: usize,
 }
 
@@ -50,6 +52,7 @@ impl From<&LossConfig> for Assigner {
             negative: config.negative_iou as f32,
             min_positive: config.min_positive_iou as f32,
             ignore: None,
+            claim_without_overlap: false,
         }
     }
 }
@@ -86,7 +89,8 @@ impl Assigner {
             let best = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             if best <= 0.0 {
                 unmatched += 1;
-            } else if best >= self.min_positive {
+            }
+            if best >= self.min_positive && (best > 0.0 || self.claim_without_overlap) {
                 for (target, overlap) in targets.iter_mut().zip(row) {
                     if overlap.to_bits() == best.to_bits() {
                         *target = AnchorTarget::Action(action);
@@ -102,7 +106,8 @@ impl Assigner {
         let hidden: Vec<bool> = anchors
             .iter()
             .map(|anchor| {
-                self.ignore.is_some_and(|part| ignored.iter().any(|segment| coverage(*anchor, *segment) > part))
+                self.ignore
+                    .is_some_and(|part| ignored.iter().any(|segment| coverage(*anchor, *segment) > part))
             })
             .collect();
         actions

@@ -125,7 +125,12 @@ impl Conv1d {
             .map(|tap| {
                 rows_of_stride
                     .clone()
-                    .slice([0..batch, 0..channels, tap / stride..tap / stride + outputs, tap % stride..tap % stride + 1])
+                    .slice([
+                        0..batch,
+                        0..channels,
+                        tap / stride..tap / stride + outputs,
+                        tap % stride..tap % stride + 1,
+                    ])
                     .reshape([batch, channels, 1, outputs])
             })
             .collect();

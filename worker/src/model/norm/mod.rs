@@ -113,8 +113,7 @@ fn normalise_with_batch(
     packed.push(Tensor::from_data(TensorData::new(local, [inputs.len()]), &device));
     let sums = moments::all_reduce(Tensor::cat(packed, 0), reducer);
     let host = values(&sums);
-    let counts: Vec<f32> =
-        host[host.len() - inputs.len()..].iter().map(|count| count.max(1.0)).collect();
+    let counts: Vec<f32> = host[host.len() - inputs.len()..].iter().map(|count| count.max(1.0)).collect();
 
     let mut centred = Vec::with_capacity(inputs.len());
     let mut offset = 0;

@@ -31,8 +31,5 @@ pub fn attend(
         Some(added) => scores + added,
         None => scores,
     };
-    weights(activation::softmax(scores, 3))
-        .matmul(part(2))
-        .swap_dims(1, 2)
-        .reshape([batch, length, channels])
+    weights(activation::softmax(scores, 3)).matmul(part(2)).swap_dims(1, 2).reshape([batch, length, channels])
 }

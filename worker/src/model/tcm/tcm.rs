@@ -11,7 +11,9 @@ use crate::model::pass::Pass;
 
 /// A window that is longer than the module's position table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the window has {length} temporal positions, but the position table of the TCM is made for at most {longest}")]
+#[error(
+    "the window has {length} temporal positions, but the position table of the TCM is made for at most {longest}"
+)]
 pub struct TooLong {
     /// Positions of the window.
     pub length: usize,
@@ -21,7 +23,10 @@ pub struct TooLong {
 
 impl longtake_shared::hint::Hint for TooLong {
     fn hint(&self) -> Option<String> {
-        Some("use the window length that the model was made with, or train with the longer one from the start".into())
+        Some(
+            "use the window length that the model was made with, or train with the longer one from the start"
+                .into(),
+        )
     }
 }
 
@@ -198,9 +203,8 @@ impl RelativeAttention {
         let table = self.relative_position_bias_table.val();
         let [rows, heads] = table.dims();
         let middle = rows / 2;
-        let index: Vec<i32> = (0..length)
-            .flat_map(|query| (0..length).map(move |key| (query + middle - key) as i32))
-            .collect();
+        let index: Vec<i32> =
+            (0..length).flat_map(|query| (0..length).map(move |key| (query + middle - key) as i32)).collect();
         let index = Tensor::<1, Int>::from_data(TensorData::new(index, [length * length]), &table.device());
         table.select(0, index).swap_dims(0, 1).reshape([1, heads, length, length])
     }

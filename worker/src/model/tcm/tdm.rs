@@ -199,7 +199,8 @@ impl TransformerLayer {
     /// `[B, T, C]` -> `[B, T, C]`
     pub fn forward(&self, x: Tensor<3>, mask: Option<Tensor<4>>, pass: Pass<'_>, site: u64) -> Tensor<3> {
         let drop = |x, offset| dropout::<3>(x, pass, self.dropout, site + offset);
-        let attended = self.self_attn.forward(x.clone(), mask, |weights| dropout(weights, pass, self.dropout, site));
+        let attended =
+            self.self_attn.forward(x.clone(), mask, |weights| dropout(weights, pass, self.dropout, site));
         let x = self.norm1.forward(x + drop(attended, 1));
         let hidden = drop(activation::relu(self.linear1.forward(x.clone())), 2);
         self.norm2.forward(x + drop(self.linear2.forward(hidden), 3))

@@ -77,6 +77,7 @@ impl DetectorHead {
             head: RetinaHead::new(
                 &init.field("head"),
                 RetinaShape {
+                    inputs: neck.fpn_channels,
                     channels: neck.fpn_channels,
                     convs: head.convs,
                     anchors: head.scales_per_octave,

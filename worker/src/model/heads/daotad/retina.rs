@@ -15,7 +15,9 @@ use crate::model::tcm::fpn::ConvNorm;
 /// Sizes of a retina head.
 #[derive(Debug, Clone, Copy)]
 pub struct RetinaShape {
-    /// Channels of the pyramid and of the towers.
+    /// Channels of the pyramid.
+    pub inputs: usize,
+    /// Channels of the towers.
     pub channels: usize,
     /// Convolutions of each tower.
     pub convs: usize,
@@ -48,14 +50,18 @@ impl RetinaHead {
     /// Normal convolutions; every score begins at 0.01.
     pub fn new(init: &Init, shape: RetinaShape) -> Self {
         let fill = Fill::Normal(STD);
-        let conv = |outputs| ConvShape::new(shape.channels, outputs, 3);
         let tower = |name| {
             (0..shape.convs)
-                .map(|index| ConvNorm::new(&init.item(name, index), conv(shape.channels), fill))
+                .map(|index| {
+                    let inputs = if index == 0 { shape.inputs } else { shape.channels };
+                    let conv = ConvShape::new(inputs, shape.channels, 3);
+                    ConvNorm::new(&init.item(name, index), conv, fill)
+                })
                 .collect()
         };
         let last = |name, outputs, bias| {
-            Conv1d::new(&init.field(name), conv(outputs), fill, Some(Fill::Constant(bias)))
+            let conv = ConvShape::new(shape.channels, outputs, 3);
+            Conv1d::new(&init.field(name), conv, fill, Some(Fill::Constant(bias)))
         };
         Self {
             cls_convs: tower("cls_convs"),
@@ -83,7 +89,8 @@ impl RetinaHead {
         for (index, (class_conv, offset_conv)) in self.cls_convs.iter().zip(&self.reg_convs).enumerate() {
             let mut inputs = norm_inputs(class_conv, &classes, format!("{prefix}cls_convs.{index}.bn"));
             inputs.extend(norm_inputs(offset_conv, &offsets, format!("{prefix}reg_convs.{index}.bn")));
-            let (outputs, more): (Vec<_>, Vec<PendingStatistics>) = batch_norm(inputs, weights, pass, reducer);
+            let (outputs, more): (Vec<_>, Vec<PendingStatistics>) =
+                batch_norm(inputs, weights, pass, reducer);
             statistics.extend(more);
             let mut outputs = outputs.into_iter().map(activation::relu);
             classes = outputs.by_ref().take(levels.len()).collect();
