@@ -5,3 +5,6 @@ pub mod video;
 
 /// Decoders, demuxer, sampling, colour, resizing, and the store of decoded frames.
 pub mod decode;
+
+/// A small data set of real H.264 videos whose actions are known.
+pub mod synth;
