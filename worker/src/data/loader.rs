@@ -15,7 +15,8 @@ use longtake_shared::random::Key;
 use longtake_shared::units::FrameIndex;
 
 use super::augment::AugmentDraw;
-use super::clip::{ClipError, FrameBlock, Renderer};
+use super::clip::{ClipError, Renderer};
+use super::video::FrameBlock;
 use super::plan::{Planner, SamplePlan};
 use super::prefetch::{Prefetch, PrefetchError, Wanted};
 use super::trimmed::TrimmedPlan;
