@@ -48,7 +48,7 @@ impl longtake_shared::hint::Hint for DetectError {
 }
 
 /// What turns videos into detections: a model without a tape and its settings.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct VideoDetector<'a> {
     /// The model.
     pub model: &'a Detector,

@@ -134,7 +134,7 @@ impl RunContext {
     pub fn decoder(&self) -> Result<(String, String), TrainError> {
         let video = &self.dataset.videos[0].path;
         let decoder = probe(video, self.config.data.decoder)?.decoder;
-        Ok((decoder.to_string(), env!("CARGO_PKG_VERSION").to_owned()))
+        Ok((decoder.name().to_owned(), env!("CARGO_PKG_VERSION").to_owned()))
     }
 }
 

@@ -18,7 +18,6 @@ use crate::data::loader::LoadError;
 use crate::data::prefetch::PrefetchError;
 use crate::data::video::VideoError;
 use crate::infer::video::DetectError;
-use crate::model::backbone::import::ImportError;
 use crate::model::memory::MemoryError;
 use crate::model::tcm::tcm::TooLong;
 use crate::optim::OptimError;
@@ -47,9 +46,6 @@ pub enum TrainError {
     /// A window is longer than the model was built for.
     #[error(transparent)]
     TooLong(#[from] TooLong),
-    /// The starting weights do not fit.
-    #[error(transparent)]
-    Import(#[from] ImportError),
     /// The long memory cannot be read or written.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -132,7 +128,6 @@ impl TrainError {
             | Self::Clip(_)
             | Self::Location(_)
             | Self::TooLong(_)
-            | Self::Import(_)
             | Self::Restore(_)
             | Self::Conditions(_)
             | Self::Manifest(_)
@@ -162,7 +157,6 @@ impl Hint for TrainError {
             Self::Load(error) => error.hint(),
             Self::Detect(error) => error.hint(),
             Self::TooLong(error) => error.hint(),
-            Self::Import(error) => error.hint(),
             Self::Memory(error) => error.hint(),
             Self::Save(error) => error.hint(),
             Self::LoadCheckpoint(error) => error.hint(),

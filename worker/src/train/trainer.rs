@@ -24,7 +24,6 @@ use crate::model::detector::Detector;
 use crate::model::memory::{MemoryStore, RowState};
 
 /// The training stage of one generation.
-#[derive(Debug)]
 pub struct Trainer<'a> {
     /// The run as this worker sees it.
     pub run: &'a RunContext,
