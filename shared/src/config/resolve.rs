@@ -29,7 +29,7 @@ pub struct Resolved {
 /// Variables are named `LONGTAKE__DATA__FPS`; values of variables and of `--set` are TOML, bare words are texts.
 ///
 /// # Errors
-/// An unreadable file, unknown keys, values of another type than their key's, broken rules (spec: [`ConfigError`]).
+/// An unreadable file, unknown keys, values of another type than their key's, broken rules.
 pub fn load(
     file: &Path,
     environment: impl Iterator<Item = (String, String)>,
@@ -37,11 +37,8 @@ pub fn load(
 ) -> Result<Resolved, ConfigError> {
     let schema = Schema::new();
     let texts = |key: &str| schema.leaves.get(key).is_some_and(Json::is_string);
-    let layers = [
-        Layer::of_file(file)?,
-        Layer::of_environment(environment, &texts),
-        Layer::of_sets(sets, &texts)?,
-    ];
+    let layers =
+        [Layer::of_file(file)?, Layer::of_environment(environment, &texts), Layer::of_sets(sets, &texts)?];
     for layer in &layers {
         schema.check(layer)?;
     }
@@ -107,8 +104,8 @@ impl Resolved {
     /// # Errors
     /// Text of another layout, or settings that break a rule.
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
-        let resolved: Self = serde_json::from_str(text)
-            .map_err(|error| ConfigError::Stored { message: error.to_string() })?;
+        let resolved: Self =
+            serde_json::from_str(text).map_err(|error| ConfigError::Stored { message: error.to_string() })?;
         if let Err(rule) = resolved.config.validate() {
             return Err(ConfigError::broken(rule, &resolved.sources));
         }
@@ -253,7 +250,7 @@ impl Schema {
 fn expectation(message: &str) -> String {
     let words = message.split(" at line").next().unwrap_or(message);
     let Some((_, expected)) = words.split_once("expected ") else {
-        return words.to_owned();
+        return words.split_once(" is not ").map_or(words, |(_, what)| what).to_owned();
     };
     match expected.trim() {
         "f32" | "f64" => "a number".to_owned(),
@@ -262,10 +259,9 @@ fn expectation(message: &str) -> String {
         "a boolean" => "`true` or `false`".to_owned(),
         "a string" => "a text".to_owned(),
         "a sequence" => "a list in brackets".to_owned(),
-        other => other.strip_prefix("an array of length ").map_or_else(
-            || other.to_owned(),
-            |length| format!("a list of {length} values"),
-        ),
+        other => other
+            .strip_prefix("an array of length ")
+            .map_or_else(|| other.to_owned(), |length| format!("a list of {length} values")),
     }
 }
 

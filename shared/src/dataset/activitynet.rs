@@ -31,15 +31,18 @@ struct Annotation {
 
 /// Reads every video of the file, in the file's order.
 pub(super) fn read(path: &Path) -> Result<Raw, DatasetError> {
-    let bytes =
-        std::fs::read(path).map_err(|source| DatasetError::Read { path: path.to_owned(), source })?;
+    let bytes = std::fs::read(path).map_err(|source| DatasetError::Read { path: path.to_owned(), source })?;
     let file: File = serde_json::from_slice(&bytes)
         .map_err(|error| DatasetError::NotJson { path: path.to_owned(), message: error.to_string() })?;
     let videos = file
         .database
         .into_iter()
         .map(|(id, entry)| {
-            video(&id, entry).map_err(|message| DatasetError::BadEntry { path: path.to_owned(), video: id, message })
+            video(&id, entry).map_err(|message| DatasetError::BadEntry {
+                path: path.to_owned(),
+                video: id,
+                message,
+            })
         })
         .collect::<Result<_, _>>()?;
     Ok(Raw { videos, remarks: Vec::new() })
@@ -74,11 +77,11 @@ fn number(field: &str, value: &Json) -> Result<f64, String> {
     }
 }
 
-/// Id and (class, start, end) of each video of one subset, nothing mended.
-pub(crate) fn read_subset(
-    path: &Path,
-    subset: &str,
-) -> Result<Vec<(String, Vec<(String, f64, f64)>)>, DatasetError> {
+/// A class with a start and an end in seconds.
+type NamedSpan = (String, f64, f64);
+
+/// Id and actions of each video of one subset, nothing mended.
+pub(crate) fn read_subset(path: &Path, subset: &str) -> Result<Vec<(String, Vec<NamedSpan>)>, DatasetError> {
     let raw = read(path)?;
     let present: BTreeSet<String> = raw.videos.iter().map(|video| video.subset.clone()).collect();
     if !present.contains(subset) {

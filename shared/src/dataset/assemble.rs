@@ -8,8 +8,12 @@ use super::{Action, Dataset, DatasetError, RawAction, RawLabel, RawVideo, Subset
 use crate::config::DataConfig;
 use crate::units::Seconds;
 
-/// Reads a data set; the second result names the videos that have no file (their path is empty).
-pub(super) fn assemble(config: &DataConfig) -> Result<(Dataset, Vec<String>), DatasetError> {
+/// Reads a data set; the second result names the videos that have no file in the listing. Their path is empty, as all
+/// are where there is no listing.
+pub(super) fn assemble(
+    config: &DataConfig,
+    files: Option<&Listing>,
+) -> Result<(Dataset, Vec<String>), DatasetError> {
     let mut raw = read(config)?;
     let mut remarks = std::mem::take(&mut raw.remarks);
     drop_blocked(config, &mut raw.videos, &mut remarks)?;
@@ -20,17 +24,17 @@ pub(super) fn assemble(config: &DataConfig) -> Result<(Dataset, Vec<String>), Da
     remarks.extend(renamed);
     let classes = Classes::of(config, &raw.videos)?;
 
-    if config.videos.is_empty() {
-        return Err(DatasetError::NotSet { key: "data.videos" });
-    }
-    let files = Listing::of(Path::new(&config.videos))?;
     let (mut videos, mut missing, mut mended) = (Vec::new(), Vec::new(), Mended::default());
     for (subset, name) in [Subset::Training, Subset::Validation].into_iter().zip(&names) {
         let before = videos.len();
-        let chosen: BTreeMap<&str, &RawVideo> =
-            raw.videos.iter().filter(|video| video.subset == *name).map(|video| (video.id.as_str(), video)).collect();
+        let chosen: BTreeMap<&str, &RawVideo> = raw
+            .videos
+            .iter()
+            .filter(|video| video.subset == *name)
+            .map(|video| (video.id.as_str(), video))
+            .collect();
         for (id, video) in chosen {
-            let path = files.find(id).cloned().unwrap_or_else(|| {
+            let path = files.and_then(|files| files.find(id)).cloned().unwrap_or_else(|| {
                 missing.push(id.to_owned());
                 PathBuf::new()
             });
@@ -69,8 +73,10 @@ fn drop_blocked(
 /// The ids of a blocked list, without the `v_` that some releases put in front.
 pub(crate) fn read_blocked(path: &Path) -> Result<BTreeSet<String>, DatasetError> {
     let bytes = std::fs::read(path).map_err(|source| DatasetError::Read { path: path.to_owned(), source })?;
-    let ids: Vec<String> = serde_json::from_slice(&bytes)
-        .map_err(|error| DatasetError::BadBlockedList { path: path.to_owned(), message: error.to_string() })?;
+    let ids: Vec<String> = serde_json::from_slice(&bytes).map_err(|error| DatasetError::BadBlockedList {
+        path: path.to_owned(),
+        message: error.to_string(),
+    })?;
     Ok(ids.iter().map(|id| bare(id).to_owned()).collect())
 }
 
@@ -100,8 +106,8 @@ impl Classes {
             names.into_iter().cloned().collect()
         } else {
             let path = PathBuf::from(&config.classes);
-            let text = std::fs::read_to_string(&path)
-                .map_err(|source| DatasetError::Read { path, source })?;
+            let text =
+                std::fs::read_to_string(&path).map_err(|source| DatasetError::Read { path, source })?;
             text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect::<Vec<_>>()
         };
         let mut positions = BTreeMap::new();

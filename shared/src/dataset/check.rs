@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::assemble::assemble;
+use super::files::Listing;
 use super::{Dataset, DatasetError, Subset, Video};
 use crate::config::DataConfig;
 
@@ -138,7 +139,7 @@ pub fn check(
     config: &DataConfig,
     probe: &dyn Fn(&Path) -> Result<ProbedVideo, String>,
 ) -> Result<CheckReport, DatasetError> {
-    let (dataset, _) = assemble(config)?;
+    let (dataset, _) = assemble(config, Some(&Listing::of(&config.videos)?))?;
     let mut problems = Vec::new();
     let mut seconds = [0.0; 2];
     for video in &dataset.videos {
@@ -169,10 +170,7 @@ pub fn check(
 }
 
 /// The problems of one file, and its length in seconds.
-fn look_at(
-    video: &Video,
-    probe: &dyn Fn(&Path) -> Result<ProbedVideo, String>,
-) -> (Vec<Problem>, f64) {
+fn look_at(video: &Video, probe: &dyn Fn(&Path) -> Result<ProbedVideo, String>) -> (Vec<Problem>, f64) {
     let (id, path) = (video.id.clone(), video.path.clone());
     let annotated = video.duration.0;
     if path.as_os_str().is_empty() {

@@ -89,7 +89,8 @@ fn videos_are_sorted_found_by_name_and_numbered_by_class() {
     let folder = two();
     let dataset = load(&folder.config("anno.json")).unwrap();
     assert_eq!(dataset.classes, ["jump", "run"]);
-    let ids: Vec<(&str, Subset)> = dataset.videos.iter().map(|video| (video.id.as_str(), video.subset)).collect();
+    let ids: Vec<(&str, Subset)> =
+        dataset.videos.iter().map(|video| (video.id.as_str(), video.subset)).collect();
     assert_eq!(ids, [("a", Subset::Training), ("b", Subset::Training), ("c", Subset::Validation)]);
     assert_eq!(dataset.videos[0].duration, Seconds(20.5));
     assert_eq!(dataset.videos[0].actions.iter().map(|action| action.label).collect::<Vec<_>>(), [1, 0]);
@@ -198,6 +199,7 @@ fn missing_files_are_counted_and_the_first_ten_named() {
         videos.join(",")
     );
     let folder = Folder::new().with("anno.json", &text).videos(&["x.mp4"]);
+    assert_eq!(annotations(&folder.config("anno.json")).unwrap().videos.len(), 13);
     let text = load(&folder.config("anno.json")).unwrap_err().to_string();
     assert!(text.starts_with("12 of 13 annotated videos have no file in"), "{text}");
     assert!(text.contains("`v09`") && !text.contains("`v10`"), "{text}");
@@ -224,7 +226,10 @@ fn wrong_files_name_file_video_and_field() {
     for (text, part) in [
         ("{", "`anno.json` is not annotations of ActivityNet's layout: EOF"),
         ("{}", "missing field `database`"),
-        (r#"{"database": {"a": {"subset": 3}}}"#, "video `a` of `anno.json`: invalid type: integer `3`, expected a string"),
+        (
+            r#"{"database": {"a": {"subset": 3}}}"#,
+            "video `a` of `anno.json`: invalid type: integer `3`, expected a string",
+        ),
         (
             r#"{"database": {"a": {"subset": "training", "annotations": [{"label": "x"}]}}}"#,
             "video `a` of `anno.json`: missing field `segment`",
@@ -242,14 +247,20 @@ fn wrong_files_name_file_video_and_field() {
         let complaint = try_text(text);
         assert!(complaint.contains(part), "{complaint}");
     }
-    assert!(complaint(&DataConfig::default()).contains("`data.annotations` is not set"));
+    let nowhere = DataConfig { videos: String::new(), ..folder.config("anno.json") };
+    assert!(complaint(&nowhere).contains("`data.videos` is not set"));
+    let unnamed = DataConfig { annotations: String::new(), ..folder.config("anno.json") };
+    assert!(complaint(&unnamed).contains("`data.annotations` is not set"));
     assert!(complaint(&folder.config("none.json")).contains("cannot be read"));
     assert!(complaint(&folder.config("videos")).contains("is a folder"));
 }
 
 fn thumos() -> Folder {
     Folder::new()
-        .with("text/val/Diving_val.txt", "video_validation_0000001  1.5 3.0\nvideo_validation_0000001 0.5 1.0\n")
+        .with(
+            "text/val/Diving_val.txt",
+            "video_validation_0000001  1.5 3.0\nvideo_validation_0000001 0.5 1.0\n",
+        )
         .with("text/val/Ambiguous_val.txt", "video_validation_0000002 1.0 2.0\n")
         .with("text/test/CliffDiving_test.txt", "video_test_0000004 1.0 2.0\nvideo_test_0000270 1.0 2.0\n")
         .with("text/test/Ambiguous_test.txt", "video_test_0000004 5.0 6.0\n")
@@ -358,7 +369,7 @@ fn a_check_finds_every_problem_at_once() {
         ]
     );
     assert_eq!((report.subsets[0].videos, report.subsets[0].actions), (2, 3));
-    assert_eq!(report.subsets[0].seconds, 30.5);
+    assert!((report.subsets[0].seconds - 30.5).abs() < 1e-9);
     assert_eq!(report.classes[2], ClassCount { name: "run".into(), training: 2, validation: 1 });
     let text = report.to_string();
     assert!(text.contains("training         2 videos        3 actions       0.5 min"), "{text}");
