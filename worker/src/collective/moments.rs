@@ -70,6 +70,8 @@ impl SharedCollective {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::float_cmp, reason = "what is not touched keeps its bits")]
+
     use longtake_shared::ids::{Generation, Rank};
 
     use super::*;

@@ -68,7 +68,7 @@ impl Nccl {
         if seat.rank.index() >= seat.world {
             return Err(CollectiveError::NoSuchRank { rank: seat.rank, world: seat.world });
         }
-        // SAFETY: looks for the shared library and keeps it loaded; no NCCL function is called.
+        // SAFETY: loading a library runs its initialisers, and NCCL has none that matter; no function of it is called.
         if !unsafe { sys::is_culib_present() } {
             return Err(CollectiveError::system(
                 "loading NCCL",
