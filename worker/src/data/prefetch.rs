@@ -104,7 +104,11 @@ impl<T: Send + 'static> Prefetch<T> {
     ///
     /// # Errors
     /// A thread panicked.
-    pub fn next_step(&mut self) -> Result<Option<T>, PrefetchError> {
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "an error is not the end: `Iterator` could not tell them apart"
+    )]
+    pub fn next(&mut self) -> Result<Option<T>, PrefetchError> {
         let mut state = self.shared.lock();
         loop {
             let step = state.undelivered;
@@ -205,7 +209,7 @@ mod tests {
         })
         .unwrap();
         let mut results = Vec::new();
-        while let Some(result) = prefetch.next_step().unwrap() {
+        while let Some(result) = prefetch.next().unwrap() {
             results.push(result);
         }
         assert_eq!(results, [4, 5, 6, 7, 8]);
@@ -220,8 +224,8 @@ mod tests {
             step.0
         })
         .unwrap();
-        assert_eq!(prefetch.next_step().unwrap(), Some(0));
-        assert_eq!(prefetch.next_step().unwrap(), Some(1));
+        assert_eq!(prefetch.next().unwrap(), Some(0));
+        assert_eq!(prefetch.next().unwrap(), Some(1));
         drop(prefetch);
         assert!(watch.iter().all(|step| step < 4), "two were taken, so at most two more were begun");
     }
@@ -248,7 +252,7 @@ mod tests {
             assert!(step.0 < 1, "this test's own panic");
         })
         .unwrap();
-        assert_eq!(prefetch.next_step(), Ok(Some(())));
-        assert_eq!(prefetch.next_step(), Err(PrefetchError::Panicked));
+        assert_eq!(prefetch.next(), Ok(Some(())));
+        assert_eq!(prefetch.next(), Err(PrefetchError::Panicked));
     }
 }

@@ -81,7 +81,7 @@ fn each_clip_shows_the_frames_of_its_plan() {
     let mut steps = reader.read_ahead(all_lanes(), Step(0)..Step(20), 2).unwrap();
     let mut outside = 0;
     for expected in 0..20 {
-        let step = steps.next_step().unwrap().unwrap();
+        let step = steps.next().unwrap().unwrap();
         assert_eq!(step.step, Step(expected));
         for (lane, sample) in &step.samples {
             let LaneSample::Ready { plan, clips } = sample else { continue };
@@ -98,7 +98,7 @@ fn each_clip_shows_the_frames_of_its_plan() {
             }
         }
     }
-    assert!(steps.next_step().unwrap().is_none());
+    assert!(steps.next().unwrap().is_none());
     assert!(outside > 0, "some clips of this seed reach beyond the video");
 }
 
