@@ -170,7 +170,6 @@ fn mirror(position: i64, length: usize) -> usize {
 mod tests {
     use longtake_shared::random::Key;
     use proptest::prelude::*;
-    use rand::Rng as _;
 
     use super::super::augment::Photometric;
     use super::*;
