@@ -21,5 +21,11 @@ pub mod layers;
 /// How a forward pass behaves: training or not, which random numbers, which ranks share statistics.
 pub mod pass;
 
+/// Convolution over time.
+pub mod conv1d;
+
+/// Batch normalisation over all ranks.
+pub mod norm;
+
 /// Operations with their own backward pass.
 pub mod ops;
