@@ -1,7 +1,6 @@
 //! Why a generation does not come to its end on this worker.
 
 use longtake_shared::checkpoint::Mismatches;
-use longtake_shared::config::ConfigError;
 use longtake_shared::dataset::DatasetError;
 use longtake_shared::hint::Hint;
 use longtake_shared::ids::Step;
@@ -18,6 +17,7 @@ use crate::data::loader::LoadError;
 use crate::data::prefetch::PrefetchError;
 use crate::data::video::VideoError;
 use crate::infer::video::DetectError;
+use crate::model::backbone::import::ImportError;
 use crate::model::memory::MemoryError;
 use crate::model::tcm::tcm::TooLong;
 use crate::optim::OptimError;
@@ -25,9 +25,9 @@ use crate::optim::OptimError;
 /// Why a generation does not come to its end on this worker.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// The settings cannot be used.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
+    /// The settings that the coordinator handed out are none.
+    #[error("the settings that the coordinator handed out cannot be read")]
+    Settings(#[source] serde_json::Error),
     /// The annotations cannot be used.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
@@ -46,6 +46,9 @@ pub enum TrainError {
     /// A window is longer than the model was built for.
     #[error(transparent)]
     TooLong(#[from] TooLong),
+    /// The starting weights do not fit.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// The long memory cannot be read or written.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -120,7 +123,7 @@ impl TrainError {
     /// Whether no restart mends it: the process should end with exit code 78.
     pub fn never_restart(&self) -> bool {
         match self {
-            Self::Config(_)
+            Self::Settings(_)
             | Self::Dataset(_)
             | Self::Lanes(_)
             | Self::Video(_)
@@ -128,6 +131,7 @@ impl TrainError {
             | Self::Clip(_)
             | Self::Location(_)
             | Self::TooLong(_)
+            | Self::Import(_)
             | Self::Restore(_)
             | Self::Conditions(_)
             | Self::Manifest(_)
@@ -150,13 +154,13 @@ impl TrainError {
 impl Hint for TrainError {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Config(error) => error.hint(),
             Self::Dataset(error) => error.hint(),
             Self::Lanes(error) => error.hint(),
             Self::Video(error) => error.hint(),
             Self::Load(error) => error.hint(),
             Self::Detect(error) => error.hint(),
             Self::TooLong(error) => error.hint(),
+            Self::Import(error) => error.hint(),
             Self::Memory(error) => error.hint(),
             Self::Save(error) => error.hint(),
             Self::LoadCheckpoint(error) => error.hint(),
@@ -169,7 +173,7 @@ impl Hint for TrainError {
             Self::Device(error) => error.hint(),
             Self::Collective(error) => error.hint(),
             Self::Control(error) => error.hint(),
-            Self::Restore(_) | Self::Manifest(_) => {
+            Self::Restore(_) | Self::Manifest(_) | Self::Settings(_) => {
                 Some("resume with the configuration and the version that saved the checkpoint".into())
             }
             Self::Diverged { .. } => {

@@ -16,7 +16,7 @@ use super::trainer::Trainer;
 use super::{TrainError, extract};
 use crate::collective::{Aborter, Collective, Local, Membership, RingListener, SharedCollective};
 use crate::control::{Assignment, Directive, Ending, Session};
-use crate::model::backbone::{VideoSwin, frozen};
+use crate::model::backbone::{VideoSwin, frozen, import};
 use crate::model::detector::Detector;
 use crate::model::layers::Init;
 use crate::model::memory::MemoryStore;
@@ -151,7 +151,11 @@ fn starting_backbone(run: &RunContext) -> Result<Option<VideoSwin>, TrainError> 
     if config.weights.is_empty() {
         return Ok(None);
     }
-    Ok(None)
+    let init = Init::new(&run.device, run.root.child("init", 0)).field("backbone");
+    let (backbone, report) =
+        import::load_into(VideoSwin::new(config, &init), std::path::Path::new(&config.weights), false)?;
+    tracing::info!(weights = %config.weights, used = report.used.len(), unused = report.unused.len(), "backbone loaded");
+    Ok(Some(backbone))
 }
 
 /// This worker's slice of the memory, in a folder of its generation: what it held before is in the checkpoint.

@@ -30,10 +30,6 @@ const VIDEOS_A_PART: usize = 8;
 /// How long the coordinator may take to put a checkpoint into the chain once all ranks have reported.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(120);
 
-/// Note in a file of weights: the settings of the run as JSON.
-pub const NOTE_CONFIG: &str = "longtake.config";
-/// Note in a file of weights: names of the classes as JSON.
-pub const NOTE_CLASSES: &str = "longtake.classes";
 
 /// A worker's share of a checkpoint: host copies and pinned rows.
 #[derive(Debug)]
@@ -62,7 +58,7 @@ impl Snapshot {
         if run.assignment.rank == Rank(0) {
             let optimizer = learner.optimizer_state()?;
             manifest = Some(draft(run, stage, learner.step, learner.layout(), optimizer.time, facts)?);
-            request.model = Some(encode_model(run, learner.tensors())?);
+            request.model = Some(encode_model(learner.tensors())?);
             request.optimizer = Some(encode_optimizer(optimizer)?);
         }
         Ok(Self { stage, step: learner.step, manifest, request })
@@ -81,11 +77,8 @@ pub struct Facts {
 /// Metric of a manifest that holds [`Facts::validated`].
 const VALIDATED_STEP: &str = "validated_step";
 
-fn encode_model(run: &RunContext, tensors: Vec<NamedTensor>) -> Result<Bytes, TrainError> {
+fn encode_model(tensors: Vec<NamedTensor>) -> Result<Bytes, TrainError> {
     let mut file = TensorFile::default();
-    file.metadata.insert(NOTE_CONFIG.into(), run.assignment.config_json.clone());
-    let classes = serde_json::to_string(&run.dataset.classes).unwrap_or_default();
-    file.metadata.insert(NOTE_CLASSES.into(), classes);
     for NamedTensor { name, shape, values } in tensors {
         file.tensors.push(checkpoint::NamedTensor { name, shape, data: TensorData::F32(values) });
     }

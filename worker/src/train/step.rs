@@ -266,7 +266,7 @@ fn replay_clips(
         });
         let upstream_ncf = Tensor::cat(upstream.collect(), 0).autodiff();
         let mut tape = (features_ncf * upstream_ncf).sum().backward();
-        gradients = gradients.add(cx.learner.layout().gather_gradients(taped, &mut tape));
+        gradients = gradients + cx.learner.layout().gather_gradients(taped, &mut tape);
     }
     gradients
 }
