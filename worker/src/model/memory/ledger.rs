@@ -152,7 +152,11 @@ impl Ledger {
             let mut batch = sled::Batch::default();
             for ((video, position), row) in &changes.rows {
                 let key = key_of(*video, *position);
-                if row.is_present() { batch.insert(&key, &value_of(*row)) } else { batch.remove(&key) }
+                if row.is_present() {
+                    batch.insert(&key[..], &value_of(*row)[..]);
+                } else {
+                    batch.remove(&key[..]);
+                }
             }
             self.db.open_tree(&name)?.apply_batch(batch)?;
         }

@@ -1,0 +1,251 @@
+//! What is saved comes back bit for bit, and a save that fails says so and harms nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use half::{bf16, f16};
+use longtake_shared::checkpoint::{
+    Conditions, ContentHash, Counters, Depth, FORMAT, Manifest, OptimizerState, Settings, Stage,
+};
+use longtake_shared::checkpoint::{CheckpointError, CheckpointStore};
+use longtake_shared::config::{MemoryDtype, RunConfig};
+use longtake_shared::hint::{Failure, Hint as _};
+use longtake_shared::ids::{Generation, Incarnation, LaneId, RunId, Step, VideoIndex};
+use longtake_shared::objects::faulty::{Fault, FaultyStore};
+use longtake_shared::objects::{Objects, RetryPolicy};
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
+use tempfile::TempDir;
+
+use super::*;
+use crate::model::memory::MemoryStore;
+
+fn tensor(name: &str, shape: &[usize], data: TensorData) -> NamedTensor {
+    NamedTensor { name: name.into(), shape: shape.to_vec(), data }
+}
+
+fn file() -> TensorFile {
+    TensorFile {
+        tensors: vec![
+            tensor("a.half", &[3], TensorData::F16(vec![f16::from_f32(0.1), f16::NAN, f16::MAX])),
+            tensor("b.weight", &[2, 2], TensorData::F32(vec![1.0, -0.0, f32::MIN_POSITIVE, f32::INFINITY])),
+            tensor("c.brain", &[1, 1], TensorData::Bf16(vec![bf16::from_f32(3.0)])),
+            tensor("d.empty", &[0, 7], TensorData::F32(Vec::new())),
+            tensor("e.steps", &[], TensorData::I64(vec![-1])),
+            tensor("f.counts", &[2], TensorData::U64(vec![u64::MAX, 0])),
+        ],
+        metadata: (0..9).map(|number| (format!("note {number}"), format!("\"{number}\"\n"))).collect(),
+    }
+}
+
+#[test]
+fn tensors_come_back_with_their_bits() {
+    let bytes = file().encode().unwrap();
+    let back = TensorFile::decode(&bytes).unwrap();
+    assert_eq!(back.encode().unwrap(), bytes, "NaN is not equal to itself, its bytes are");
+    assert_eq!(back.metadata, file().metadata);
+    assert_eq!(back.tensors[1], file().tensors[1]);
+    assert_eq!(back.tensors[5], file().tensors[5]);
+    let shuffled = TensorFile { tensors: file().tensors.into_iter().rev().collect(), ..file() };
+    assert_eq!(shuffled.encode().unwrap(), bytes, "the order they come in does not matter");
+}
+
+#[test]
+fn tensors_that_make_no_file_are_named() {
+    let wrong = TensorFile { tensors: vec![tensor("x", &[3], TensorData::I64(vec![1]))], ..TensorFile::default() };
+    assert_eq!(wrong.encode().unwrap_err().to_string(), "tensor `x` has 1 values and the shape [3]");
+    let one = tensor("x", &[1], TensorData::I64(vec![1]));
+    let twice = TensorFile { tensors: vec![one.clone(), one], ..TensorFile::default() };
+    assert_eq!(twice.encode().unwrap_err().to_string(), "there are two tensors `x`");
+    let bytes = file().encode().unwrap();
+    for cut in [0, 5, 8, 60, bytes.len() - 1] {
+        assert!(TensorFile::decode(&bytes[..cut]).is_err(), "{cut} bytes");
+    }
+}
+
+const LANES: [LaneId; 2] = [LaneId(0), LaneId(1)];
+
+fn memory() -> (TempDir, MemoryStore) {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut memory, _) = MemoryStore::open(folder.path(), 4, MemoryDtype::F16).unwrap();
+    memory.add_lane(LANES[0], &[(VideoIndex(0), 8), (VideoIndex(2), 5)]).unwrap();
+    memory.add_lane(LANES[1], &[(VideoIndex(1), 6)]).unwrap();
+    (folder, memory)
+}
+
+fn request(memory: &MemoryStore, step: u8) -> SaveRequest {
+    SaveRequest {
+        model: Some(Bytes::from(vec![step; 100])),
+        optimizer: Some(Bytes::from(vec![step ^ 255; 50])),
+        memory: memory.snapshot(&LANES).unwrap(),
+        videos_a_part: 1,
+    }
+}
+
+fn checkpoints(store: Arc<dyn ObjectStore>) -> CheckpointStore {
+    let retry = RetryPolicy { attempts: 2, first: Duration::ZERO, factor: 1.0, longest: Duration::ZERO };
+    CheckpointStore::new(Objects::new(store, "run").with_retry(retry))
+}
+
+fn manifest_of(step: u64, saved: SavedParts) -> Manifest {
+    let conditions = Conditions {
+        seed: 1,
+        lanes: 2,
+        sampled_clips: 1,
+        chunk_clips: 1,
+        bucket_layout: ContentHash::of(b""),
+        memory_dtype: MemoryDtype::F16,
+        threads: 1,
+        dataset: ContentHash::of(b""),
+        source: "videos".into(),
+        decoder: "embedded".into(),
+        decoder_version: "1".into(),
+        settings: Settings::of(&RunConfig::default()),
+    };
+    Manifest {
+        format: FORMAT,
+        written_by: "0.1.0".into(),
+        run: RunId("run".into()),
+        incarnation: Incarnation(1),
+        generation: Generation(1),
+        stage: Stage::Train,
+        step: Step(step),
+        world_size: 1,
+        lanes: Vec::new(),
+        conditions,
+        counters: Counters::default(),
+        optimizer_state: OptimizerState::default(),
+        model: saved.model.unwrap(),
+        optimizer: saved.optimizer.unwrap(),
+        memory: saved.memory,
+        best: None,
+        metrics: BTreeMap::new(),
+    }
+}
+
+/// Saves and commits a checkpoint of the memory as it is.
+fn save(store: &CheckpointStore, memory: &MemoryStore, step: u8, incarnation: u64) -> Result<Manifest, Failure> {
+    let mut saver = Saver::new(store.clone())?;
+    saver.start(request(memory, step))?;
+    let manifest = manifest_of(u64::from(step), saver.wait().unwrap()?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let reference = store.put_manifest(&manifest).await?;
+        store.fence(Incarnation(incarnation)).await?.append(&manifest, &reference, false).await?;
+        Ok(manifest)
+    })
+}
+
+fn newest(store: &CheckpointStore) -> Option<Step> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(store.newest(Depth::Contents)).unwrap().found.map(|(_, manifest)| manifest.step)
+}
+
+#[test]
+fn a_save_in_the_background_is_loaded_as_it_was() {
+    let counting = Arc::new(FaultyStore::new(Arc::new(InMemory::new())));
+    let store = checkpoints(Arc::clone(&counting) as Arc<dyn ObjectStore>);
+    let (_folder, mut memory) = memory();
+    memory.write(LANES[0], VideoIndex(2), Step(3), 1, &[0.5; 12]).unwrap();
+    memory.write(LANES[1], VideoIndex(1), Step(4), 0, &[-1.5; 8]).unwrap();
+
+    let mut saver = Saver::new(store.clone()).unwrap();
+    saver.start(request(&memory, 9)).unwrap();
+    assert!(matches!(saver.start(request(&memory, 9)), Err(SaveError::Busy)));
+    memory.write(LANES[0], VideoIndex(2), Step(5), 0, &[7.0; 20]).unwrap();
+    let saved = loop {
+        if let Some(result) = saver.poll() {
+            break result.unwrap();
+        }
+        std::thread::yield_now();
+    };
+    assert!(!saver.is_busy() && saver.poll().is_none() && saver.wait().is_none());
+    assert_eq!(saved.memory.len(), 3);
+    assert_eq!(counting.writes(), 5);
+
+    saver.start(request(&memory, 9)).unwrap();
+    let again = saver.wait().unwrap().unwrap();
+    assert_eq!(counting.writes(), 6, "only video 2 has changed");
+    assert_eq!((again.model, again.memory[0].part), (saved.model, saved.memory[0].part));
+
+    let manifest = manifest_of(9, saved);
+    let loader = Loader::new(store).unwrap();
+    let tensors = loader.tensors(&manifest).unwrap();
+    assert_eq!((tensors.model, tensors.optimizer), (vec![9; 100].into(), vec![246; 50].into()));
+    let (_other_folder, mut other) = self::memory();
+    loader.memory(&manifest, &LANES, &mut other).unwrap();
+    let window = other.read(LANES[0], VideoIndex(2), 0, 5).unwrap();
+    assert_eq!(window.values, [vec![0.0; 4], vec![0.5; 12], vec![0.0; 4]].concat());
+    assert_eq!(other.ages(Step(4)).remembered, 5);
+    let error = loader.memory(&manifest, &[LaneId(7)], &mut other).unwrap_err();
+    assert_eq!(error.to_string(), "the checkpoint has no memory of lane 7");
+}
+
+#[test]
+fn a_full_disk_while_saving_is_one_sentence_and_leaves_the_last_checkpoint() {
+    let inner: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let (_folder, mut memory) = memory();
+    save(&checkpoints(Arc::clone(&inner)), &memory, 1, 1).unwrap();
+    memory.write(LANES[0], VideoIndex(0), Step(1), 0, &[0.25; 32]).unwrap();
+    for write in 0..5 {
+        let full = FaultyStore::new(Arc::clone(&inner)).from(write.., Fault::Full);
+        let failure = save(&checkpoints(Arc::new(full)), &memory, 2, 2).unwrap_err();
+        assert!(failure.message.contains("no space is left to write `run/"), "{}", failure.message);
+        assert!(failure.hint.unwrap().contains("nothing was half-written"));
+        assert_eq!(newest(&checkpoints(Arc::clone(&inner))), Some(Step(1)));
+    }
+    save(&checkpoints(Arc::clone(&inner)), &memory, 2, 9).unwrap();
+    assert_eq!(newest(&checkpoints(inner)), Some(Step(2)));
+}
+
+/// A file system of 1 MiB, gone with this value.
+struct TinyDisk(TempDir);
+
+impl TinyDisk {
+    /// Nothing where the system does not let this process mount.
+    fn mount() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+            .arg(folder.path())
+            .output();
+        mounted.is_ok_and(|output| output.status.success()).then_some(Self(folder))
+    }
+}
+
+impl Drop for TinyDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(self.0.path()).output();
+    }
+}
+
+#[test]
+fn a_disk_that_is_really_full_leaves_the_last_checkpoint() {
+    let Some(disk) = TinyDisk::mount() else {
+        eprintln!("SKIPPED: this process may not mount a tmpfs, so no real disk was filled");
+        return;
+    };
+    let objects = Objects::open(&disk.0.path().join("run").display().to_string()).unwrap();
+    let store = CheckpointStore::new(objects);
+    let (_folder, memory) = memory();
+    let first = save(&store, &memory, 1, 1).unwrap();
+
+    let mut saver = Saver::new(store.clone()).unwrap();
+    let large = Bytes::from(vec![3; 2 << 20]);
+    saver.start(SaveRequest { model: Some(large), ..request(&memory, 2) }).unwrap();
+    let error = saver.wait().unwrap().unwrap_err();
+    assert!(matches!(error, SaveError::Store(CheckpointError::Object(_))), "{error:?}");
+    assert!(error.hint().is_some());
+    let sentence = Failure::from(error).message;
+    assert!(sentence.contains("no space is left to write `parts/") && sentence.contains("2097152"), "{sentence}");
+    assert_eq!(newest(&store), Some(first.step));
+    let left: Vec<String> = std::fs::read_dir(disk.0.path().join("run/parts"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(left.len(), first.parts().len(), "nothing half-written: {left:?}");
+    save(&store, &memory, 2, 2).unwrap();
+    assert_eq!(newest(&store), Some(Step(2)));
+}
