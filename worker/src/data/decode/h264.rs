@@ -166,9 +166,11 @@ fn timeline(track: &Track) -> (Timeline, Vec<u32>) {
         .map(|(number, sample)| (sample.time, number))
         .collect();
     order.sort_unstable();
-    let end = order.last().map_or(0, |&(time, number)| {
-        time.saturating_add(i64::from(track.samples[number as usize].duration))
-    });
+    // The table holds times to the next sample in decoding order, so only the last one's is how long a picture is shown.
+    let own = track.samples[..track.readable].last().map_or(0, |sample| i64::from(sample.duration));
+    let before = order.iter().rev().nth(1).zip(order.last()).map_or(0, |(before, last)| last.0 - before.0);
+    let length = if own > 0 { own } else { before };
+    let end = order.last().map_or(0, |(time, _)| time.saturating_add(length).min(until));
     let (times, shown) = order.into_iter().unzip();
     (Timeline { tick: (1, track.timescale), times, end }, shown)
 }
