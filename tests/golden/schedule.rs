@@ -45,8 +45,7 @@ fn schedule(case: &Case) -> Result<(), String> {
                 * warmup(config.warmup_iters, config.warmup_ratio, Step(step));
             for (base, expected) in config.base.iter().zip(expected) {
                 let error = (base * factor - expected).abs();
-                // Written so that a NaN fails.
-                if !(error <= tolerance * expected.abs()) {
+                if error.is_nan() || error > tolerance * expected.abs() {
                     return Err(format!("step {step}: {} instead of {expected}", base * factor));
                 }
             }
