@@ -372,7 +372,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// `sum(output * cotangent)` over pairs of an output and the name of its cotangent; compared with `output.loss`.
+    /// `sum(output * cotangent)` over pairs of an output and the name of its cotangent.
     pub(crate) fn loss<const D: usize>(
         &mut self,
         outputs: &[(&Tensor<D>, String)],
