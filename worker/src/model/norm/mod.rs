@@ -1,6 +1,6 @@
 //! Batch normalisation whose statistics are those of the whole batch, over all ranks.
 //!
-//! Takes: the inputs of all layers that can be normalised at once, and a [`MomentsReducer`]. Gives: the normalised inputs,
+//! Takes: the inputs of all layers that can be normalised at once, and a `MomentsReducer`. Gives: the normalised inputs,
 //! and the statistics that whoever commits the step installs. Next: convolutions of the FPN and the head.
 
 mod moments;

@@ -1,7 +1,7 @@
 //! Detector over anchors: neck and retina head (spec 40).
 //!
 //! Takes: features of the whole window, fresh and remembered, `[B, C, T]`. Gives: logits and offsets a level.
-//! Next: [`crate::loss`] in training, [`crate::infer`] else.
+//! Next: `crate::loss` in training, `crate::infer` else.
 
 /// Anchors of all levels.
 pub mod anchors;
