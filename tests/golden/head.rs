@@ -12,9 +12,9 @@ use longtake_worker::model::heads::daotad::{DetectorHead, DetectorShape};
 use longtake_worker::model::layers::Init;
 use longtake_worker::model::norm::{LocalMoments, MomentsReducer, PendingStatistics, apply_statistics};
 use longtake_worker::model::pass::Pass;
+use longtake_worker::model::tcm::consistency::{RelativeAttention, Tcm, TcmShape};
 use longtake_worker::model::tcm::fpn::Fpn;
 use longtake_worker::model::tcm::srm::TemporalReduction;
-use longtake_worker::model::tcm::tcm::{RelativeAttention, Tcm, TcmShape};
 use longtake_worker::model::tcm::tdm::{Tdm, TdmShape, TransformerLayer};
 
 use crate::support::{Case, Check, Runner, device, values};

@@ -1,8 +1,10 @@
 //! Post-processing: candidates, and what suppression leaves of them.
 
+use burn::tensor::Tensor;
 use longtake_worker::infer::Detection;
-use longtake_worker::infer::decode::{LevelOutput, WindowPlace, candidates};
+use longtake_worker::infer::decode::{WindowPlace, sample_candidates};
 use longtake_worker::infer::nms::{Decay, Suppression, groups, hard, soft};
+use longtake_worker::model::heads::HeadOutput;
 
 use crate::losses::grid;
 use crate::support::{Case, Check, Runner};
@@ -71,21 +73,17 @@ pub(crate) fn suppression(case: &Case) -> Result<Suppression, String> {
 
 fn converter(case: &Case) -> Result<(), String> {
     let grid = grid(case)?;
-    let levels = case.count("input.cls.");
-    let outputs = (0..levels)
-        .map(|level| {
-            Ok(LevelOutput {
-                class_logits: case.floats(&format!("input.cls.{level}"))?,
-                offsets: case.floats(&format!("input.reg.{level}"))?,
-            })
-        })
-        .collect::<Result<Vec<_>, String>>()?;
+    let levels = |name: &str| -> Result<Vec<Tensor<3>>, String> {
+        let prefix = format!("input.{name}.");
+        (0..case.count(&prefix)).map(|level| case.tensor(&format!("{prefix}{level}"))).collect()
+    };
+    let output = HeadOutput { class_logits: levels("cls")?, offsets: levels("reg")?, statistics: Vec::new() };
     let place = WindowPlace {
         start: case.integer("tshift")?,
         frames: case.integer("tsize")?,
         fps: case.float("tscale_factor")? as f32,
     };
-    let found = candidates(&outputs, &grid, case.integer("num_classes")?, case.integer("nms_pre")?, place);
+    let found = sample_candidates(&output, 0, &grid, case.integer("nms_pre")?, place);
     let mut check = Check::new(case);
     let segments: Vec<f32> = found.segments.iter().flatten().copied().collect();
     check.output("output.segments", &segments);

@@ -69,7 +69,7 @@ fn coder(case: &Case) -> Result<(), String> {
     let row = |values: &[f32]| Tensor::<1>::from_floats(values, &device()).unsqueeze::<2>();
 
     let deltas = case.leaf::<2>("input.deltas")?;
-    let decoded = decode(case.tensor("input.segments")?, deltas.clone() * row(&stds) + row(&means));
+    let decoded = decode(&case.tensor("input.segments")?, &(deltas.clone() * row(&stds) + row(&means)));
     let decoded = match longest {
         Some(longest) => decoded.clamp(0.0, longest),
         None => decoded,

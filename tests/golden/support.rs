@@ -116,7 +116,7 @@ impl Case {
 
     /// How many of `prefix0`, `prefix1`, ... there are.
     pub(crate) fn count(&self, prefix: &str) -> usize {
-        (0..).take_while(|index| self.has(&format!("{prefix}{index}"))).count()
+        (0..self.tensors.len()).take_while(|index| self.has(&format!("{prefix}{index}"))).count()
     }
 
     /// A tensor's shape.
@@ -265,7 +265,7 @@ impl<'a> Check<'a> {
             .zip(expected)
             .enumerate()
             .map(|(index, (a, b))| {
-                let distance = if a == b { 0.0 } else { f64::from((a - b).abs()) };
+                let distance = if a.to_bits() == b.to_bits() { 0.0 } else { f64::from((a - b).abs()) };
                 let ratio = if distance == 0.0 { 0.0 } else { distance / allowed(*b) };
                 (if ratio.is_nan() { f64::INFINITY } else { ratio }, index)
             })
@@ -372,7 +372,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// `sum(output * cotangent)` over pairs of an output and the name of its cotangent; compared with `output.loss`.
+    /// `sum(output * cotangent)` over pairs of an output and the name of its cotangent.
     pub(crate) fn loss<const D: usize>(
         &mut self,
         outputs: &[(&Tensor<D>, String)],

@@ -1,6 +1,9 @@
 //! Logits and offsets of one window become candidates (spec 40, section 10; TALLFormer `vedatad/bridge/converters`).
 
+use burn::tensor::Tensor;
+
 use super::Candidates;
+use crate::model::heads::HeadOutput;
 use crate::model::heads::daotad::anchors::AnchorGrid;
 use crate::model::heads::daotad::coder::decode_segment;
 
@@ -22,6 +25,30 @@ pub struct WindowPlace {
     pub frames: usize,
     /// Frames a second.
     pub fps: f32,
+}
+
+/// Candidates of one sample of a batch, in seconds from the start of its video: [`candidates`] of what the head gave.
+pub fn sample_candidates(
+    output: &HeadOutput,
+    sample: usize,
+    grid: &AnchorGrid,
+    top_k: usize,
+    place: WindowPlace,
+) -> Candidates {
+    let host = |levels: &[Tensor<3>]| -> Vec<Vec<f32>> {
+        levels
+            .iter()
+            .map(|level| level.clone().narrow(0, sample, 1).into_data().iter::<f32>().collect())
+            .collect()
+    };
+    let (logits, offsets) = (host(&output.class_logits), host(&output.offsets));
+    let channels = output.class_logits.first().map_or(0, |level| level.dims()[1]);
+    let levels: Vec<LevelOutput<'_>> = logits
+        .iter()
+        .zip(&offsets)
+        .map(|(class_logits, offsets)| LevelOutput { class_logits, offsets })
+        .collect();
+    candidates(&levels, grid, channels / grid.per_position().max(1), top_k, place)
 }
 
 /// Candidates of one window, in seconds from the start of the video. Of a level with more than `top_k` anchors, those

@@ -1,7 +1,7 @@
 //! FEATURES -> DETECTIONS IN SECONDS.
 //!
-//! Takes: logits and offsets of the windows of a video. Gives: [`Detection`]s, best first. Next: results and mAP.
-//! Plain numbers in f32, no tensors: a video has a few thousand candidates, and the order of operations decides ties.
+//! Takes: logits and offsets of the windows of a video. Gives: `Detection`s, best first. Next: results and mAP.
+//! Plain numbers in f32, no tensors but for the head's output: a video has a few thousand candidates, and the order of operations decides ties.
 
 /// Logits and offsets become candidates.
 pub mod decode;

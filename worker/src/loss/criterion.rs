@@ -160,7 +160,7 @@ fn regression_loss(offsets: Tensor<3>, anchors: &[Segment], targets: &[Option<Sa
     }
     let rows_count = rows.len();
     let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [rows_count]), &device);
-    let predicted = decode(segment_tensor(&sources, &device), offsets.select(0, rows));
+    let predicted = decode(&segment_tensor(&sources, &device), &offsets.select(0, rows));
     diou(predicted, segment_tensor(&truths, &device)).sum_dim(0).reshape([1])
 }
 

@@ -1,6 +1,6 @@
 //! DETECTIONS -> ONE NUMBER.
 //!
-//! Takes: [`HeadOutput`](crate::model::heads::HeadOutput) and what really happens in each window. Gives: [`LossParts`].
+//! Takes: `HeadOutput` and what really happens in each window. Gives: `LossParts`.
 //! Next: the backward pass. Targets need no features, so they come first: the loss is divided by a normaliser that is
 //! summed over all ranks before anything else is computed.
 

@@ -1,5 +1,7 @@
 //! Check values of spec 50, and gradients against central differences.
 
+#![allow(clippy::float_cmp, reason = "values that are copied or exactly representable are compared")]
+
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use longtake_shared::config::LossConfig;
 

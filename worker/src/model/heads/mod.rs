@@ -1,6 +1,6 @@
 //! A pyramid of features becomes scores and offsets.
 //!
-//! Takes: features of the whole window `[B, C, T]`. Gives: [`HeadOutput`]. Next: the loss, or decoding and NMS.
+//! Takes: features of the whole window `[B, C, T]`. Gives: `HeadOutput`. Next: the loss, or decoding and NMS.
 
 /// Anchors, as DaoTAD and TALLFormer's THUMOS model have them.
 pub mod daotad;

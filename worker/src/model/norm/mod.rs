@@ -1,6 +1,6 @@
 //! Batch normalisation whose statistics are those of the whole batch, over all ranks.
 //!
-//! Takes: the inputs of all layers that can be normalised at once, and a [`MomentsReducer`]. Gives: the normalised inputs,
+//! Takes: the inputs of all layers that can be normalised at once, and a `MomentsReducer`. Gives: the normalised inputs,
 //! and the statistics that whoever commits the step installs. Next: convolutions of the FPN and the head.
 
 mod moments;
@@ -153,13 +153,9 @@ fn normalise_with_batch(
 /// `[B, C, T]` -> `[C]`
 fn sum(x: Tensor<3>, weights: &[f32]) -> Tensor<1> {
     let [_, channels, _] = x.dims();
-    let by_sample = x.clone().sum_dim(2);
-    let by_sample = if weights.iter().all(|weight| *weight == 1.0) {
-        by_sample
-    } else {
-        by_sample * Tensor::from_data(TensorData::new(weights.to_vec(), [weights.len(), 1, 1]), &x.device())
-    };
-    by_sample.sum_dim(0).reshape([channels])
+    let weights =
+        Tensor::<3>::from_data(TensorData::new(weights.to_vec(), [weights.len(), 1, 1]), &x.device());
+    (x.sum_dim(2) * weights).sum_dim(0).reshape([channels])
 }
 
 /// # Shapes

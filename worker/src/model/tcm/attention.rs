@@ -10,7 +10,7 @@ use burn::tensor::{Tensor, activation};
 /// # Shapes
 /// `[B, T, 3 C]` -> `[B, T, C]`
 pub fn attend(
-    packed: Tensor<3>,
+    packed: &Tensor<3>,
     heads: usize,
     added: Option<Tensor<4>>,
     weights: impl FnOnce(Tensor<4>) -> Tensor<4>,

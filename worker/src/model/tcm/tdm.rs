@@ -218,6 +218,6 @@ impl MultiheadAttention {
         let packed = x.reshape([batch * length, channels]).matmul(self.in_proj_weight.val().transpose())
             + self.in_proj_bias.val().unsqueeze::<2>();
         let packed = packed.reshape([batch, length, 3 * channels]);
-        self.out_proj.forward(attend(packed, self.heads, mask, weights))
+        self.out_proj.forward(attend(&packed, self.heads, mask, weights))
     }
 }

@@ -5,9 +5,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 use longtake_shared::hint::Hint as _;
 use longtake_shared::random::Key;
 
+use super::consistency::{Tcm, TcmShape};
 use super::fpn::Fpn;
 use super::srm::TemporalReduction;
-use super::tcm::{Tcm, TcmShape};
 use super::tdm::{Tdm, TdmShape};
 use super::*;
 use crate::model::layers::Init;

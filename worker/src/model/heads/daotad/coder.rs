@@ -12,12 +12,12 @@ const LONGEST: f32 = 1.0;
 ///
 /// # Shapes
 /// `anchors` `[N, 2]`, `offsets` `[N, 2]` -> `[N, 2]`
-pub fn decode(anchors: Tensor<2>, offsets: Tensor<2>) -> Tensor<2> {
+pub fn decode(anchors: &Tensor<2>, offsets: &Tensor<2>) -> Tensor<2> {
     let column = |x: &Tensor<2>, index| x.clone().narrow(1, index, 1);
-    let (start, end) = (column(&anchors, 0), column(&anchors, 1));
+    let (start, end) = (column(anchors, 0), column(anchors, 1));
     let length = end.clone() - start.clone();
-    let centre = (start + end) * 0.5 + length.clone() * column(&offsets, 0);
-    let half = length * column(&offsets, 1).clamp_max(LONGEST).exp() * 0.5;
+    let centre = (start + end) * 0.5 + length.clone() * column(offsets, 0);
+    let half = length * column(offsets, 1).clamp_max(LONGEST).exp() * 0.5;
     Tensor::cat(vec![centre.clone() - half.clone(), centre + half], 1)
 }
 

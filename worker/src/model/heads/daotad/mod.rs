@@ -1,7 +1,7 @@
 //! Detector over anchors: neck and retina head (spec 40).
 //!
 //! Takes: features of the whole window, fresh and remembered, `[B, C, T]`. Gives: logits and offsets a level.
-//! Next: [`crate::loss`] in training, [`crate::infer`] else.
+//! Next: `crate::loss` in training, `crate::infer` else.
 
 /// Anchors of all levels.
 pub mod anchors;
@@ -23,9 +23,9 @@ use super::HeadOutput;
 use crate::model::layers::Init;
 use crate::model::norm::MomentsReducer;
 use crate::model::pass::Pass;
+use crate::model::tcm::consistency::{Tcm, TcmShape, TooLong};
 use crate::model::tcm::fpn::Fpn;
 use crate::model::tcm::srm::TemporalReduction;
-use crate::model::tcm::tcm::{Tcm, TcmShape, TooLong};
 use crate::model::tcm::tdm::{Tdm, TdmShape};
 
 /// Everything after the backbone. The paths of its parameters are the published keys: `neck.0` to `neck.3`, `head`.
@@ -88,7 +88,7 @@ impl DetectorHead {
     }
 
     /// One pass over a batch of windows. In a training pass `weights` (one a sample, 0 for an idle lane) says whose
-    /// features enter batch statistics, and `pass` has one key a sample.
+    /// features enter batch statistics, and `pass` has one key a sample. An idle sample's features must be finite; zeros do.
     ///
     /// # Shapes
     /// `[B, C, T]` -> level l: `[B, A K, T_l]` and `[B, A 2, T_l]`

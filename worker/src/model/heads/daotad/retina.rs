@@ -87,8 +87,8 @@ impl RetinaHead {
         let mut offsets = levels.to_vec();
         let mut statistics = Vec::new();
         for (index, (class_conv, offset_conv)) in self.cls_convs.iter().zip(&self.reg_convs).enumerate() {
-            let mut inputs = norm_inputs(class_conv, &classes, format!("{prefix}cls_convs.{index}.bn"));
-            inputs.extend(norm_inputs(offset_conv, &offsets, format!("{prefix}reg_convs.{index}.bn")));
+            let mut inputs = norm_inputs(class_conv, &classes, &format!("{prefix}cls_convs.{index}.bn"));
+            inputs.extend(norm_inputs(offset_conv, &offsets, &format!("{prefix}reg_convs.{index}.bn")));
             let (outputs, more): (Vec<_>, Vec<PendingStatistics>) =
                 batch_norm(inputs, weights, pass, reducer);
             statistics.extend(more);
@@ -105,10 +105,10 @@ impl RetinaHead {
 }
 
 /// All levels through one convolution, in level order: the shared normalisation takes one momentum step a level.
-fn norm_inputs<'a>(conv: &'a ConvNorm, levels: &[Tensor<3>], path: String) -> Vec<NormInput<'a>> {
+fn norm_inputs<'a>(conv: &'a ConvNorm, levels: &[Tensor<3>], path: &str) -> Vec<NormInput<'a>> {
     conv.conv
         .forward_levels(levels)
         .into_iter()
-        .map(|x| NormInput { path: path.clone(), layer: &conv.bn, x })
+        .map(|x| NormInput { path: path.to_owned(), layer: &conv.bn, x })
         .collect()
 }

@@ -194,7 +194,7 @@ impl RelativeAttention {
             Some(mask) => bias + mask.reshape([1, 1, length, length]),
             None => bias,
         };
-        self.proj.forward(attend(self.qkv.forward(x), heads, Some(added), |weights| weights))
+        self.proj.forward(attend(&self.qkv.forward(x), heads, Some(added), |weights| weights))
     }
 
     /// # Shapes
