@@ -1,1 +1,48 @@
-//! Longtake.
+//! Longtake's control plane, node agent and command line.
+//!
+//! Start at [`main`]: what was typed ([`cli`]) becomes what is done ([`commands`]), and what a person sees of it
+//! ([`terminal`], [`timeline`]). Nothing here touches a tensor: what needs one is asked of the worker library through
+//! [`worker_role`].
+
+/// What can be typed.
+pub mod cli;
+
+/// What it means: one file a command.
+pub mod commands;
+
+/// What people and programs see: bars, lines, tables, errors. The only place that prints.
+pub mod terminal;
+
+/// Detections and ground truth as a picture.
+pub mod timeline;
+
+/// What a run tells whoever watches it.
+pub mod updates;
+
+/// The worker library, as functions.
+pub mod worker_role;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::Cli;
+use commands::Session;
+use terminal::console::Console;
+use worker_role::WorkerRole;
+
+/// Parses, runs, reports: everything between the operating system and a command.
+pub fn main(args: impl IntoIterator<Item = OsString>, worker: Option<WorkerRole>) -> ExitCode {
+    terminal::panics::report_as_one_sentence();
+    let args: Vec<OsString> = args.into_iter().collect();
+    let console = Console::of_process(args.iter().any(|arg| arg == "--json"));
+    let exit = match Cli::try_parse_from(&args) {
+        Ok(cli) => terminal::panics::contain(|| {
+            let session = Session { worker, console };
+            commands::run(&cli.command, &session).unwrap_or_else(|failure| console.fail(&failure))
+        }),
+        Err(error) => console.usage(&error),
+    };
+    ExitCode::from(exit.code())
+}

@@ -1,0 +1,145 @@
+//! What the command line asks of the worker library, and what it answers. Neither side knows more of the other.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{DataConfig, RunConfig, SynthConfig};
+use crate::units::Seconds;
+
+/// How a long answer tells how far it is: units done, units in all.
+pub type OnProgress<'a> = &'a mut dyn FnMut(u64, u64);
+
+/// A worker process of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkRequest {
+    /// The Unix socket of its agent.
+    pub socket: PathBuf,
+    /// The worker's name.
+    pub worker: String,
+    /// Which of the node's devices it computes on.
+    pub device: usize,
+    /// Threads it may compute with; 0: as many as there are cores.
+    pub threads: usize,
+}
+
+/// A data set to make.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SynthRequest {
+    /// What to make.
+    pub synth: SynthConfig,
+    /// Where; the folder does not exist or is empty.
+    pub folder: PathBuf,
+}
+
+/// A data set that was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SynthReport {
+    /// The annotation file, in the ActivityNet layout.
+    pub annotations: PathBuf,
+    /// The folder of the videos.
+    pub videos: PathBuf,
+    /// Videos made.
+    pub video_count: usize,
+    /// Actions in them.
+    pub action_count: usize,
+}
+
+/// A video to look into.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProbeRequest {
+    /// Which decoder, and whether truncated videos are welcome.
+    pub data: DataConfig,
+    /// The file.
+    pub video: PathBuf,
+}
+
+/// What a video file holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProbeReport {
+    /// Width of the picture in pixels.
+    pub width: usize,
+    /// Height of the picture in pixels.
+    pub height: usize,
+    /// Length of the picture track.
+    pub duration: Seconds,
+    /// What will decode it.
+    pub decoder: String,
+}
+
+/// Videos to find actions in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DetectRequest {
+    /// Weights as a run leaves them; they carry the settings and classes they were trained with.
+    pub weights: PathBuf,
+    /// Settings in place of those the weights carry.
+    pub config: Option<Box<RunConfig>>,
+    /// The video files.
+    pub videos: Vec<PathBuf>,
+}
+
+/// What was found in one video.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DetectedVideo {
+    /// The video's name: its file name without the extension.
+    pub id: String,
+    /// Its length.
+    pub duration: Seconds,
+    /// What was found, the surest first.
+    pub detections: Vec<DetectedAction>,
+}
+
+/// One detected action.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DetectedAction {
+    /// Name of its class.
+    pub label: String,
+    /// How sure the detector is, from 0 to 1.
+    pub score: f64,
+    /// Where it starts and ends.
+    pub segment: [Seconds; 2],
+}
+
+/// Weights of another program to take over.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImportRequest {
+    /// The file: `.pth`, `.pt` or `.safetensors`.
+    pub weights: PathBuf,
+    /// The file to write.
+    pub output: PathBuf,
+}
+
+/// Weights that were taken over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImportReport {
+    /// The file that was written.
+    pub output: PathBuf,
+    /// What the weights are, for example `Video Swin-B`.
+    pub model: String,
+    /// Tensors taken over.
+    pub tensors: usize,
+    /// Numbers in them.
+    pub parameters: u64,
+    /// Names in the file that have no place here.
+    pub left_out: Vec<String>,
+}
+
+/// Weights to evaluate on the validation subset of a data set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EvaluateRequest {
+    /// The weights.
+    pub weights: PathBuf,
+    /// The data set and how to detect.
+    pub config: Box<RunConfig>,
+}
+
+/// One number of a benchmark.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BenchRow {
+    /// What was measured.
+    pub name: String,
+    /// How much.
+    pub value: f64,
+    /// In which unit.
+    pub unit: String,
+}
