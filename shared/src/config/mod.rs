@@ -3,24 +3,35 @@
 mod checkpoint;
 mod cluster;
 mod data;
+mod error;
 mod evaluation;
+mod fingerprint;
+mod layers;
 mod memory;
 mod model;
 mod optim;
+mod resolve;
 mod synth;
+#[cfg(test)]
+mod tests;
 mod train;
+mod validate;
 
 use serde::{Deserialize, Serialize};
 
 pub use checkpoint::CheckpointConfig;
 pub use cluster::ClusterConfig;
 pub use data::{AnnotationFormat, AugmentConfig, DataConfig, DecoderChoice};
+pub use error::ConfigError;
 pub use evaluation::{EvaluationConfig, NmsKind};
+pub use fingerprint::{differences, training_fingerprint};
 pub use memory::{ClipSampler, MemoryConfig, MemoryDtype, MemoryInit, MemorySource, Replay};
 pub use model::{BackboneConfig, BackboneInit, HeadConfig, LossConfig, ModelConfig, NeckConfig, Variant};
 pub use optim::{OptimConfig, OptimizerKind, ScheduleConfig, ScheduleUnit};
+pub use resolve::{Resolved, load};
 pub use synth::SynthConfig;
 pub use train::{PretrainConfig, TrainConfig};
+pub use validate::{BrokenRule, Range};
 
 /// Everything a run is told. Each section is documented where it is defined.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

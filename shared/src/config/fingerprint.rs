@@ -1,0 +1,62 @@
+//! Which settings training depends on: a run resumed under others would be another run.
+
+use super::RunConfig;
+use super::resolve::rows_of;
+
+/// Settings that change neither a weight nor a remembered row.
+///
+/// The data set's own fingerprint stands for where it lies; world size and threads are stored beside this one,
+/// since a run may resume with others knowingly.
+const INDIFFERENT: [&str; 20] = [
+    "run.name",
+    "run.folder",
+    "data.annotations",
+    "data.videos",
+    "data.classes",
+    "data.blocked",
+    "data.frame_cache",
+    "data.prefetch",
+    "synth.",
+    "train.validate_every",
+    "train.max_non_finite",
+    "evaluation.",
+    "cluster.workers",
+    "cluster.threads",
+    "cluster.listen",
+    "cluster.lease",
+    "cluster.coordinator_grace",
+    "cluster.gather_timeout",
+    "cluster.digest_every",
+    "checkpoint.",
+];
+
+/// A hash of every setting that training depends on.
+pub fn training_fingerprint(config: &RunConfig) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (key, value) in training_rows(config) {
+        hasher.update(format!("{key} = {value}\n").as_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+/// The settings of [`training_fingerprint`] that differ, as sentences; `stored` is the checkpoint's configuration.
+pub fn differences(stored: &RunConfig, now: &RunConfig) -> Vec<String> {
+    let (stored, now) = (training_rows(stored), training_rows(now));
+    let value_in = |rows: &[(String, String)], key: &str| {
+        rows.iter().find(|(other, _)| other == key).map_or_else(|| "nothing".to_owned(), |(_, value)| value.clone())
+    };
+    let only_stored = stored.iter().filter(|(key, _)| !now.iter().any(|(other, _)| other == key));
+    now.iter()
+        .chain(only_stored)
+        .map(|(key, _)| (key, value_in(&stored, key), value_in(&now, key)))
+        .filter(|(_, before, after)| before != after)
+        .map(|(key, before, after)| format!("`{key}`: {before} in the checkpoint, {after} now"))
+        .collect()
+}
+
+fn training_rows(config: &RunConfig) -> Vec<(String, String)> {
+    let indifferent = |key: &str| {
+        INDIFFERENT.iter().any(|name| key == *name || (name.ends_with('.') && key.starts_with(name)))
+    };
+    rows_of(config).into_iter().filter(|(key, _)| !indifferent(key)).collect()
+}

@@ -1,0 +1,523 @@
+//! The rules that settings obey, alone and together.
+
+use std::fmt;
+
+use super::{MemoryConfig, OptimConfig, RunConfig, SynthConfig, Variant};
+use crate::hint::Hint;
+
+/// Blocks of the published backbones lie in this many stages (spec 10).
+const PUBLISHED_STAGES: usize = 4;
+/// Frames between two positions of the finest pyramid level: the backbone halves time, the reduction quarters it.
+const FINEST_STRIDE: usize = 8;
+
+/// A rule that a configuration breaks.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum BrokenRule {
+    /// A number outside its range.
+    #[error("`{key}` is {value}, but must be {range}")]
+    OutOfRange {
+        /// The setting.
+        key: String,
+        /// Its value.
+        value: f64,
+        /// What it may be.
+        range: Range,
+    },
+    /// A list or a text without content.
+    #[error("`{key}` is empty")]
+    Empty {
+        /// The setting.
+        key: &'static str,
+    },
+    /// A rate so small that no clip would ever be sampled, though it is not 0.
+    #[error("`memory.sampling_rate` = {rate} samples no clip of {clips} (a window is `data.window_frames` / `data.clip_frames` clips)")]
+    NoClipSampled {
+        /// r.
+        rate: f64,
+        /// Clips of a window.
+        clips: usize,
+    },
+    /// A window that clips do not fill.
+    #[error("`data.window_frames` is {window}, which is not a multiple of `data.clip_frames`, {clip}")]
+    WindowNotClips {
+        /// Frames of a window.
+        window: usize,
+        /// Frames of a clip.
+        clip: usize,
+    },
+    /// A number that something halves.
+    #[error("`{key}` is {value}, but must be even")]
+    Odd {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        value: usize,
+    },
+    /// A crop that no frame holds.
+    #[error("`data.crop` is {crop}, but frames are {width} x {height}")]
+    CropTooLarge {
+        /// Side of the crop.
+        crop: usize,
+        /// Width of a frame.
+        width: usize,
+        /// Height of a frame.
+        height: usize,
+    },
+    /// Stages described twice, differently.
+    #[error("`model.backbone.depths` names {depths} stages, `model.backbone.num_heads` {heads}")]
+    StagesDiffer {
+        /// Stages by depth.
+        depths: usize,
+        /// Stages by heads.
+        heads: usize,
+    },
+    /// Attention heads that do not share a width evenly.
+    #[error("`{key}` is {heads}, which does not divide a width of {width}")]
+    HeadsDontDivide {
+        /// The setting that holds the heads.
+        key: &'static str,
+        /// Heads.
+        heads: usize,
+        /// Channels to divide.
+        width: usize,
+    },
+    /// A pyramid that is higher than the window is long.
+    #[error("{levels} pyramid levels (`model.neck.tdm_kernels` and one more) need {levels} positions, but a window of {window} frames has {positions}")]
+    TooManyLevels {
+        /// Levels.
+        levels: usize,
+        /// Frames of a window.
+        window: usize,
+        /// Positions of the finest level.
+        positions: usize,
+    },
+    /// An attention band without a middle.
+    #[error("`model.neck.tdm_kernels` holds {kernel}, but a band has an odd width")]
+    EvenKernel {
+        /// The width.
+        kernel: usize,
+    },
+    /// A worker that would have nothing to do.
+    #[error("`cluster.workers` is {workers}, but there are only {lanes} lanes (`train.lanes`)")]
+    TooManyWorkers {
+        /// Workers.
+        workers: usize,
+        /// Lanes.
+        lanes: usize,
+    },
+    /// Two settings in the wrong order.
+    #[error("`{low}` is {low_value}, above `{high}`, {high_value}")]
+    WrongOrder {
+        /// The one that must not be larger.
+        low: &'static str,
+        /// Its value.
+        low_value: f64,
+        /// The one that must not be smaller.
+        high: &'static str,
+        /// Its value.
+        high_value: f64,
+    },
+    /// A name that cannot be a folder's.
+    #[error("`run.name` is `{name}`, but may hold only letters, digits, `.`, `_` and `-`, and must begin with a letter or digit")]
+    BadRunName {
+        /// The name.
+        name: String,
+    },
+    /// Not an address to listen on.
+    #[error("`cluster.listen` is `{address}`, which is not an address")]
+    BadAddress {
+        /// As written.
+        address: String,
+    },
+    /// Not a URL.
+    #[error("`checkpoint.url` is `{url}`, which is not a URL")]
+    BadUrl {
+        /// As written.
+        url: String,
+    },
+}
+
+impl BrokenRule {
+    /// The settings that the rule is about.
+    pub fn keys(&self) -> Vec<&str> {
+        match self {
+            Self::OutOfRange { key, .. } => vec![key.as_str()],
+            Self::Empty { key } | Self::Odd { key, .. } | Self::HeadsDontDivide { key, .. } => vec![key],
+            Self::NoClipSampled { .. } => {
+                vec!["memory.sampling_rate", "data.window_frames", "data.clip_frames"]
+            }
+            Self::WindowNotClips { .. } => vec!["data.window_frames", "data.clip_frames"],
+            Self::CropTooLarge { .. } => vec!["data.crop", "data.frame_width", "data.frame_height"],
+            Self::StagesDiffer { .. } => vec!["model.backbone.depths", "model.backbone.num_heads"],
+            Self::TooManyLevels { .. } => vec!["model.neck.tdm_kernels", "data.window_frames"],
+            Self::EvenKernel { .. } => vec!["model.neck.tdm_kernels"],
+            Self::TooManyWorkers { .. } => vec!["cluster.workers", "train.lanes"],
+            Self::WrongOrder { low, high, .. } => vec![low, high],
+            Self::BadRunName { .. } => vec!["run.name"],
+            Self::BadAddress { .. } => vec!["cluster.listen"],
+            Self::BadUrl { .. } => vec!["checkpoint.url"],
+        }
+    }
+}
+
+impl Hint for BrokenRule {
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::OutOfRange { key, range, .. } => format!("set `{key}` to {range}"),
+            Self::Empty { key } => format!("give `{key}` at least one entry"),
+            Self::NoClipSampled { clips, .. } => format!(
+                "set `memory.sampling_rate` to 0 (a frozen backbone) or to at least {:.4} (one clip of {clips})",
+                1.0 / *clips as f64
+            ),
+            Self::WindowNotClips { window, clip } => {
+                format!("set `data.window_frames` to {}", (window / clip).max(1) * clip)
+            }
+            Self::Odd { key, value } => format!("set `{key}` to {}", value + 1),
+            Self::CropTooLarge { width, height, .. } => {
+                format!("set `data.crop` to at most {}", width.min(height))
+            }
+            Self::StagesDiffer { .. } => "give both one entry a stage".into(),
+            Self::HeadsDontDivide { key, width, .. } => format!("set `{key}` to a divisor of {width}"),
+            Self::TooManyLevels { levels, .. } => {
+                format!("remove kernels, or set `data.window_frames` to at least {}", levels * FINEST_STRIDE)
+            }
+            Self::EvenKernel { kernel } => format!("write {} instead", kernel + 1),
+            Self::TooManyWorkers { lanes, .. } => {
+                format!("set `cluster.workers` to at most {lanes}, or raise `train.lanes`")
+            }
+            Self::WrongOrder { low, high, .. } => format!("lower `{low}` or raise `{high}`"),
+            Self::BadRunName { .. } => "choose a name such as `thumos-r0.15`".into(),
+            Self::BadAddress { .. } => "write an address and a port such as `127.0.0.1:0` (0: a free one)".into(),
+            Self::BadUrl { .. } => {
+                "write `file:///path`, `s3://bucket/path`, or nothing for the run's folder".into()
+            }
+        })
+    }
+}
+
+/// Which numbers a setting may hold.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Range {
+    /// 0 and 1 included.
+    Fraction,
+    /// 0 included, 1 not.
+    BelowOne,
+    /// 1 included, 0 not.
+    Share,
+    /// Above 0.
+    Positive,
+    /// 0 or more.
+    NotNegative,
+    /// From the first to the last, both included.
+    Between(f64, f64),
+    /// This or more.
+    AtLeast(f64),
+}
+
+impl Range {
+    fn holds(self, value: f64) -> bool {
+        value.is_finite()
+            && match self {
+                Self::Fraction => (0.0..=1.0).contains(&value),
+                Self::BelowOne => (0.0..1.0).contains(&value),
+                Self::Share => value > 0.0 && value <= 1.0,
+                Self::Positive => value > 0.0,
+                Self::NotNegative => value >= 0.0,
+                Self::Between(low, high) => (low..=high).contains(&value),
+                Self::AtLeast(low) => value >= low,
+            }
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fraction => f.write_str("a number from 0 to 1"),
+            Self::BelowOne => f.write_str("a number from 0 to less than 1"),
+            Self::Share => f.write_str("a number above 0 and at most 1"),
+            Self::Positive => f.write_str("above 0"),
+            Self::NotNegative => f.write_str("0 or more"),
+            Self::Between(low, high) if low == high => write!(f, "{low}"),
+            Self::Between(low, high) => write!(f, "a number from {low} to {high}"),
+            Self::AtLeast(low) => write!(f, "{low} or more"),
+        }
+    }
+}
+
+type Outcome = Result<(), BrokenRule>;
+
+impl RunConfig {
+    /// Checks every rule, in the order of the sections.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn validate(&self) -> Result<(), BrokenRule> {
+        self.check_run()?;
+        self.check_data()?;
+        self.synth.as_ref().map_or(Ok(()), check_synth)?;
+        self.check_backbone()?;
+        self.check_neck_and_head()?;
+        check_memory(&self.memory, self.data.clips())?;
+        check_optim("optim", &self.optim)?;
+        self.check_stages()?;
+        self.check_evaluation()?;
+        self.check_cluster()
+    }
+
+    fn check_run(&self) -> Outcome {
+        let name = &self.run.name;
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(allowed) {
+            return Err(BrokenRule::BadRunName { name: name.clone() });
+        }
+        filled("run.folder", self.run.folder.is_empty())
+    }
+
+    fn check_data(&self) -> Outcome {
+        let data = &self.data;
+        let augment = &data.augment;
+        filled("data.train_subset", data.train_subset.is_empty())?;
+        filled("data.validation_subset", data.validation_subset.is_empty())?;
+        ranges(&[
+            ("data.fps", data.fps, Range::Positive),
+            ("data.frame_height", data.frame_height as f64, Range::AtLeast(1.0)),
+            ("data.frame_width", data.frame_width as f64, Range::AtLeast(1.0)),
+            ("data.crop", data.crop as f64, Range::AtLeast(1.0)),
+            ("data.clip_frames", data.clip_frames as f64, Range::AtLeast(2.0)),
+            ("data.window_frames", data.window_frames as f64, Range::AtLeast(2.0)),
+            ("data.min_overlap", data.min_overlap, Range::Fraction),
+            ("data.augment.flip", augment.flip, Range::Fraction),
+            ("data.augment.photometric", augment.photometric, Range::Fraction),
+            ("data.augment.rotation", augment.rotation, Range::Fraction),
+            ("data.augment.rotation_degrees", augment.rotation_degrees, Range::Between(0.0, 180.0)),
+            ("data.augment.gain", augment.gain, Range::BelowOne),
+            ("data.augment.channel_gain", augment.channel_gain, Range::BelowOne),
+            ("data.augment.bias", augment.bias, Range::NotNegative),
+            ("data.augment.channel_bias", augment.channel_bias, Range::NotNegative),
+        ])?;
+        each("data.std", &data.std, Range::Positive)?;
+        each("data.mean", &data.mean, Range::Between(f64::MIN, f64::MAX))?;
+        even("data.clip_frames", data.clip_frames)?;
+        if !data.window_frames.is_multiple_of(data.clip_frames) {
+            return Err(BrokenRule::WindowNotClips { window: data.window_frames, clip: data.clip_frames });
+        }
+        if data.crop > data.frame_width.min(data.frame_height) {
+            return Err(BrokenRule::CropTooLarge {
+                crop: data.crop,
+                width: data.frame_width,
+                height: data.frame_height,
+            });
+        }
+        Ok(())
+    }
+
+    fn check_backbone(&self) -> Outcome {
+        let backbone = &self.model.backbone;
+        let stages = match backbone.variant {
+            Variant::Tiny | Variant::Small | Variant::Base => PUBLISHED_STAGES,
+            Variant::Custom => backbone.depths.len(),
+        };
+        ranges(&[
+            ("model.backbone.embed_dim", backbone.embed_dim as f64, Range::AtLeast(1.0)),
+            ("model.backbone.mlp_ratio", backbone.mlp_ratio, Range::Positive),
+            ("model.backbone.drop_path", backbone.drop_path, Range::BelowOne),
+            ("model.backbone.frozen_stages", backbone.frozen_stages as f64, Range::Between(-1.0, stages as f64)),
+        ])?;
+        each("model.backbone.patch_size", &floats(&backbone.patch_size), Range::AtLeast(1.0))?;
+        each("model.backbone.patch_size", &floats(&backbone.patch_size[..1]), Range::Between(2.0, 2.0))?;
+        each("model.backbone.window_size", &floats(&backbone.window_size), Range::AtLeast(1.0))?;
+        if !matches!(backbone.variant, Variant::Custom) {
+            return Ok(());
+        }
+        filled("model.backbone.depths", backbone.depths.is_empty())?;
+        if backbone.depths.len() != backbone.num_heads.len() {
+            return Err(BrokenRule::StagesDiffer {
+                depths: backbone.depths.len(),
+                heads: backbone.num_heads.len(),
+            });
+        }
+        each("model.backbone.depths", &floats(&backbone.depths), Range::AtLeast(1.0))?;
+        for (stage, heads) in backbone.num_heads.iter().enumerate() {
+            divides("model.backbone.num_heads", *heads, backbone.embed_dim << stage)?;
+        }
+        Ok(())
+    }
+
+    fn check_neck_and_head(&self) -> Outcome {
+        let (neck, head, loss) = (&self.model.neck, &self.model.head, &self.model.loss);
+        ranges(&[
+            ("model.neck.channels", neck.channels as f64, Range::AtLeast(1.0)),
+            ("model.neck.tcm_drop_path", neck.tcm_drop_path, Range::BelowOne),
+            ("model.neck.tdm_dropout", neck.tdm_dropout, Range::BelowOne),
+            ("model.neck.fpn_channels", neck.fpn_channels as f64, Range::AtLeast(1.0)),
+            ("model.head.scales_per_octave", head.scales_per_octave as f64, Range::AtLeast(1.0)),
+            ("model.head.octave_base_scale", head.octave_base_scale, Range::Positive),
+            ("model.loss.positive_iou", loss.positive_iou, Range::Share),
+            ("model.loss.negative_iou", loss.negative_iou, Range::Fraction),
+            ("model.loss.min_positive_iou", loss.min_positive_iou, Range::Fraction),
+            ("model.loss.focal_alpha", loss.focal_alpha, Range::Fraction),
+            ("model.loss.focal_gamma", loss.focal_gamma, Range::NotNegative),
+        ])?;
+        if neck.tcm_layers > 0 {
+            divides("model.neck.tcm_heads", neck.tcm_heads, neck.channels)?;
+        }
+        divides("model.neck.tdm_heads", neck.tdm_heads, neck.channels)?;
+        if let Some(kernel) = neck.tdm_kernels.iter().find(|kernel| kernel.is_multiple_of(2)) {
+            return Err(BrokenRule::EvenKernel { kernel: *kernel });
+        }
+        let (levels, window) = (neck.tdm_kernels.len() + 1, self.data.window_frames);
+        let positions = window / FINEST_STRIDE;
+        if positions < levels {
+            return Err(BrokenRule::TooManyLevels { levels, window, positions });
+        }
+        ordered(
+            ("model.loss.negative_iou", loss.negative_iou),
+            ("model.loss.positive_iou", loss.positive_iou),
+        )?;
+        ordered(
+            ("model.loss.min_positive_iou", loss.min_positive_iou),
+            ("model.loss.positive_iou", loss.positive_iou),
+        )
+    }
+
+    fn check_stages(&self) -> Outcome {
+        let (train, pretrain) = (&self.train, &self.pretrain);
+        ranges(&[
+            ("train.lanes", train.lanes as f64, Range::AtLeast(1.0)),
+            ("train.epochs", train.epochs as f64, Range::AtLeast(1.0)),
+            ("train.max_non_finite", train.max_non_finite as f64, Range::AtLeast(1.0)),
+            ("pretrain.batch", pretrain.batch as f64, Range::AtLeast(1.0)),
+            ("pretrain.clip_frames", pretrain.clip_frames as f64, Range::AtLeast(2.0)),
+            ("pretrain.background", pretrain.background, Range::Fraction),
+        ])?;
+        even("pretrain.clip_frames", pretrain.clip_frames)?;
+        check_optim("pretrain.optim", &pretrain.optim)
+    }
+
+    fn check_evaluation(&self) -> Outcome {
+        let evaluation = &self.evaluation;
+        filled("evaluation.tiou", evaluation.tiou.is_empty())?;
+        each("evaluation.tiou", &evaluation.tiou, Range::Share)?;
+        ranges(&[
+            ("evaluation.window_stride", evaluation.window_stride, Range::Share),
+            ("evaluation.score_threshold", evaluation.score_threshold, Range::BelowOne),
+            ("evaluation.top_k", evaluation.top_k as f64, Range::AtLeast(1.0)),
+            ("evaluation.nms_threshold", evaluation.nms_threshold, Range::Positive),
+            ("evaluation.max_detections", evaluation.max_detections as f64, Range::AtLeast(1.0)),
+        ])
+    }
+
+    fn check_cluster(&self) -> Outcome {
+        let (cluster, checkpoint) = (&self.cluster, &self.checkpoint);
+        ranges(&[
+            ("cluster.workers", cluster.workers as f64, Range::AtLeast(1.0)),
+            ("cluster.lease", cluster.lease.0, Range::Positive),
+            ("cluster.coordinator_grace", cluster.coordinator_grace.0, Range::NotNegative),
+            ("cluster.gather_timeout", cluster.gather_timeout.0, Range::Positive),
+            ("cluster.bucket", cluster.bucket.0 as f64, Range::AtLeast(4.0)),
+            ("checkpoint.keep", checkpoint.keep as f64, Range::AtLeast(1.0)),
+        ])?;
+        if cluster.workers > self.train.lanes {
+            return Err(BrokenRule::TooManyWorkers { workers: cluster.workers, lanes: self.train.lanes });
+        }
+        if !is_address(&cluster.listen) {
+            return Err(BrokenRule::BadAddress { address: cluster.listen.clone() });
+        }
+        if !checkpoint.url.is_empty() && url::Url::parse(&checkpoint.url).is_err() {
+            return Err(BrokenRule::BadUrl { url: checkpoint.url.clone() });
+        }
+        Ok(())
+    }
+}
+
+fn check_memory(memory: &MemoryConfig, clips: usize) -> Outcome {
+    ranges(&[
+        ("memory.sampling_rate", memory.sampling_rate, Range::Fraction),
+        ("memory.chunk_clips", memory.chunk_clips as f64, Range::AtLeast(1.0)),
+    ])?;
+    if memory.sampling_rate > 0.0 && memory.sampled_clips(clips) == 0 {
+        return Err(BrokenRule::NoClipSampled { rate: memory.sampling_rate, clips });
+    }
+    Ok(())
+}
+
+fn check_optim(section: &str, optim: &OptimConfig) -> Outcome {
+    let schedule = &optim.schedule;
+    let below = |key: &str| format!("{section}.{key}");
+    for (key, value, range) in [
+        ("learning_rate", optim.learning_rate, Range::NotNegative),
+        ("weight_decay", optim.weight_decay, Range::NotNegative),
+        ("momentum", optim.momentum, Range::BelowOne),
+        ("betas", optim.betas[0], Range::BelowOne),
+        ("betas", optim.betas[1], Range::BelowOne),
+        ("epsilon", optim.epsilon, Range::Positive),
+        ("backbone_multiplier", optim.backbone_multiplier, Range::NotNegative),
+        ("clip_norm", optim.clip_norm, Range::NotNegative),
+        ("schedule.floor", schedule.floor, Range::Fraction),
+        ("schedule.warmup_start", schedule.warmup_start, Range::Fraction),
+    ] {
+        within(&below(key), value, range)?;
+    }
+    Ok(())
+}
+
+fn check_synth(synth: &SynthConfig) -> Outcome {
+    ranges(&[
+        ("synth.training_videos", synth.training_videos as f64, Range::AtLeast(1.0)),
+        ("synth.validation_videos", synth.validation_videos as f64, Range::AtLeast(1.0)),
+        ("synth.min_duration", synth.min_duration.0, Range::AtLeast(1.0)),
+        ("synth.fps", synth.fps, Range::Positive),
+        ("synth.width", synth.width as f64, Range::AtLeast(16.0)),
+        ("synth.height", synth.height as f64, Range::AtLeast(16.0)),
+        ("synth.classes", synth.classes as f64, Range::AtLeast(1.0)),
+    ])?;
+    even("synth.width", synth.width)?;
+    even("synth.height", synth.height)?;
+    ordered(("synth.min_duration", synth.min_duration.0), ("synth.max_duration", synth.max_duration.0))
+}
+
+fn within(key: &str, value: f64, range: Range) -> Outcome {
+    if range.holds(value) {
+        return Ok(());
+    }
+    Err(BrokenRule::OutOfRange { key: key.to_owned(), value, range })
+}
+
+fn ranges(checks: &[(&str, f64, Range)]) -> Outcome {
+    checks.iter().try_for_each(|(key, value, range)| within(key, *value, *range))
+}
+
+fn each(key: &str, values: &[f64], range: Range) -> Outcome {
+    values.iter().try_for_each(|value| within(key, *value, range))
+}
+
+fn filled(key: &'static str, empty: bool) -> Outcome {
+    if empty { Err(BrokenRule::Empty { key }) } else { Ok(()) }
+}
+
+fn even(key: &'static str, value: usize) -> Outcome {
+    if value.is_multiple_of(2) { Ok(()) } else { Err(BrokenRule::Odd { key, value }) }
+}
+
+fn divides(key: &'static str, heads: usize, width: usize) -> Outcome {
+    if heads > 0 && width.is_multiple_of(heads) {
+        return Ok(());
+    }
+    Err(BrokenRule::HeadsDontDivide { key, heads, width })
+}
+
+fn ordered(low: (&'static str, f64), high: (&'static str, f64)) -> Outcome {
+    if low.1 <= high.1 {
+        return Ok(());
+    }
+    Err(BrokenRule::WrongOrder { low: low.0, low_value: low.1, high: high.0, high_value: high.1 })
+}
+
+/// `host:port`; the host is looked up when it is listened on, not here.
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
+fn floats(values: &[usize]) -> Vec<f64> {
+    values.iter().map(|value| *value as f64).collect()
+}
