@@ -1,16 +1,16 @@
-//! From files and `--set` to settings and annotations.
+//! From files, the environment and `--set` to settings and annotations.
 
 use std::path::Path;
 
-use longtake_shared::config::{RunConfig, SynthConfig};
-use longtake_shared::hint::Failure;
+use longtake_shared::config::{self, Resolved, RunConfig, SynthConfig};
+use longtake_shared::hint::{ExitCode, Failure};
 
 use super::pictures::Truth;
 use crate::cli::Overrides;
 
-/// The settings of a configuration file with what was typed on top.
-pub(super) fn load(file: &Path, _overrides: &Overrides) -> Result<RunConfig, Failure> {
-    Err(Failure::new(format!("the configuration `{}` cannot be read by this build", file.display())))
+/// The settings of a configuration file with what was typed on top. Wrong settings are wrong at every restart too.
+pub(super) fn load(file: &Path, overrides: &Overrides) -> Result<Resolved, Failure> {
+    config::load(file, environment(), &overrides.set).map_err(never_restart)
 }
 
 /// The same, where a file is named.
@@ -18,15 +18,25 @@ pub(super) fn load_optional(
     file: Option<&Path>,
     overrides: &Overrides,
 ) -> Result<Option<Box<RunConfig>>, Failure> {
-    file.map(|file| load(file, overrides).map(Box::new)).transpose()
+    file.map(|file| load(file, overrides).map(|resolved| Box::new(resolved.config))).transpose()
 }
 
-/// What `longtake synth` makes.
-pub(super) fn synth(_overrides: &Overrides) -> Result<SynthConfig, Failure> {
-    Ok(SynthConfig::default())
+/// What `longtake synth` makes, without a configuration file.
+pub(super) fn synth(overrides: &Overrides) -> Result<SynthConfig, Failure> {
+    let resolved = config::load_without_file(environment(), &overrides.set).map_err(never_restart)?;
+    Ok(resolved.config.synth.unwrap_or_default())
 }
 
 /// Annotated segments by video, from a file in the ActivityNet layout.
 pub(super) fn annotated(file: &Path) -> Result<Truth, Failure> {
     Err(Failure::new(format!("the annotations `{}` cannot be read by this build", file.display())))
+}
+
+/// Variables whose names or values are not Unicode cannot be settings.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+fn never_restart(error: config::ConfigError) -> Failure {
+    Failure { exit: ExitCode::NeverRestart, ..Failure::from(error) }
 }

@@ -33,9 +33,9 @@ pub(super) fn run(args: &SynthArgs, session: &Session) -> Result<ExitCode, Failu
 
 /// A folder with anything in it is left alone.
 fn require_empty(folder: &Path) -> Result<(), Failure> {
-    match fs::read_dir(folder) {
-        Ok(entries) if entries.count() == 0 => Ok(()),
-        Ok(_) => Err(Failure::new(format!("the folder `{}` is not empty", folder.display()))
+    match fs::read_dir(folder).map(|mut entries| entries.next().is_none()) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Failure::new(format!("the folder `{}` is not empty", folder.display()))
             .hint("name a folder that does not exist yet")),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(Failure::new(format!("the folder `{}` cannot be used: {error}", folder.display()))

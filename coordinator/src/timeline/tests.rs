@@ -60,3 +60,53 @@ fn names_from_files_cannot_break_the_picture() {
     let svg = draw(&picture(vec![hostile]));
     assert!(svg.contains("&lt;b&gt;&amp;&quot;") && !svg.contains("<script>") && !svg.contains('\u{7}'), "{svg}");
 }
+
+#[test]
+fn two_videos_share_colours_but_not_axes() {
+    let first = Panel {
+        video: "validation_004".into(),
+        duration: Seconds(38.4),
+        truth: Some(vec![
+            segment("circle", 2.1, 7.4),
+            segment("zigzag", 9.8, 14.2),
+            segment("circle", 17.0, 23.6),
+            segment("bounce", 26.3, 33.9),
+        ]),
+        detections: vec![
+            found("circle", 2.3, 7.2, 0.91),
+            found("circle", 1.0, 5.1, 0.42),
+            found("circle", 16.6, 23.1, 0.84),
+            found("circle", 19.9, 24.4, 0.47),
+            found("zigzag", 9.5, 14.6, 0.78),
+            found("zigzag", 27.2, 29.5, 0.33),
+            found("bounce", 26.0, 34.3, 0.88),
+            found("bounce", 25.2, 29.4, 0.52),
+            found("bounce", 30.3, 35.2, 0.45),
+            found("bounce", 11.0, 12.0, 0.11),
+        ],
+    };
+    let second = Panel {
+        video: "validation_007".into(),
+        duration: Seconds(95.0),
+        truth: Some(vec![
+            segment("pendulum", 4.0, 22.5),
+            segment("circle", 31.0, 44.0),
+            segment("pendulum", 52.5, 61.0),
+            segment("zigzag", 70.0, 88.0),
+        ]),
+        detections: vec![
+            found("pendulum", 4.4, 21.8, 0.95),
+            found("pendulum", 53.8, 62.3, 0.66),
+            found("circle", 33.5, 43.2, 0.58),
+            found("zigzag", 69.1, 87.2, 0.81),
+            found("zigzag", 66.0, 76.0, 0.39),
+            found("circle", 72.0, 75.5, 0.31),
+        ],
+    };
+    let svg = draw(&Picture {
+        title: "Detections on the validation videos".into(),
+        threshold: 0.3,
+        panels: vec![first, second],
+    });
+    insta::assert_snapshot!(svg);
+}
