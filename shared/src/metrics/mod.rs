@@ -1,1 +1,71 @@
-//! (to be written)
+//! mAP by the official protocol, in one pass: detections and ground truth in, a report out. No tensors.
+//!
+//! Evaluators of the field differ in details. [`Options`] names each of them, and a [`Report`] says which was used.
+
+mod average_precision;
+mod baseline;
+mod detections;
+mod ground_truth;
+mod options;
+mod recall;
+mod report;
+#[cfg(test)]
+mod tests;
+
+pub use average_precision::evaluate;
+pub use detections::{Detection, Detections};
+pub use ground_truth::{GroundTruth, Interval};
+pub use options::{Arithmetic, Options, TieOrder, UnknownVideos, thresholds};
+pub use recall::top_kx_recall;
+pub use report::{ClassReport, Counts, Report};
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::dataset::DatasetError;
+use crate::hint::Hint;
+
+/// Ground truth or detections that cannot be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum MetricsError {
+    /// A file that cannot be read or written.
+    #[error("`{}` cannot be accessed", path.display())]
+    Access {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file of another layout.
+    #[error("`{}` is not a results file: {message}", path.display())]
+    NotResults {
+        /// The file.
+        path: PathBuf,
+        /// The field and what is wrong with it.
+        message: String,
+    },
+    /// Annotations that cannot be read.
+    #[error(transparent)]
+    Annotations(#[from] DatasetError),
+    /// Nothing to compare with: a mean over no class has no value.
+    #[error("the ground truth holds no action")]
+    NoGroundTruth,
+    /// No threshold.
+    #[error("no tIoU threshold is given")]
+    NoThreshold,
+}
+
+impl Hint for MetricsError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotResults { .. } => Some(
+                "expected `{\"results\": {video: [{\"label\": name, \"score\": number, \"segment\": [start, end]}]}}`"
+                    .into(),
+            ),
+            Self::Annotations(error) => error.hint(),
+            Self::NoGroundTruth => Some("choose a subset that is annotated".into()),
+            Self::NoThreshold => Some("set `evaluation.tiou`, such as to `[0.3, 0.4, 0.5, 0.6, 0.7]`".into()),
+            Self::Access { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Annotations as one JSON file with a `database` (spec 70, section 2), and the variants that others made of it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+use super::{DatasetError, Raw, RawAction, RawLabel, RawVideo};
+
+#[derive(Deserialize)]
+struct File {
+    database: serde_json::Map<String, Json>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    #[serde(default)]
+    subset: String,
+    #[serde(default)]
+    duration: Option<Json>,
+    #[serde(default)]
+    annotations: Vec<Annotation>,
+}
+
+#[derive(Deserialize)]
+struct Annotation {
+    segment: [Json; 2],
+    label: Json,
+}
+
+/// Reads every video of the file, in the file's order.
+pub(super) fn read(path: &Path) -> Result<Raw, DatasetError> {
+    let bytes =
+        std::fs::read(path).map_err(|source| DatasetError::Read { path: path.to_owned(), source })?;
+    let file: File = serde_json::from_slice(&bytes)
+        .map_err(|error| DatasetError::NotJson { path: path.to_owned(), message: error.to_string() })?;
+    let videos = file
+        .database
+        .into_iter()
+        .map(|(id, entry)| {
+            video(&id, entry).map_err(|message| DatasetError::BadEntry { path: path.to_owned(), video: id, message })
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Raw { videos, remarks: Vec::new() })
+}
+
+fn video(id: &str, entry: Json) -> Result<RawVideo, String> {
+    let entry: Entry = serde_json::from_value(entry).map_err(|error| error.to_string())?;
+    let duration = entry.duration.as_ref().map(|value| number("duration", value)).transpose()?;
+    let actions = entry.annotations.iter().map(action).collect::<Result<_, _>>()?;
+    Ok(RawVideo { id: id.to_owned(), subset: entry.subset, duration, actions })
+}
+
+fn action(annotation: &Annotation) -> Result<RawAction, String> {
+    let label = match &annotation.label {
+        Json::String(name) => RawLabel::Name(name.clone()),
+        other => other
+            .as_u64()
+            .and_then(|id| usize::try_from(id).ok())
+            .map(RawLabel::Id)
+            .ok_or_else(|| format!("`label` is {other}, neither a name nor a class number"))?,
+    };
+    let [start, end] = &annotation.segment;
+    Ok(RawAction { label, start: number("segment", start)?, end: number("segment", end)? })
+}
+
+/// A number, or a number written as text (HACS writes durations so); `null` is not a number, to be dropped and counted.
+fn number(field: &str, value: &Json) -> Result<f64, String> {
+    match value {
+        Json::Null => Ok(f64::NAN),
+        Json::String(text) => text.trim().parse().map_err(|_| format!("`{field}` is `{text}`, not a number")),
+        other => other.as_f64().ok_or_else(|| format!("`{field}` is {other}, not a number")),
+    }
+}
+
+/// Id and (class, start, end) of each video of one subset, nothing mended.
+pub(crate) fn read_subset(
+    path: &Path,
+    subset: &str,
+) -> Result<Vec<(String, Vec<(String, f64, f64)>)>, DatasetError> {
+    let raw = read(path)?;
+    let present: BTreeSet<String> = raw.videos.iter().map(|video| video.subset.clone()).collect();
+    if !present.contains(subset) {
+        return Err(DatasetError::NoSuchSubset {
+            annotations: path.display().to_string(),
+            wanted: subset.to_owned(),
+            key: "data.validation_subset",
+            present: present.into_iter().collect(),
+        });
+    }
+    raw.videos
+        .into_iter()
+        .filter(|video| video.subset == subset)
+        .map(|video| {
+            let actions = video
+                .actions
+                .into_iter()
+                .map(|action| match action.label {
+                    RawLabel::Name(name) => Ok((name, action.start, action.end)),
+                    RawLabel::Id(label) => {
+                        Err(DatasetError::LabelWithoutName { video: video.id.clone(), label })
+                    }
+                })
+                .collect::<Result<_, _>>()?;
+            Ok((video.id, actions))
+        })
+        .collect()
+}

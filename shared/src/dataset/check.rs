@@ -1,0 +1,251 @@
+//! What is wrong with a data set, all at once: `longtake data check`.
+
+use std::fmt::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::assemble::assemble;
+use super::{Dataset, DatasetError, Subset, Video};
+use crate::config::DataConfig;
+
+/// A difference between annotated and real length that is reported: this share of the length, but at least one second.
+const DURATION_TOLERANCE: f64 = 0.02;
+
+/// What a decoder says about a file.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ProbedVideo {
+    /// Frames in the file.
+    pub frames: usize,
+    /// Length in seconds.
+    pub duration: f64,
+    /// Width of the picture in pixels.
+    pub width: usize,
+    /// Height of the picture in pixels.
+    pub height: usize,
+}
+
+/// What `longtake data check` found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckReport {
+    /// Training, then validation.
+    pub subsets: Vec<SubsetCount>,
+    /// In the order of labels.
+    pub classes: Vec<ClassCount>,
+    /// What reading the annotations dropped or renamed.
+    pub remarks: Vec<String>,
+    /// What somebody should look at.
+    pub problems: Vec<Problem>,
+}
+
+/// One subset in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct SubsetCount {
+    /// Which.
+    pub subset: Subset,
+    /// Its videos.
+    pub videos: usize,
+    /// Their actions.
+    pub actions: usize,
+    /// Their length in seconds, as probed where a file could be read, else as annotated.
+    pub seconds: f64,
+}
+
+/// One class in numbers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClassCount {
+    /// Its name.
+    pub name: String,
+    /// Actions in training videos.
+    pub training: usize,
+    /// Actions in validation videos.
+    pub validation: usize,
+}
+
+/// Something that somebody should look at.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Problem {
+    /// No file.
+    #[error("video `{video}` has no file")]
+    Missing {
+        /// The video.
+        video: String,
+    },
+    /// A file that the decoder refuses.
+    #[error("video `{video}` cannot be read: {reason} (`{}`)", path.display())]
+    Unreadable {
+        /// The video.
+        video: String,
+        /// Its file.
+        path: PathBuf,
+        /// What the decoder says.
+        reason: String,
+    },
+    /// A file without frames.
+    #[error("video `{video}` has no frames (`{}`)", path.display())]
+    NoFrames {
+        /// The video.
+        video: String,
+        /// Its file.
+        path: PathBuf,
+    },
+    /// An action that the file does not reach.
+    #[error("video `{video}` is {duration:.2} s long, but an action ends at {end:.2} s")]
+    BeyondEnd {
+        /// The video.
+        video: String,
+        /// The last action's end.
+        end: f64,
+        /// The file's length.
+        duration: f64,
+    },
+    /// A file of another length than annotated.
+    #[error("video `{video}` is {duration:.2} s long, but is annotated as {annotated:.2} s")]
+    OtherDuration {
+        /// The video.
+        video: String,
+        /// As annotated.
+        annotated: f64,
+        /// The file's length.
+        duration: f64,
+    },
+    /// A class that cannot be learnt.
+    #[error("no training video shows `{class}`")]
+    NeverTrained {
+        /// The class.
+        class: String,
+    },
+    /// A class that cannot be judged.
+    #[error("no validation video shows `{class}`")]
+    NeverValidated {
+        /// The class.
+        class: String,
+    },
+    /// One video on both sides.
+    #[error("video `{video}` is in training and in validation")]
+    InBoth {
+        /// The video.
+        video: String,
+    },
+}
+
+/// Reads annotations and looks at every file through `probe`.
+///
+/// # Errors
+/// What [`super::load`] refuses, except missing files, which are problems of the report.
+pub fn check(
+    config: &DataConfig,
+    probe: &dyn Fn(&Path) -> Result<ProbedVideo, String>,
+) -> Result<CheckReport, DatasetError> {
+    let (dataset, _) = assemble(config)?;
+    let mut problems = Vec::new();
+    let mut seconds = [0.0; 2];
+    for video in &dataset.videos {
+        let (found, length) = look_at(video, probe);
+        problems.extend(found);
+        seconds[video.subset as usize] += length;
+    }
+    let classes = count_classes(&dataset);
+    for class in &classes {
+        if class.training == 0 {
+            problems.push(Problem::NeverTrained { class: class.name.clone() });
+        }
+        if class.validation == 0 {
+            problems.push(Problem::NeverValidated { class: class.name.clone() });
+        }
+    }
+    problems.extend(in_both(&dataset));
+    let subsets = [Subset::Training, Subset::Validation].map(|subset| {
+        let videos = dataset.videos.iter().filter(|video| video.subset == subset);
+        SubsetCount {
+            subset,
+            videos: videos.clone().count(),
+            actions: videos.map(|video| video.actions.len()).sum(),
+            seconds: seconds[subset as usize],
+        }
+    });
+    Ok(CheckReport { subsets: subsets.to_vec(), classes, remarks: dataset.remarks, problems })
+}
+
+/// The problems of one file, and its length in seconds.
+fn look_at(
+    video: &Video,
+    probe: &dyn Fn(&Path) -> Result<ProbedVideo, String>,
+) -> (Vec<Problem>, f64) {
+    let (id, path) = (video.id.clone(), video.path.clone());
+    let annotated = video.duration.0;
+    if path.as_os_str().is_empty() {
+        return (vec![Problem::Missing { video: id }], annotated);
+    }
+    let probed = match probe(&path) {
+        Err(reason) => return (vec![Problem::Unreadable { video: id, path, reason }], annotated),
+        Ok(probed) if probed.frames == 0 => return (vec![Problem::NoFrames { video: id, path }], annotated),
+        Ok(probed) => probed,
+    };
+    let duration = probed.duration;
+    let tolerance = (duration * DURATION_TOLERANCE).max(1.0);
+    let mut problems = Vec::new();
+    let end = video.actions.iter().map(|action| action.end.0).fold(0.0, f64::max);
+    if end > duration + tolerance {
+        problems.push(Problem::BeyondEnd { video: id.clone(), end, duration });
+    }
+    if annotated > 0.0 && (annotated - duration).abs() > tolerance {
+        problems.push(Problem::OtherDuration { video: id, annotated, duration });
+    }
+    (problems, duration)
+}
+
+fn count_classes(dataset: &Dataset) -> Vec<ClassCount> {
+    let mut classes: Vec<ClassCount> = dataset
+        .classes
+        .iter()
+        .map(|name| ClassCount { name: name.clone(), training: 0, validation: 0 })
+        .collect();
+    for video in &dataset.videos {
+        for action in &video.actions {
+            match video.subset {
+                Subset::Training => classes[action.label].training += 1,
+                Subset::Validation => classes[action.label].validation += 1,
+            }
+        }
+    }
+    classes
+}
+
+/// Videos are sorted by subset, then by id: both halves are sorted lists.
+fn in_both(dataset: &Dataset) -> Vec<Problem> {
+    let middle = dataset.videos.partition_point(|video| video.subset == Subset::Training);
+    let (training, validation) = dataset.videos.split_at(middle);
+    training
+        .iter()
+        .filter(|video| validation.binary_search_by(|other| other.id.cmp(&video.id)).is_ok())
+        .map(|video| Problem::InBoth { video: video.id.clone() })
+        .collect()
+}
+
+impl fmt::Display for CheckReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::new();
+        for count in &self.subsets {
+            let name = match count.subset {
+                Subset::Training => "training",
+                Subset::Validation => "validation",
+            };
+            let (videos, actions, minutes) = (count.videos, count.actions, count.seconds / 60.0);
+            writeln!(text, "{name:<10}  {videos:>6} videos  {actions:>7} actions  {minutes:>8.1} min")?;
+        }
+        let width = self.classes.iter().map(|class| class.name.chars().count()).max().unwrap_or(0).max(5);
+        writeln!(text, "\n{:<width$}  {:>8}  {:>10}", "class", "training", "validation")?;
+        for class in &self.classes {
+            writeln!(text, "{:<width$}  {:>8}  {:>10}", class.name, class.training, class.validation)?;
+        }
+        for remark in &self.remarks {
+            writeln!(text, "remark: {remark}")?;
+        }
+        for problem in &self.problems {
+            writeln!(text, "problem: {problem}")?;
+        }
+        f.write_str(text.trim_end())
+    }
+}
