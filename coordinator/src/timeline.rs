@@ -125,7 +125,8 @@ struct Row {
 impl Rows {
     fn of(panel: &Panel, threshold: f64) -> Self {
         let truth = panel.truth.as_deref().unwrap_or_default();
-        let above: Vec<&Detection> = panel.detections.iter().filter(|found| found.score >= threshold).collect();
+        let above: Vec<&Detection> =
+            panel.detections.iter().filter(|found| found.score >= threshold).collect();
         let mut starts: Vec<(f64, &str)> = Vec::new();
         for segment in truth.iter().chain(above.iter().map(|found| &found.segment)) {
             match starts.iter_mut().find(|(_, label)| *label == segment.label) {

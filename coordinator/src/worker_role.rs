@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use longtake_shared::dataset::ProbedVideo;
 use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::role::{
-    BenchRow, DetectRequest, DetectedVideo, EvaluateRequest, ImportReport, ImportRequest, OnProgress, ProbeReport,
+    BenchRow, DetectRequest, Detected, EvaluateRequest, ImportReport, ImportRequest, OnProgress,
     ProbeRequest, SynthReport, SynthRequest, WorkRequest,
 };
 
@@ -16,11 +17,11 @@ pub struct WorkerRole {
     /// Makes a data set; counts videos.
     pub synth: fn(&SynthRequest, OnProgress<'_>) -> Result<SynthReport, Failure>,
     /// Looks into a video.
-    pub probe: fn(&ProbeRequest) -> Result<ProbeReport, Failure>,
+    pub probe: fn(&ProbeRequest) -> Result<ProbedVideo, Failure>,
     /// Finds actions; counts videos.
-    pub detect: fn(&DetectRequest, OnProgress<'_>) -> Result<Vec<DetectedVideo>, Failure>,
+    pub detect: fn(&DetectRequest, OnProgress<'_>) -> Result<Detected, Failure>,
     /// Finds actions in the validation videos of a data set; counts videos.
-    pub evaluate: fn(&EvaluateRequest, OnProgress<'_>) -> Result<Vec<DetectedVideo>, Failure>,
+    pub evaluate: fn(&EvaluateRequest, OnProgress<'_>) -> Result<Detected, Failure>,
     /// Takes over weights of another program.
     pub import: fn(&ImportRequest) -> Result<ImportReport, Failure>,
     /// Measures; an unknown name fails with the known ones as advice. Files it needs lie below the folder.

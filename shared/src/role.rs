@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{DataConfig, RunConfig, SynthConfig};
+use crate::metrics::Detections;
 use crate::units::Seconds;
 
 /// How a long answer tells how far it is: units done, units in all.
@@ -32,17 +33,25 @@ pub struct SynthRequest {
     pub folder: PathBuf,
 }
 
+impl SynthRequest {
+    /// The annotation file, in the ActivityNet layout.
+    pub fn annotations(&self) -> PathBuf {
+        self.folder.join("annotations.json")
+    }
+
+    /// The folder of the videos, one `<id>.mp4` each.
+    pub fn videos(&self) -> PathBuf {
+        self.folder.join("videos")
+    }
+}
+
 /// A data set that was made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SynthReport {
-    /// The annotation file, in the ActivityNet layout.
-    pub annotations: PathBuf,
-    /// The folder of the videos.
-    pub videos: PathBuf,
     /// Videos made.
-    pub video_count: usize,
+    pub videos: usize,
     /// Actions in them.
-    pub action_count: usize,
+    pub actions: usize,
 }
 
 /// A video to look into.
@@ -52,19 +61,6 @@ pub struct ProbeRequest {
     pub data: DataConfig,
     /// The file.
     pub video: PathBuf,
-}
-
-/// What a video file holds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ProbeReport {
-    /// Width of the picture in pixels.
-    pub width: usize,
-    /// Height of the picture in pixels.
-    pub height: usize,
-    /// Length of the picture track.
-    pub duration: Seconds,
-    /// What will decode it.
-    pub decoder: String,
 }
 
 /// Videos to find actions in.
@@ -78,26 +74,13 @@ pub struct DetectRequest {
     pub videos: Vec<PathBuf>,
 }
 
-/// What was found in one video.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DetectedVideo {
-    /// The video's name: its file name without the extension.
-    pub id: String,
-    /// Its length.
-    pub duration: Seconds,
-    /// What was found, the surest first.
-    pub detections: Vec<DetectedAction>,
-}
-
-/// One detected action.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DetectedAction {
-    /// Name of its class.
-    pub label: String,
-    /// How sure the detector is, from 0 to 1.
-    pub score: f64,
-    /// Where it starts and ends.
-    pub segment: [Seconds; 2],
+/// What was found in videos.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Detected {
+    /// The detections; a video is named by its file without the extension.
+    pub detections: Detections,
+    /// The length of each of the detections' videos.
+    pub durations: Vec<Seconds>,
 }
 
 /// Weights of another program to take over.

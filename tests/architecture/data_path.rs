@@ -55,11 +55,13 @@ fn each_hop_gives_what_the_next_one_takes() {
         .filter_map(|source| Some((module(&source.path)?, Hop::of(&source.text))))
         .collect();
     for (name, hop) in &hops {
-        let Some(next) = hop.next.as_deref().and_then(quoted).filter(|next| next.starts_with("crate::")) else {
+        let Some(next) = hop.next.as_deref().and_then(quoted).filter(|next| next.starts_with("crate::"))
+        else {
             continue;
         };
         let target = hops.get(next).unwrap_or_else(|| panic!("{name}: the next hop `{next}` does not exist"));
-        let gives = hop.gives.as_deref().unwrap_or_else(|| panic!("{name} names a next hop but not what it gives"));
+        let gives =
+            hop.gives.as_deref().unwrap_or_else(|| panic!("{name} names a next hop but not what it gives"));
         let given = quoted(gives).unwrap_or_else(|| panic!("{name}: put the shape in backticks: {gives}"));
         if let Some(taken) = target.takes.as_deref().and_then(quoted) {
             assert_eq!(given, taken, "{name} gives {given}, but {next} takes {taken}");
@@ -69,7 +71,9 @@ fn each_hop_gives_what_the_next_one_takes() {
 
 #[test]
 fn headers_are_read_over_several_lines() {
-    let hop = Hop::of("//! Clips.\n//!\n//! Takes: `[N, 3]`\n//! and keys.\n//! Gives: `[N, C]`.\n//! Next: [`crate::loss`].\n");
+    let hop = Hop::of(
+        "//! Clips.\n//!\n//! Takes: `[N, 3]`\n//! and keys.\n//! Gives: `[N, C]`.\n//! Next: [`crate::loss`].\n",
+    );
     assert_eq!(hop.takes.as_deref(), Some("Takes: `[N, 3]` and keys."));
     assert_eq!(hop.gives.as_deref().and_then(quoted), Some("[N, C]"));
     assert_eq!(hop.next.as_deref().and_then(quoted), Some("crate::loss"));

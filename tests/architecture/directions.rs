@@ -7,7 +7,10 @@ use crate::source::rust_files;
 /// Package, and what it must not depend on.
 const PACKAGES: [(&str, &[&str]); 3] = [
     ("shared", &["burn", "burn-store", "burn-flex", "burn-autodiff", "burn-backend", "cudarc", "longtake-"]),
-    ("coordinator", &["burn", "burn-store", "burn-flex", "burn-autodiff", "burn-backend", "cudarc", "longtake-tests"]),
+    (
+        "coordinator",
+        &["burn", "burn-store", "burn-flex", "burn-autodiff", "burn-backend", "cudarc", "longtake-tests"],
+    ),
     ("worker", &["longtake-coordinator", "longtake-tests"]),
 ];
 
@@ -24,12 +27,25 @@ const ABSENCES: [(&str, &[&str], &str); 9] = [
     ("worker/src/control/", &["burn"], "control never touches a tensor"),
     (
         "worker/src/model/",
-        &["fs", "File", "Rank", "tokio", "crate::data", "crate::train", "crate::collective", "crate::control"],
+        &[
+            "fs",
+            "File",
+            "Rank",
+            "tokio",
+            "crate::data",
+            "crate::train",
+            "crate::collective",
+            "crate::control",
+        ],
         "a model reads no file and knows no rank",
     ),
     ("worker/src/loss/", &["fs", "Rank", "crate::train", "crate::collective"], "a loss knows no rank"),
     ("worker/src/collective/", &["crate::model", "crate::train"], "a collective sums plain numbers"),
-    ("worker/src/data/", &["crate::model", "crate::train", "crate::collective"], "data comes before everything"),
+    (
+        "worker/src/data/",
+        &["crate::model", "crate::train", "crate::collective"],
+        "data comes before everything",
+    ),
 ];
 
 #[test]
@@ -40,7 +56,8 @@ fn packages_depend_in_one_direction() {
         for section in ["dependencies", "dev-dependencies", "build-dependencies"] {
             let names = manifest.get(section).and_then(toml::Value::as_table);
             for name in names.into_iter().flat_map(toml::Table::keys) {
-                let wrong = banned.iter().any(|ban| name == ban || (ban.ends_with('-') && name.starts_with(ban)));
+                let wrong =
+                    banned.iter().any(|ban| name == ban || (ban.ends_with('-') && name.starts_with(ban)));
                 assert!(!wrong, "{package}/Cargo.toml must not name `{name}` in [{section}]");
             }
         }
@@ -71,7 +88,9 @@ fn modules_do_not_name_what_they_must_not_know() {
 fn only_main_names_the_worker_library() {
     let naming: Vec<String> = rust_files()
         .into_iter()
-        .filter(|source| source.path.starts_with("coordinator/") && source.names().contains("longtake_worker"))
+        .filter(|source| {
+            source.path.starts_with("coordinator/") && source.names().contains("longtake_worker")
+        })
         .map(|source| source.path)
         .collect();
     assert_eq!(naming, ["coordinator/src/main.rs"]);
@@ -84,7 +103,9 @@ fn only_the_console_and_the_edge_print() {
         .into_iter()
         .filter(|source| source.path.starts_with("coordinator/") || source.path.starts_with("shared/"))
         .filter(|source| !EDGE.iter().any(|edge| source.path.starts_with(edge)))
-        .filter(|source| ["io::stdout", "println", "eprintln"].iter().any(|name| source.names().contains(*name)))
+        .filter(|source| {
+            ["io::stdout", "println", "eprintln"].iter().any(|name| source.names().contains(*name))
+        })
         .map(|source| source.path)
         .collect();
     assert!(printing.is_empty(), "results go through terminal::console: {printing:?}");

@@ -74,7 +74,11 @@ fn links_lead_somewhere() {
             if file.is_empty() || target.contains("://") {
                 continue;
             }
-            assert!(folder.join(file).exists(), "{} links to `{target}`, which does not exist", document.path);
+            assert!(
+                folder.join(file).exists(),
+                "{} links to `{target}`, which does not exist",
+                document.path
+            );
         }
     }
 }

@@ -30,7 +30,9 @@ fn files_are_short_enough_to_be_read() {
                 assert!(lines <= *most, "{path} has grown from {most} to {lines} lines ({why}): divide it");
                 assert!(lines > LINES_MAX, "{path} is short enough now: take it off the list");
             }
-            None => assert!(lines <= LINES_MAX, "{} has {lines} lines: find the missing concept", source.path),
+            None => {
+                assert!(lines <= LINES_MAX, "{} has {lines} lines: find the missing concept", source.path)
+            }
         }
     }
 }
@@ -50,8 +52,17 @@ fn nothing_is_left_for_later() {
 fn no_file_knows_the_machine_it_was_written_on() {
     let machine = [["/wo", "rk/"].concat(), ["/ro", "ot/"].concat()];
     let everything = [
-        "shared", "coordinator", "worker", "tests", "configs", "deploy", "docs", "README.md", "CHANGELOG.md",
-        "Cargo.toml", ".config",
+        "shared",
+        "coordinator",
+        "worker",
+        "tests",
+        "configs",
+        "deploy",
+        "docs",
+        "README.md",
+        "CHANGELOG.md",
+        "Cargo.toml",
+        ".config",
     ];
     for source in files(&everything, &["rs", "toml", "md", "sh", "proto", "svg", "snap"]) {
         for path in &machine {

@@ -109,7 +109,8 @@ fn bare(line: &str) -> String {
 fn comments_and_texts_are_no_code() {
     let source = Source {
         path: "worker/src/model/x.rs".into(),
-        text: "use a::b; // burn\nlet s = \"std::fs \\\" tokio\";\n#[cfg(test)]\nmod tests { use tonic; }\n".into(),
+        text: "use a::b; // burn\nlet s = \"std::fs \\\" tokio\";\n#[cfg(test)]\nmod tests { use tonic; }\n"
+            .into(),
     };
     let names = source.names();
     assert!(names.contains("a::b") && names.contains("let"));

@@ -18,9 +18,19 @@ fn nothing_typed_shows_the_help() {
 
 #[test]
 fn help_of_each_command() {
-    for command in
-        ["train", "pretrain", "detect", "evaluate", "import", "synth", "data check", "config", "status", "stop", "bench"]
-    {
+    for command in [
+        "train",
+        "pretrain",
+        "detect",
+        "evaluate",
+        "import",
+        "synth",
+        "data check",
+        "config",
+        "status",
+        "stop",
+        "bench",
+    ] {
         let said = longtake(&format!("{command} --help"));
         assert_eq!(said.code, Some(0), "{command}: {}", said.stderr);
         assert_snapshot!(format!("help_{}", command.replace(' ', "_")), said.stdout);

@@ -55,7 +55,8 @@ impl Call {
     /// # Panics
     /// The program cannot be started.
     pub fn run(mut self) -> Said {
-        let Output { status, stdout, stderr } = self.command.output().expect("the program was built with the tests");
+        let Output { status, stdout, stderr } =
+            self.command.output().expect("the program was built with the tests");
         let text = |bytes: Vec<u8>| {
             let text = String::from_utf8_lossy(&bytes).into_owned();
             text.replace(&self.folder.display().to_string(), "[FOLDER]")

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use longtake_shared::dataset::ProbedVideo;
 use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::role::{
-    BenchRow, DetectRequest, DetectedVideo, EvaluateRequest, ImportReport, ImportRequest, OnProgress, ProbeReport,
+    BenchRow, DetectRequest, Detected, EvaluateRequest, ImportReport, ImportRequest, OnProgress,
     ProbeRequest, SynthReport, SynthRequest, WorkRequest,
 };
 
@@ -28,7 +29,7 @@ pub fn synth(request: &SynthRequest, _on_progress: OnProgress<'_>) -> Result<Syn
 ///
 /// # Errors
 /// A file that is not a video, or that no decoder here can read.
-pub fn probe(request: &ProbeRequest) -> Result<ProbeReport, Failure> {
+pub fn probe(request: &ProbeRequest) -> Result<ProbedVideo, Failure> {
     Err(missing(&format!("the video `{}`", request.video.display())))
 }
 
@@ -36,7 +37,7 @@ pub fn probe(request: &ProbeRequest) -> Result<ProbeReport, Failure> {
 ///
 /// # Errors
 /// Weights or videos that cannot be read.
-pub fn detect(request: &DetectRequest, _on_progress: OnProgress<'_>) -> Result<Vec<DetectedVideo>, Failure> {
+pub fn detect(request: &DetectRequest, _on_progress: OnProgress<'_>) -> Result<Detected, Failure> {
     Err(missing(&format!("the weights `{}`", request.weights.display())))
 }
 
@@ -44,7 +45,7 @@ pub fn detect(request: &DetectRequest, _on_progress: OnProgress<'_>) -> Result<V
 ///
 /// # Errors
 /// Weights or a data set that cannot be read.
-pub fn evaluate(request: &EvaluateRequest, _on_progress: OnProgress<'_>) -> Result<Vec<DetectedVideo>, Failure> {
+pub fn evaluate(request: &EvaluateRequest, _on_progress: OnProgress<'_>) -> Result<Detected, Failure> {
     Err(missing(&format!("the weights `{}`", request.weights.display())))
 }
 

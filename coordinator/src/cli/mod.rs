@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub use training::{PretrainArgs, RunArgs, TrainArgs};
-pub use weights::{DetectArgs, EvaluateArgs, ImportArgs};
+pub use weights::{DetectArgs, EvaluateArgs, ImportArgs, RuleArgs, Rules, Thresholds};
 
 /// Distributed training of temporal action localizers, end to end on long untrimmed videos
 #[derive(Debug, Parser)]

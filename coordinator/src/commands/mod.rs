@@ -8,7 +8,7 @@ mod evaluate;
 mod files;
 mod import;
 mod pictures;
-mod results;
+mod run_folder;
 mod settings;
 mod status;
 mod stop;

@@ -1,11 +1,10 @@
-//! From files, the environment and `--set` to settings and annotations.
+//! From files, the environment and `--set` to settings.
 
 use std::path::Path;
 
 use longtake_shared::config::{self, Resolved, RunConfig, SynthConfig};
 use longtake_shared::hint::{ExitCode, Failure};
 
-use super::pictures::Truth;
 use crate::cli::Overrides;
 
 /// The settings of a configuration file with what was typed on top. Wrong settings are wrong at every restart too.
@@ -27,14 +26,10 @@ pub(super) fn synth(overrides: &Overrides) -> Result<SynthConfig, Failure> {
     Ok(resolved.config.synth.unwrap_or_default())
 }
 
-/// Annotated segments by video, from a file in the ActivityNet layout.
-pub(super) fn annotated(file: &Path) -> Result<Truth, Failure> {
-    Err(Failure::new(format!("the annotations `{}` cannot be read by this build", file.display())))
-}
-
 /// Variables whose names or values are not Unicode cannot be settings.
 fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 fn never_restart(error: config::ConfigError) -> Failure {

@@ -116,9 +116,13 @@ mod tests {
 
     #[test]
     fn lengths_of_time_are_short() {
-        for (seconds, text) in
-            [(0.2, "0 s"), (59.4, "59 s"), (61.0, "1 min 01 s"), (3599.7, "1 h 00 min"), (90000.0, "25 h 00 min")]
-        {
+        for (seconds, text) in [
+            (0.2, "0 s"),
+            (59.4, "59 s"),
+            (61.0, "1 min 01 s"),
+            (3599.7, "1 h 00 min"),
+            (90000.0, "25 h 00 min"),
+        ] {
             assert_eq!(length(Seconds(seconds)), text);
         }
     }

@@ -44,12 +44,13 @@ pub struct Reporter {
     epochs: Option<u64>,
     rates: BTreeMap<Stage, Rate>,
     last_line: Option<Seconds>,
+    last_report: Option<serde_json::Value>,
 }
 
 impl Reporter {
     /// `epochs` is what the run will train, where that is known.
     pub fn new(view: View, metrics: Option<MetricsFile>, epochs: Option<u64>) -> Self {
-        Self { view, metrics, epochs, rates: BTreeMap::new(), last_line: None }
+        Self { view, metrics, epochs, rates: BTreeMap::new(), last_line: None, last_report: None }
     }
 
     /// Shows and writes down one update.
@@ -57,6 +58,7 @@ impl Reporter {
         self.write_down(update);
         match update {
             RunUpdate::Stage { stage, total, done } => self.begin(*stage, *total, *done),
+            RunUpdate::Validated { report, .. } => self.last_report = Some(report.clone()),
             RunUpdate::Finished { .. } => self.end_bar(),
             _ => {}
         }
@@ -67,12 +69,10 @@ impl Reporter {
         }
     }
 
-    /// Shows updates until the run closes the channel.
-    pub fn watch(mut self, updates: &std::sync::mpsc::Receiver<RunUpdate>) {
-        for update in updates {
-            self.show(&update);
-        }
+    /// Takes the bar away; gives the report of the last validation.
+    pub fn close(self) -> Option<serde_json::Value> {
         self.end_bar();
+        self.last_report
     }
 
     fn write_down(&mut self, update: &RunUpdate) {
@@ -116,7 +116,7 @@ impl Reporter {
         }
     }
 
-    fn end_bar(&mut self) {
+    fn end_bar(&self) {
         if let View::Bars(bar) = &self.view {
             bar.finish_and_clear();
         }

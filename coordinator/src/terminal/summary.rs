@@ -21,7 +21,7 @@ pub struct Summary {
     /// The weights of the best validation.
     pub best_weights: Option<PathBuf>,
     /// The checkpoints.
-    pub checkpoints: PathBuf,
+    pub checkpoints: Option<PathBuf>,
     /// Detections and ground truth of some validation videos.
     pub timeline: Option<PathBuf>,
     /// How long the command took.
@@ -38,7 +38,7 @@ impl Summary {
         row("results", self.results.as_ref());
         row("timeline", self.timeline.as_ref());
         row("best weights", self.best_weights.as_ref());
-        row("checkpoints", Some(&self.checkpoints));
+        row("checkpoints", self.checkpoints.as_ref());
         row("metrics", Some(&self.metrics));
         for (index, log) in self.logs.iter().enumerate() {
             row(if index == 0 { "logs" } else { "" }, Some(log));

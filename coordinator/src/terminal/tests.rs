@@ -93,9 +93,12 @@ fn a_run_in_plain_lines() {
 fn a_resumed_run_estimates_from_its_own_steps() {
     let page = Page::default();
     let mut reporter = Reporter::new(View::Lines(Box::new(page.clone())), None, Some(4));
-    for update in
-        [RunUpdate::Stage { stage: Stage::Train, total: 48, done: 24 }, step(25, 1.0), step(26, 3.0), step(27, 5.0)]
-    {
+    for update in [
+        RunUpdate::Stage { stage: Stage::Train, total: 48, done: 24 },
+        step(25, 1.0),
+        step(26, 3.0),
+        step(27, 5.0),
+    ] {
         reporter.show(&update);
     }
     insta::assert_snapshot!(page.text(), @r"
@@ -137,7 +140,7 @@ fn what_a_run_leaves_behind() {
         metrics: "runs/quickstart/metrics.jsonl".into(),
         logs: vec!["runs/quickstart/logs/worker-0.log".into(), "runs/quickstart/logs/worker-1.log".into()],
         best_weights: Some("runs/quickstart/best.safetensors".into()),
-        checkpoints: "runs/quickstart/checkpoints".into(),
+        checkpoints: Some("runs/quickstart/checkpoints".into()),
         timeline: Some("runs/quickstart/timeline.svg".into()),
         elapsed: Seconds(252.0),
     };

@@ -70,9 +70,13 @@ impl Canvas {
     /// `[left, top, width, height]`; `told` is shown where the pointer rests.
     pub(super) fn rect(&mut self, [x, y, width, height]: [f64; 4], paint: Paint, told: &str) {
         let [x, y, width, height] = [x, y, width, height].map(pixels);
-        let radius = if paint.radius > 0.0 { format!(r#" rx="{}""#, pixels(paint.radius)) } else { String::new() };
-        let opacity =
-            if paint.opacity < 1.0 { format!(r#" fill-opacity="{:.2}""#, paint.opacity) } else { String::new() };
+        let radius =
+            if paint.radius > 0.0 { format!(r#" rx="{}""#, pixels(paint.radius)) } else { String::new() };
+        let opacity = if paint.opacity < 1.0 {
+            format!(r#" fill-opacity="{:.2}""#, paint.opacity)
+        } else {
+            String::new()
+        };
         let shape = format!(
             r#"<rect x="{x}" y="{y}" width="{width}" height="{height}" fill="{}"{opacity}{radius}"#,
             paint.fill

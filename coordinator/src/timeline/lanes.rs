@@ -12,13 +12,15 @@ pub(super) struct Placed {
 /// Gives each detection, best first, the uppermost lane in which it overlaps nothing; leaves out what finds no lane.
 pub(super) fn place<'a>(detections: impl Iterator<Item = &'a Detection>, lanes: usize) -> Vec<Placed> {
     let mut best_first: Vec<&Detection> = detections.collect();
-    best_first.sort_by(|a, b| {
-        b.score.total_cmp(&a.score).then(a.segment.start.0.total_cmp(&b.segment.start.0))
-    });
+    best_first
+        .sort_by(|a, b| b.score.total_cmp(&a.score).then(a.segment.start.0.total_cmp(&b.segment.start.0)));
     let mut placed: Vec<Placed> = Vec::new();
     for detection in best_first {
         let free = (0..lanes).find(|lane| {
-            placed.iter().filter(|other| other.lane == *lane).all(|other| !overlap(&other.detection, detection))
+            placed
+                .iter()
+                .filter(|other| other.lane == *lane)
+                .all(|other| !overlap(&other.detection, detection))
         });
         if let Some(lane) = free {
             placed.push(Placed { detection: detection.clone(), lane });

@@ -33,7 +33,8 @@ fn a_picture_with_ground_truth() {
 
 #[test]
 fn only_what_reaches_the_threshold_is_drawn() {
-    let svg = draw(&picture(vec![panel(None, vec![found("dive", 1.0, 2.0, 0.29), found("dive", 3.0, 4.0, 0.3)])]));
+    let svg =
+        draw(&picture(vec![panel(None, vec![found("dive", 1.0, 2.0, 0.29), found("dive", 3.0, 4.0, 0.3)])]));
     assert!(!svg.contains("score 0.29") && svg.contains("dive from 3.0 s to 4.0 s, score 0.30"), "{svg}");
     assert!(!svg.contains(">annotated<"), "no legend for ground truth that is not there");
 }
@@ -58,7 +59,10 @@ fn names_from_files_cannot_break_the_picture() {
     let mut hostile = panel(Some(vec![segment("<b>&\"\u{7}", 1.0, 2.0)]), vec![]);
     hostile.video = "</text><script>".into();
     let svg = draw(&picture(vec![hostile]));
-    assert!(svg.contains("&lt;b&gt;&amp;&quot;") && !svg.contains("<script>") && !svg.contains('\u{7}'), "{svg}");
+    assert!(
+        svg.contains("&lt;b&gt;&amp;&quot;") && !svg.contains("<script>") && !svg.contains('\u{7}'),
+        "{svg}"
+    );
 }
 
 #[test]

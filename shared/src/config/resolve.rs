@@ -126,8 +126,8 @@ impl Resolved {
     /// # Errors
     /// Text of another layout, or settings that break a rule.
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
-        let resolved: Self = serde_json::from_str(text)
-            .map_err(|error| ConfigError::Stored { message: error.to_string() })?;
+        let resolved: Self =
+            serde_json::from_str(text).map_err(|error| ConfigError::Stored { message: error.to_string() })?;
         if let Err(rule) = resolved.config.validate() {
             return Err(ConfigError::broken(rule, &resolved.sources));
         }
@@ -281,10 +281,9 @@ fn expectation(message: &str) -> String {
         "a boolean" => "`true` or `false`".to_owned(),
         "a string" => "a text".to_owned(),
         "a sequence" => "a list in brackets".to_owned(),
-        other => other.strip_prefix("an array of length ").map_or_else(
-            || other.to_owned(),
-            |length| format!("a list of {length} values"),
-        ),
+        other => other
+            .strip_prefix("an array of length ")
+            .map_or_else(|| other.to_owned(), |length| format!("a list of {length} values")),
     }
 }
 

@@ -31,15 +31,18 @@ struct Annotation {
 
 /// Reads every video of the file, in the file's order.
 pub(super) fn read(path: &Path) -> Result<Raw, DatasetError> {
-    let bytes =
-        std::fs::read(path).map_err(|source| DatasetError::Read { path: path.to_owned(), source })?;
+    let bytes = std::fs::read(path).map_err(|source| DatasetError::Read { path: path.to_owned(), source })?;
     let file: File = serde_json::from_slice(&bytes)
         .map_err(|error| DatasetError::NotJson { path: path.to_owned(), message: error.to_string() })?;
     let videos = file
         .database
         .into_iter()
         .map(|(id, entry)| {
-            video(&id, entry).map_err(|message| DatasetError::BadEntry { path: path.to_owned(), video: id, message })
+            video(&id, entry).map_err(|message| DatasetError::BadEntry {
+                path: path.to_owned(),
+                video: id,
+                message,
+            })
         })
         .collect::<Result<_, _>>()?;
     Ok(Raw { videos, remarks: Vec::new() })
@@ -74,24 +77,24 @@ fn number(field: &str, value: &Json) -> Result<f64, String> {
     }
 }
 
-/// Id and (class, start, end) of each video of one subset, nothing mended.
+/// Id and (class, start, end) of each video of one subset, or of all, nothing mended.
 pub(crate) fn read_subset(
     path: &Path,
-    subset: &str,
+    subset: Option<&str>,
 ) -> Result<Vec<(String, Vec<(String, f64, f64)>)>, DatasetError> {
     let raw = read(path)?;
     let present: BTreeSet<String> = raw.videos.iter().map(|video| video.subset.clone()).collect();
-    if !present.contains(subset) {
+    if let Some(wanted) = subset.filter(|wanted| !present.contains(*wanted)) {
         return Err(DatasetError::NoSuchSubset {
             annotations: path.display().to_string(),
-            wanted: subset.to_owned(),
+            wanted: wanted.to_owned(),
             key: "data.validation_subset",
             present: present.into_iter().collect(),
         });
     }
     raw.videos
         .into_iter()
-        .filter(|video| video.subset == subset)
+        .filter(|video| subset.is_none_or(|wanted| video.subset == wanted))
         .map(|video| {
             let actions = video
                 .actions
