@@ -1,7 +1,7 @@
 //! What a run tells whoever watches it: the terminal, `status`, metrics.jsonl. Events and numbers, no text for people.
 
 use longtake_shared::ids::{Epoch, Generation, Rank, Step};
-use longtake_shared::units::Seconds;
+pub use longtake_shared::protocol::{Progress, Stage};
 use serde::{Deserialize, Serialize};
 
 /// One thing that happened in a run.
@@ -63,40 +63,6 @@ pub enum RunUpdate {
         /// Why.
         outcome: Outcome,
     },
-}
-
-/// The stages of a run, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Stage {
-    /// The backbone learns to classify trimmed clips.
-    Pretrain,
-    /// The memory is filled by extraction.
-    Memory,
-    /// The detector trains.
-    Train,
-    /// The detector is evaluated.
-    Validate,
-}
-
-/// How far a stage has come.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Progress {
-    /// Which stage.
-    pub stage: Stage,
-    /// Units done so far.
-    pub done: u64,
-    /// Units of the stage.
-    pub total: u64,
-    /// Epoch of the unit (train only).
-    pub epoch: Epoch,
-    /// Loss of the step over all ranks; absent where the stage has none.
-    pub loss: Option<f64>,
-    /// Further numbers by name: `class_loss`, `regression_loss`, `positives`, `gradient_norm`, `learning_rate`,
-    /// `clips_per_second`, `mean_age` (steps), `absent_rows`, `skipped_samples`, `non_finite`.
-    pub numbers: std::collections::BTreeMap<String, f64>,
-    /// Since the stage began in this process.
-    pub elapsed: Seconds,
 }
 
 /// Why a run is over.

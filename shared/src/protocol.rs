@@ -1,1 +1,193 @@
-//! (to be written)
+//! The messages between operator, coordinator, agent and worker: what they mean here, what they are on the wire in [`wire`].
+//!
+//! Workers speak only to their agent, agents to the coordinator. Every message carries (run, incarnation, generation,
+//! rank); a receiver drops what is older than what it knows. `docs/PROTOCOL.md` tells who may send what when.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Epoch, Generation, Incarnation, LaneId, Rank, RunId, Step};
+use crate::units::Seconds;
+
+/// Where a worker is within its step, in a small file that outlives it.
+pub mod stamp;
+
+/// Generated code: the messages as they travel.
+pub mod wire;
+
+/// Rises with each incompatible change of `proto/longtake.proto`.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Bytes of the largest message that is accepted: a manifest of a large run is a few megabytes of JSON.
+pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
+
+/// The environment variable in which an agent tells its workers its own process id.
+pub const AGENT_PID_VARIABLE: &str = "LONGTAKE_AGENT_PID";
+
+/// The stages of a run, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// The backbone learns to classify trimmed clips.
+    Pretrain,
+    /// The memory is filled by extraction.
+    Memory,
+    /// The detector trains.
+    Train,
+    /// The detector is evaluated.
+    Validate,
+}
+
+impl Stage {
+    /// As it is written in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pretrain => "pretrain",
+            Self::Memory => "memory",
+            Self::Train => "train",
+            Self::Validate => "validate",
+        }
+    }
+}
+
+/// How far a stage has come.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Which stage.
+    pub stage: Stage,
+    /// Units done so far.
+    pub done: u64,
+    /// Units of the stage.
+    pub total: u64,
+    /// Epoch of the unit (train only).
+    pub epoch: Epoch,
+    /// Loss of the step over all ranks; absent where the stage has none.
+    pub loss: Option<f64>,
+    /// Further numbers by name: `class_loss`, `regression_loss`, `positives`, `gradient_norm`, `learning_rate`,
+    /// `clips_per_second`, `mean_age` (steps), `absent_rows`, `skipped_samples`, `non_finite`.
+    pub numbers: BTreeMap<String, f64>,
+    /// Since the stage began in this process.
+    pub elapsed: Seconds,
+}
+
+/// What a worker is in a generation, and everything it needs to take part.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Assignment {
+    /// The run.
+    pub run: RunId,
+    /// Which start of the coordinator formed the generation.
+    pub incarnation: Incarnation,
+    /// The generation.
+    pub generation: Generation,
+    /// This worker's rank in it.
+    pub rank: Rank,
+    /// Ranks in it.
+    pub world: usize,
+    /// Where each rank's collective listens.
+    pub peers: Vec<SocketAddr>,
+    /// The lanes of each rank.
+    pub lanes: Vec<Vec<LaneId>>,
+    /// The run's folder.
+    pub run_folder: PathBuf,
+    /// The resolved configuration.
+    pub config_json: String,
+    /// The manifest to go on from; absent: from the start.
+    pub resume: Option<serde_json::Value>,
+}
+
+/// What a worker is told to do next, in the order it was decided.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Directive {
+    /// A generation is formed: load its state, reach its peers, say ready.
+    Form(Box<Assignment>),
+    /// Every rank is ready: go.
+    Train {
+        /// Which generation.
+        generation: Generation,
+    },
+    /// The generation is over; its collectives have been aborted.
+    Abort {
+        /// Which generation.
+        generation: Generation,
+        /// Why, as a sentence.
+        reason: String,
+    },
+    /// The report of a validation is made.
+    Validated {
+        /// Steps trained before it.
+        step: Step,
+        /// Mean AP over classes, then over tIoU thresholds.
+        average_map: f64,
+        /// No earlier validation was better.
+        best: bool,
+    },
+    /// There is nothing more to do: end the process.
+    Shutdown,
+}
+
+/// Wishes that the ranks agree on at their next step boundary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Flags {
+    /// Save and end.
+    pub stop: bool,
+    /// Save and go on.
+    pub checkpoint: bool,
+}
+
+/// One detected action of a video.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Detection {
+    /// Position of the label in the data set's list.
+    pub label: u32,
+    /// Where it starts.
+    pub start: Seconds,
+    /// Where it ends.
+    pub end: Seconds,
+    /// How sure the detector is, from 0 to 1.
+    pub score: f64,
+}
+
+/// What a rank has made durable for the checkpoint of a step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SavedParts {
+    /// The stage that was running.
+    pub stage: Stage,
+    /// Steps of that stage done.
+    pub step: Step,
+    /// Average mAP of the validation of the same step, where there was one.
+    pub average_map: Option<f64>,
+    /// The rank's entries of the manifest.
+    pub parts: serde_json::Value,
+}
+
+/// Why a worker has nothing more to do in its generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// The last epoch is trained and validated.
+    Completed,
+    /// All ranks agreed to stop, and have saved.
+    Stopped,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitCause {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl std::fmt::Display for ExitCause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exited with code {code}"),
+            Self::Signal(signal) => write!(f, "killed by signal {signal}"),
+        }
+    }
+}

@@ -52,7 +52,9 @@ pub enum TelemetryError {
 impl Hint for TelemetryError {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::BadFilter { .. } => Some(format!("set `{LOG_VARIABLE}` to a filter such as `info,longtake_worker=debug`")),
+            Self::BadFilter { .. } => {
+                Some(format!("set `{LOG_VARIABLE}` to a filter such as `info,longtake_worker=debug`"))
+            }
             Self::AlreadySet => None,
         }
     }
@@ -73,10 +75,8 @@ pub fn init(filter: &str, format: LogFormat) -> Result<(), TelemetryError> {
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, TelemetryError> {
-    EnvFilter::try_new(filter).map_err(|error| TelemetryError::BadFilter {
-        filter: filter.to_owned(),
-        message: error.to_string(),
-    })
+    EnvFilter::try_new(filter)
+        .map_err(|error| TelemetryError::BadFilter { filter: filter.to_owned(), message: error.to_string() })
 }
 
 #[cfg(test)]

@@ -1,1 +1,58 @@
-//! (to be written)
+//! Which threads a worker has, who owns them, how they end.
+//!
+//! The main thread trains: it alone touches tensors, and waits for the network only inside a collective. The session's
+//! thread talks to the agent and may abort a collective. Loader threads decode ahead, a saver thread uploads, the memory's
+//! thread writes its index; each is owned by the value of the same name and ends when that is dropped.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use longtake_shared::hint::{ExitCode, Failure, Hint as _};
+use longtake_shared::ids::Generation;
+
+use crate::collective::RingListener;
+use crate::control::{ControlError, Directive, Ending, Hello, Session, live_with_parent};
+use crate::train::{TrainError, generation};
+
+/// Plays the part of one worker until its agent has nothing more for it.
+///
+/// # Errors
+/// What made the worker fail; its agent knows it too.
+pub fn run(socket: &Path, index: u32) -> Result<ExitCode, Failure> {
+    live_with_parent()?;
+    let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+    let (listener, ring_address) = RingListener::bind(loopback)?;
+    let hello = Hello { index, pid: std::process::id(), ring_address };
+    let session = Arc::new(Session::connect(socket, &hello)?);
+    let mut exit = ExitCode::Done;
+    loop {
+        match session.next_directive()? {
+            Directive::Form(assignment) => {
+                let generation = assignment.generation;
+                match generation::run(&session, &listener, *assignment) {
+                    Ok(Ending::Completed) => exit = ExitCode::Done,
+                    Ok(Ending::Stopped) => exit = ExitCode::Preempted,
+                    Err(TrainError::Collective(error)) => {
+                        session.collective_failed(generation, &error.to_string())?;
+                    }
+                    Err(TrainError::Control(ControlError::Aborted { .. })) => {}
+                    Err(error) => return Err(fail(&session, generation, error)),
+                }
+            }
+            Directive::Shutdown => return Ok(exit),
+            Directive::Train { .. } | Directive::Abort { .. } | Directive::Validated { .. } => {}
+        }
+    }
+}
+
+/// Tells the agent why this worker cannot go on, so that the user reads the cause and not that a process ended.
+fn fail(session: &Session, generation: Generation, error: TrainError) -> Failure {
+    let never_restart = error.never_restart();
+    let hint = error.hint();
+    let failure = Failure::from(error);
+    if let Err(lost) = session.failed(generation, &failure.message, hint.as_deref(), never_restart) {
+        tracing::warn!(%lost, "the agent does not know why this worker ends");
+    }
+    if never_restart { failure.never_restart() } else { failure }
+}

@@ -96,7 +96,9 @@ pub enum ConfigError {
 impl Hint for ConfigError {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Read { .. } => Some("give the path of a TOML file such as `configs/quickstart.toml`".into()),
+            Self::Read { .. } => {
+                Some("give the path of a TOML file such as `configs/quickstart.toml`".into())
+            }
             Self::Syntax { .. } => None,
             Self::NotAnAssignment { .. } => Some("write `--set data.fps=15`".into()),
             Self::UnknownKey { nearest: Some(nearest), .. } => Some(format!("did you mean `{nearest}`?")),
@@ -105,9 +107,21 @@ impl Hint for ConfigError {
                 Some(format!("set one of its values, or write them below `[{key}]`"))
             }
             Self::NotATable { key, .. } => Some(format!("write `{key} = ...`")),
-            Self::BadValue { expected, .. } => Some(format!("give {expected}")),
+            Self::BadValue { value, expected, .. } => nearest_word(value, expected),
             Self::Broken { hint, .. } => hint.clone(),
             Self::Stored { .. } => Some("use the version of Longtake that started the run".into()),
         }
     }
+}
+
+/// The word of a list such as "`sgd` or `adamw`" that was probably meant.
+fn nearest_word(value: &str, expected: &str) -> Option<String> {
+    let is_list = expected.starts_with('`') || expected.starts_with("one of");
+    let value = value.trim_matches('"').to_lowercase();
+    let words = expected.split('`').skip(1).step_by(2).filter(|_| is_list);
+    words
+        .map(|word| (strsim::damerau_levenshtein(word, &value), word))
+        .min()
+        .filter(|(distance, word)| *distance <= (word.len() / 2).max(1))
+        .map(|(_, word)| format!("did you mean `{word}`?"))
 }

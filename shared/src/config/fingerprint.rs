@@ -43,7 +43,9 @@ pub fn training_fingerprint(config: &RunConfig) -> String {
 pub fn differences(stored: &RunConfig, now: &RunConfig) -> Vec<String> {
     let (stored, now) = (training_rows(stored), training_rows(now));
     let value_in = |rows: &[(String, String)], key: &str| {
-        rows.iter().find(|(other, _)| other == key).map_or_else(|| "nothing".to_owned(), |(_, value)| value.clone())
+        rows.iter()
+            .find(|(other, _)| other == key)
+            .map_or_else(|| "nothing".to_owned(), |(_, value)| value.clone())
     };
     let only_stored = stored.iter().filter(|(key, _)| !now.iter().any(|(other, _)| other == key));
     now.iter()

@@ -123,15 +123,13 @@ pub(super) fn flatten(key: String, tree: &Json, visit: &mut impl FnMut(String, &
 }
 
 /// Lines of all keys of a file, counted from 1.
-fn key_lines(
-    prefix: &str,
-    table: &toml::de::DeTable<'_>,
-    text: &str,
-    lines: &mut BTreeMap<String, usize>,
-) {
+fn key_lines(prefix: &str, table: &toml::de::DeTable<'_>, text: &str, lines: &mut BTreeMap<String, usize>) {
     for (name, value) in table {
-        let key =
-            if prefix.is_empty() { name.get_ref().to_string() } else { format!("{prefix}.{}", name.get_ref()) };
+        let key = if prefix.is_empty() {
+            name.get_ref().to_string()
+        } else {
+            format!("{prefix}.{}", name.get_ref())
+        };
         if let toml::de::DeValue::Table(below) = value.get_ref() {
             key_lines(&key, below, text, lines);
         }
@@ -148,9 +146,8 @@ fn json_of(value: &toml::Value) -> Json {
     match value {
         toml::Value::String(text) => Json::String(text.clone()),
         toml::Value::Integer(number) => Json::from(*number),
-        toml::Value::Float(number) => {
-            serde_json::Number::from_f64(*number).map_or_else(|| Json::String(number.to_string()), Json::Number)
-        }
+        toml::Value::Float(number) => serde_json::Number::from_f64(*number)
+            .map_or_else(|| Json::String(number.to_string()), Json::Number),
         toml::Value::Boolean(flag) => Json::Bool(*flag),
         toml::Value::Datetime(time) => Json::String(time.to_string()),
         toml::Value::Array(items) => items.iter().map(json_of).collect(),

@@ -272,7 +272,7 @@ impl Schema {
 fn expectation(message: &str) -> String {
     let words = message.split(" at line").next().unwrap_or(message);
     let Some((_, expected)) = words.split_once("expected ") else {
-        return words.to_owned();
+        return words.split_once(" is not ").map_or(words, |(_, what)| what).to_owned();
     };
     match expected.trim() {
         "f32" | "f64" => "a number".to_owned(),

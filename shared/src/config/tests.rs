@@ -55,7 +55,8 @@ fn every_shipped_configuration_resolves() {
 fn later_layers_win_and_every_value_knows_its_source() {
     let text = "[data]\nfps = 10\ncrop = 200\n\n[optim]\nlearning_rate = 1\nbetas = [0.8, 0.9]\n";
     let environment = [("LONGTAKE__DATA__CROP", "180"), ("LONGTAKE__RUN__NAME", "7"), ("PATH", "/bin")];
-    let resolved = load_text(text, &environment, &["optim.learning_rate=0.5", "data.decoder=ffmpeg"]).unwrap();
+    let resolved =
+        load_text(text, &environment, &["optim.learning_rate=0.5", "data.decoder=ffmpeg"]).unwrap();
     let rows = resolved.rows();
     assert!(source(&rows, "data.fps").1.ends_with("run.toml:2"), "{:?}", source(&rows, "data.fps"));
     assert_eq!(source(&rows, "data.fps").0, "10.0");
@@ -95,20 +96,57 @@ fn a_stored_configuration_comes_back_with_its_sources() {
 #[test]
 fn mistakes_of_writing_explain_themselves() {
     let cases: &[(&str, &[&str], &str)] = &[
-        ("[data]\nfsp = 15\n", &[], "there is no setting `data.fsp` (run.toml:2); hint: did you mean `data.fps`?"),
-        ("", &["train.learning_rate=1"], "there is no setting `train.learning_rate` (--set); hint: known here: `lanes`, `epochs`, `max_steps`, `validate_every`, `max_non_finite`"),
-        ("", &["memory.sampling_rte=1"], "there is no setting `memory.sampling_rte` (--set); hint: did you mean `memory.sampling_rate`?"),
-        ("", &["tcm_layers=1"], "there is no setting `tcm_layers` (--set); hint: did you mean `model.neck.tcm_layers`?"),
-        ("", &["data.fps.x=1"], "`data.fps` takes one value, but --set gives it a section; hint: write `data.fps = ...`"),
-        ("data = 3\n", &[], "`data` is a section, but run.toml:1 gives it the value 3; hint: set one of its values, or write them below `[data]`"),
+        (
+            "[data]\nfsp = 15\n",
+            &[],
+            "there is no setting `data.fsp` (run.toml:2); hint: did you mean `data.fps`?",
+        ),
+        (
+            "",
+            &["train.learning_rate=1"],
+            "there is no setting `train.learning_rate` (--set); hint: did you mean `optim.learning_rate`?",
+        ),
+        (
+            "",
+            &["train.colour=red"],
+            "there is no setting `train.colour` (--set); hint: known here: `lanes`, `epochs`, `max_steps`, `validate_every`, `max_non_finite`",
+        ),
+        (
+            "",
+            &["memory.sampling_rte=1"],
+            "there is no setting `memory.sampling_rte` (--set); hint: did you mean `memory.sampling_rate`?",
+        ),
+        (
+            "",
+            &["tcm_layers=1"],
+            "there is no setting `tcm_layers` (--set); hint: did you mean `model.neck.tcm_layers`?",
+        ),
+        (
+            "",
+            &["data.fps.x=1"],
+            "`data.fps` takes one value, but --set gives it a section; hint: write `data.fps = ...`",
+        ),
+        (
+            "data = 3\n",
+            &[],
+            "`data` is a section, but run.toml:1 gives it the value 3; hint: set one of its values, or write them below `[data]`",
+        ),
         ("", &["data.fps"], "`--set data.fps` sets nothing; hint: write `--set data.fps=15`"),
-        ("", &["data.fps=fast"], "`data.fps` cannot be \"fast\" (--set): expected a number; hint: give a number"),
-        ("", &["data.fps=nan"], "`data.fps` cannot be \"NaN\" (--set): expected a number; hint: give a number"),
-        ("", &["train.lanes=-1"], "`train.lanes` cannot be -1 (--set): expected a whole number, 0 or more; hint: give a whole number, 0 or more"),
-        ("", &["train.lanes=1.5"], "`train.lanes` cannot be 1.5 (--set): expected a whole number, 0 or more; hint: give a whole number, 0 or more"),
-        ("", &["optim.kind=adam"], "`optim.kind` cannot be \"adam\" (--set): expected `sgd` or `adamw`; hint: give `sgd` or `adamw`"),
-        ("", &["data.mean=[1, 2]"], "`data.mean` cannot be [1, 2] (--set): expected a list of 3 values; hint: give a list of 3 values"),
-        ("", &["data.frame_cache=lots"], "`data.frame_cache` cannot be \"lots\" (--set): expected a number of bytes such as `512MiB`, `12GiB` or `4096B`; hint: give a number of bytes such as `512MiB`, `12GiB` or `4096B`"),
+        ("", &["data.fps=fast"], "`data.fps` cannot be \"fast\" (--set): expected a number"),
+        ("", &["data.fps=nan"], "`data.fps` cannot be \"NaN\" (--set): expected a number"),
+        ("", &["train.lanes=-1"], "`train.lanes` cannot be -1 (--set): expected a whole number, 0 or more"),
+        ("", &["train.lanes=1.5"], "`train.lanes` cannot be 1.5 (--set): expected a whole number, 0 or more"),
+        (
+            "",
+            &["optim.kind=adam"],
+            "`optim.kind` cannot be \"adam\" (--set): expected `sgd` or `adamw`; hint: did you mean `adamw`?",
+        ),
+        ("", &["data.mean=[1, 2]"], "`data.mean` cannot be [1, 2] (--set): expected a list of 3 values"),
+        (
+            "",
+            &["data.frame_cache=lots"],
+            "`data.frame_cache` cannot be \"lots\" (--set): expected a number of bytes such as `512MiB`, `12GiB` or `4096B`",
+        ),
         ("[data\n", &[], "line 1 of `run.toml` is not TOML: unclosed table, expected `]`"),
     ];
     for (text, sets, expected) in cases {
@@ -119,27 +157,87 @@ fn mistakes_of_writing_explain_themselves() {
 #[test]
 fn broken_rules_explain_themselves() {
     let cases: &[(&[&str], &str)] = &[
-        (&["memory.sampling_rate=0.05"], "`memory.sampling_rate` = 0.05 samples no clip of 15 (a window is `data.window_frames` / `data.clip_frames` clips) (`memory.sampling_rate` from --set); hint: set `memory.sampling_rate` to 0 (a frozen backbone) or to at least 0.0667 (one clip of 15)"),
-        (&["memory.sampling_rate=1.5"], "`memory.sampling_rate` is 1.5, but must be a number from 0 to 1 (`memory.sampling_rate` from --set); hint: set `memory.sampling_rate` to a number from 0 to 1"),
-        (&["data.window_frames=100"], "`data.window_frames` is 100, which is not a multiple of `data.clip_frames`, 32 (`data.window_frames` from --set); hint: set `data.window_frames` to 96"),
-        (&["data.clip_frames=15", "data.window_frames=480"], "`data.clip_frames` is 15, but must be even (`data.clip_frames` from --set); hint: set `data.clip_frames` to 16"),
-        (&["data.window_frames=32", "memory.sampling_rate=1"], "5 pyramid levels (`model.neck.tdm_kernels` and one more) need 5 positions, but a window of 32 frames has 4 (`data.window_frames` from --set); hint: remove kernels, or set `data.window_frames` to at least 40"),
-        (&["data.frame_width=100"], "`data.crop` is 224, but frames are 100 x 256 (`data.frame_width` from --set); hint: set `data.crop` to at most 100"),
-        (&["model.backbone.variant=custom", "model.backbone.depths=[1, 1]"], "`model.backbone.depths` names 2 stages, `model.backbone.num_heads` 4 (`model.backbone.depths` from --set); hint: give both one entry a stage"),
-        (&["model.backbone.variant=custom", "model.backbone.embed_dim=25"], "`model.backbone.num_heads` is 4, which does not divide a width of 50; hint: set `model.backbone.num_heads` to a divisor of 50"),
-        (&["model.neck.tdm_kernels=[4]"], "`model.neck.tdm_kernels` holds 4, but a band has an odd width (`model.neck.tdm_kernels` from --set); hint: write 5 instead"),
-        (&["optim.betas=[0.9, 1]"], "`optim.betas` is 1, but must be a number from 0 to less than 1 (`optim.betas` from --set); hint: set `optim.betas` to a number from 0 to less than 1"),
-        (&["data.augment.flip=2"], "`data.augment.flip` is 2, but must be a number from 0 to 1 (`data.augment.flip` from --set); hint: set `data.augment.flip` to a number from 0 to 1"),
-        (&["data.fps=0"], "`data.fps` is 0, but must be above 0 (`data.fps` from --set); hint: set `data.fps` to above 0"),
-        (&["cluster.workers=0"], "`cluster.workers` is 0, but must be 1 or more (`cluster.workers` from --set); hint: set `cluster.workers` to 1 or more"),
-        (&["cluster.workers=17"], "`cluster.workers` is 17, but there are only 16 lanes (`train.lanes`) (`cluster.workers` from --set); hint: set `cluster.workers` to at most 16, or raise `train.lanes`"),
-        (&["evaluation.tiou=[0.5, 0]"], "`evaluation.tiou` is 0, but must be a number above 0 and at most 1 (`evaluation.tiou` from --set); hint: set `evaluation.tiou` to a number above 0 and at most 1"),
-        (&["evaluation.tiou=[]"], "`evaluation.tiou` is empty (`evaluation.tiou` from --set); hint: give `evaluation.tiou` at least one entry"),
-        (&["model.loss.negative_iou=0.7"], "`model.loss.negative_iou` is 0.7, above `model.loss.positive_iou`, 0.6 (`model.loss.negative_iou` from --set); hint: lower `model.loss.negative_iou` or raise `model.loss.positive_iou`"),
-        (&["run.name=a/b"], "`run.name` is `a/b`, but may hold only letters, digits, `.`, `_` and `-`, and must begin with a letter or digit (`run.name` from --set); hint: choose a name such as `thumos-r0.15`"),
-        (&["cluster.listen=here"], "`cluster.listen` is `here`, which is not an address (`cluster.listen` from --set); hint: write an address and a port such as `127.0.0.1:0` (0: a free one)"),
-        (&["checkpoint.url=bucket"], "`checkpoint.url` is `bucket`, which is not a URL (`checkpoint.url` from --set); hint: write `file:///path`, `s3://bucket/path`, or nothing for the run's folder"),
-        (&["model.backbone.patch_size=[4, 4, 4]"], "`model.backbone.patch_size` is 4, but must be 2 (`model.backbone.patch_size` from --set); hint: set `model.backbone.patch_size` to 2"),
+        (
+            &["memory.sampling_rate=0.05"],
+            "`memory.sampling_rate` = 0.05 samples no clip of 15 (a window is `data.window_frames` / `data.clip_frames` clips) (`memory.sampling_rate` from --set); hint: set `memory.sampling_rate` to 0 (a frozen backbone) or to at least 0.0667 (one clip of 15)",
+        ),
+        (
+            &["memory.sampling_rate=1.5"],
+            "`memory.sampling_rate` is 1.5, but must be a number from 0 to 1 (`memory.sampling_rate` from --set)",
+        ),
+        (
+            &["data.window_frames=100"],
+            "`data.window_frames` is 100, which is not a multiple of `data.clip_frames`, 32 (`data.window_frames` from --set); hint: set `data.window_frames` to 96",
+        ),
+        (
+            &["data.clip_frames=15", "data.window_frames=480"],
+            "`data.clip_frames` is 15, but must be even (`data.clip_frames` from --set); hint: set `data.clip_frames` to 16",
+        ),
+        (
+            &["data.window_frames=32", "memory.sampling_rate=1"],
+            "5 pyramid levels (`model.neck.tdm_kernels` and one more) need 5 positions, but a window of 32 frames has 4 (`data.window_frames` from --set); hint: remove kernels, or set `data.window_frames` to at least 40",
+        ),
+        (
+            &["data.frame_width=100"],
+            "`data.crop` is 224, but frames are 100 x 256 (`data.frame_width` from --set); hint: set `data.crop` to at most 100",
+        ),
+        (
+            &["model.backbone.variant=custom", "model.backbone.depths=[1, 1]"],
+            "`model.backbone.depths` names 2 stages, `model.backbone.num_heads` 4 (`model.backbone.depths` from --set); hint: give both one entry a stage",
+        ),
+        (
+            &["model.backbone.variant=custom", "model.backbone.num_heads=[1, 2, 5, 8]"],
+            "`model.backbone.num_heads` is 5, which does not divide a width of 96 (`model.backbone.num_heads` from --set); hint: set `model.backbone.num_heads` to a divisor of 96",
+        ),
+        (
+            &["model.neck.tdm_kernels=[4]"],
+            "`model.neck.tdm_kernels` holds 4, but a band has an odd width (`model.neck.tdm_kernels` from --set); hint: write 5 instead",
+        ),
+        (
+            &["optim.betas=[0.9, 1]"],
+            "`optim.betas` is 1, but must be a number from 0 to less than 1 (`optim.betas` from --set)",
+        ),
+        (
+            &["data.augment.flip=2"],
+            "`data.augment.flip` is 2, but must be a number from 0 to 1 (`data.augment.flip` from --set)",
+        ),
+        (&["data.fps=0"], "`data.fps` is 0, but must be a number above 0 (`data.fps` from --set)"),
+        (
+            &["cluster.workers=0"],
+            "`cluster.workers` is 0, but must be 1 or more (`cluster.workers` from --set)",
+        ),
+        (
+            &["cluster.workers=17"],
+            "`cluster.workers` is 17, but there are only 16 lanes (`train.lanes`) (`cluster.workers` from --set); hint: set `cluster.workers` to at most 16, or raise `train.lanes`",
+        ),
+        (
+            &["evaluation.tiou=[0.5, 0]"],
+            "`evaluation.tiou` is 0, but must be a number above 0 and at most 1 (`evaluation.tiou` from --set)",
+        ),
+        (
+            &["evaluation.tiou=[]"],
+            "`evaluation.tiou` is empty (`evaluation.tiou` from --set); hint: give `evaluation.tiou` at least one entry",
+        ),
+        (
+            &["model.loss.negative_iou=0.7"],
+            "`model.loss.negative_iou` is 0.7, above `model.loss.positive_iou`, 0.6 (`model.loss.negative_iou` from --set); hint: lower `model.loss.negative_iou` or raise `model.loss.positive_iou`",
+        ),
+        (
+            &["run.name=a/b"],
+            "`run.name` is `a/b`, but may hold only letters, digits, `.`, `_` and `-`, and must begin with a letter or digit (`run.name` from --set); hint: choose a name such as `thumos-r0.15`",
+        ),
+        (
+            &["cluster.listen=here"],
+            "`cluster.listen` is `here`, which is not an address (`cluster.listen` from --set); hint: write an address and a port such as `127.0.0.1:0` (0: a free one)",
+        ),
+        (
+            &["checkpoint.url=bucket"],
+            "`checkpoint.url` is `bucket`, which is not a URL (`checkpoint.url` from --set); hint: write `file:///path`, `s3://bucket/path`, or nothing for the run's folder",
+        ),
+        (
+            &["model.backbone.patch_size=[4, 4, 4]"],
+            "`model.backbone.patch_size` is 4, but must be 2 (`model.backbone.patch_size` from --set)",
+        ),
     ];
     for (sets, expected) in cases {
         assert_eq!(complaint("", sets), *expected, "{sets:?}");
@@ -172,6 +270,9 @@ fn only_what_training_depends_on_is_fingerprinted() {
     assert_ne!(training_fingerprint(&base), training_fingerprint(&other));
     assert_eq!(
         differences(&base, &other),
-        ["`run.seed`: 10 in the checkpoint, 11 now", "`optim.learning_rate`: 0.01 in the checkpoint, 0.02 now"]
+        [
+            "`run.seed`: 10 in the checkpoint, 11 now",
+            "`optim.learning_rate`: 0.01 in the checkpoint, 0.02 now"
+        ]
     );
 }

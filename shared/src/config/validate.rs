@@ -30,7 +30,9 @@ pub enum BrokenRule {
         key: &'static str,
     },
     /// A rate so small that no clip would ever be sampled, though it is not 0.
-    #[error("`memory.sampling_rate` = {rate} samples no clip of {clips} (a window is `data.window_frames` / `data.clip_frames` clips)")]
+    #[error(
+        "`memory.sampling_rate` = {rate} samples no clip of {clips} (a window is `data.window_frames` / `data.clip_frames` clips)"
+    )]
     NoClipSampled {
         /// r.
         rate: f64,
@@ -82,7 +84,9 @@ pub enum BrokenRule {
         width: usize,
     },
     /// A pyramid that is higher than the window is long.
-    #[error("{levels} pyramid levels (`model.neck.tdm_kernels` and one more) need {levels} positions, but a window of {window} frames has {positions}")]
+    #[error(
+        "{levels} pyramid levels (`model.neck.tdm_kernels` and one more) need {levels} positions, but a window of {window} frames has {positions}"
+    )]
     TooManyLevels {
         /// Levels.
         levels: usize,
@@ -118,7 +122,9 @@ pub enum BrokenRule {
         high_value: f64,
     },
     /// A name that cannot be a folder's.
-    #[error("`run.name` is `{name}`, but may hold only letters, digits, `.`, `_` and `-`, and must begin with a letter or digit")]
+    #[error(
+        "`run.name` is `{name}`, but may hold only letters, digits, `.`, `_` and `-`, and must begin with a letter or digit"
+    )]
     BadRunName {
         /// The name.
         name: String,
@@ -163,7 +169,7 @@ impl BrokenRule {
 impl Hint for BrokenRule {
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::OutOfRange { key, range, .. } => format!("set `{key}` to {range}"),
+            Self::OutOfRange { .. } => return None,
             Self::Empty { key } => format!("give `{key}` at least one entry"),
             Self::NoClipSampled { clips, .. } => format!(
                 "set `memory.sampling_rate` to 0 (a frozen backbone) or to at least {:.4} (one clip of {clips})",
@@ -187,7 +193,9 @@ impl Hint for BrokenRule {
             }
             Self::WrongOrder { low, high, .. } => format!("lower `{low}` or raise `{high}`"),
             Self::BadRunName { .. } => "choose a name such as `thumos-r0.15`".into(),
-            Self::BadAddress { .. } => "write an address and a port such as `127.0.0.1:0` (0: a free one)".into(),
+            Self::BadAddress { .. } => {
+                "write an address and a port such as `127.0.0.1:0` (0: a free one)".into()
+            }
             Self::BadUrl { .. } => {
                 "write `file:///path`, `s3://bucket/path`, or nothing for the run's folder".into()
             }
@@ -210,6 +218,8 @@ pub enum Range {
     NotNegative,
     /// From the first to the last, both included.
     Between(f64, f64),
+    /// This.
+    Exactly(f64),
     /// This or more.
     AtLeast(f64),
 }
@@ -224,6 +234,7 @@ impl Range {
                 Self::Positive => value > 0.0,
                 Self::NotNegative => value >= 0.0,
                 Self::Between(low, high) => (low..=high).contains(&value),
+                Self::Exactly(number) => (value - number).abs() < f64::EPSILON,
                 Self::AtLeast(low) => value >= low,
             }
     }
@@ -235,9 +246,9 @@ impl fmt::Display for Range {
             Self::Fraction => f.write_str("a number from 0 to 1"),
             Self::BelowOne => f.write_str("a number from 0 to less than 1"),
             Self::Share => f.write_str("a number above 0 and at most 1"),
-            Self::Positive => f.write_str("above 0"),
-            Self::NotNegative => f.write_str("0 or more"),
-            Self::Between(low, high) if low == high => write!(f, "{low}"),
+            Self::Positive => f.write_str("a number above 0"),
+            Self::NotNegative => f.write_str("a number, 0 or more"),
+            Self::Exactly(number) => write!(f, "{number}"),
             Self::Between(low, high) => write!(f, "a number from {low} to {high}"),
             Self::AtLeast(low) => write!(f, "{low} or more"),
         }
@@ -321,10 +332,14 @@ impl RunConfig {
             ("model.backbone.embed_dim", backbone.embed_dim as f64, Range::AtLeast(1.0)),
             ("model.backbone.mlp_ratio", backbone.mlp_ratio, Range::Positive),
             ("model.backbone.drop_path", backbone.drop_path, Range::BelowOne),
-            ("model.backbone.frozen_stages", backbone.frozen_stages as f64, Range::Between(-1.0, stages as f64)),
+            (
+                "model.backbone.frozen_stages",
+                backbone.frozen_stages as f64,
+                Range::Between(-1.0, stages as f64),
+            ),
         ])?;
         each("model.backbone.patch_size", &floats(&backbone.patch_size), Range::AtLeast(1.0))?;
-        each("model.backbone.patch_size", &floats(&backbone.patch_size[..1]), Range::Between(2.0, 2.0))?;
+        each("model.backbone.patch_size", &floats(&backbone.patch_size[..1]), Range::Exactly(2.0))?;
         each("model.backbone.window_size", &floats(&backbone.window_size), Range::AtLeast(1.0))?;
         if !matches!(backbone.variant, Variant::Custom) {
             return Ok(());
@@ -337,8 +352,10 @@ impl RunConfig {
             });
         }
         each("model.backbone.depths", &floats(&backbone.depths), Range::AtLeast(1.0))?;
-        for (stage, heads) in backbone.num_heads.iter().enumerate() {
-            divides("model.backbone.num_heads", *heads, backbone.embed_dim << stage)?;
+        let mut width = backbone.embed_dim;
+        for heads in &backbone.num_heads {
+            divides("model.backbone.num_heads", *heads, width)?;
+            width = width.saturating_mul(2);
         }
         Ok(())
     }

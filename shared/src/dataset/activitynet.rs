@@ -77,11 +77,14 @@ fn number(field: &str, value: &Json) -> Result<f64, String> {
     }
 }
 
-/// Id and (class, start, end) of each video of one subset, or of all, nothing mended.
+/// A class with a start and an end in seconds.
+type NamedSpan = (String, f64, f64);
+
+/// Id and actions of each video of one subset, or of all, nothing mended.
 pub(crate) fn read_subset(
     path: &Path,
     subset: Option<&str>,
-) -> Result<Vec<(String, Vec<(String, f64, f64)>)>, DatasetError> {
+) -> Result<Vec<(String, Vec<NamedSpan>)>, DatasetError> {
     let raw = read(path)?;
     let present: BTreeSet<String> = raw.videos.iter().map(|video| video.subset.clone()).collect();
     if let Some(wanted) = subset.filter(|wanted| !present.contains(*wanted)) {

@@ -27,8 +27,12 @@ pub(super) fn assemble(config: &DataConfig) -> Result<(Dataset, Vec<String>), Da
     let (mut videos, mut missing, mut mended) = (Vec::new(), Vec::new(), Mended::default());
     for (subset, name) in [Subset::Training, Subset::Validation].into_iter().zip(&names) {
         let before = videos.len();
-        let chosen: BTreeMap<&str, &RawVideo> =
-            raw.videos.iter().filter(|video| video.subset == *name).map(|video| (video.id.as_str(), video)).collect();
+        let chosen: BTreeMap<&str, &RawVideo> = raw
+            .videos
+            .iter()
+            .filter(|video| video.subset == *name)
+            .map(|video| (video.id.as_str(), video))
+            .collect();
         for (id, video) in chosen {
             let path = files.find(id).cloned().unwrap_or_else(|| {
                 missing.push(id.to_owned());
@@ -69,8 +73,10 @@ fn drop_blocked(
 /// The ids of a blocked list, without the `v_` that some releases put in front.
 pub(crate) fn read_blocked(path: &Path) -> Result<BTreeSet<String>, DatasetError> {
     let bytes = std::fs::read(path).map_err(|source| DatasetError::Read { path: path.to_owned(), source })?;
-    let ids: Vec<String> = serde_json::from_slice(&bytes)
-        .map_err(|error| DatasetError::BadBlockedList { path: path.to_owned(), message: error.to_string() })?;
+    let ids: Vec<String> = serde_json::from_slice(&bytes).map_err(|error| DatasetError::BadBlockedList {
+        path: path.to_owned(),
+        message: error.to_string(),
+    })?;
     Ok(ids.iter().map(|id| bare(id).to_owned()).collect())
 }
 
@@ -100,8 +106,8 @@ impl Classes {
             names.into_iter().cloned().collect()
         } else {
             let path = PathBuf::from(&config.classes);
-            let text = std::fs::read_to_string(&path)
-                .map_err(|source| DatasetError::Read { path, source })?;
+            let text =
+                std::fs::read_to_string(&path).map_err(|source| DatasetError::Read { path, source })?;
             text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect::<Vec<_>>()
         };
         let mut positions = BTreeMap::new();

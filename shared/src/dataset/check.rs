@@ -169,10 +169,7 @@ pub fn check(
 }
 
 /// The problems of one file, and its length in seconds.
-fn look_at(
-    video: &Video,
-    probe: &dyn Fn(&Path) -> Result<ProbedVideo, String>,
-) -> (Vec<Problem>, f64) {
+fn look_at(video: &Video, probe: &dyn Fn(&Path) -> Result<ProbedVideo, String>) -> (Vec<Problem>, f64) {
     let (id, path) = (video.id.clone(), video.path.clone());
     let annotated = video.duration.0;
     if path.as_os_str().is_empty() {

@@ -146,7 +146,9 @@ impl Hint for DatasetError {
     fn hint(&self) -> Option<String> {
         let list = |names: &[String]| format!("`{}`", names.join("`, `"));
         match self {
-            Self::NotSet { key } => Some(format!("set `{key}` in the configuration, or with `--set {key}=...`")),
+            Self::NotSet { key } => {
+                Some(format!("set `{key}` in the configuration, or with `--set {key}=...`"))
+            }
             Self::FolderNotFile { .. } => {
                 Some("name the file, or set `data.format = \"thumos14\"` for a folder of text files".into())
             }

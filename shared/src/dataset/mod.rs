@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use check::{CheckReport, ClassCount, Problem, ProbedVideo, SubsetCount, check};
+pub use check::{CheckReport, ClassCount, ProbedVideo, Problem, SubsetCount, check};
 pub use error::DatasetError;
 
 pub(crate) use activitynet::read_subset;

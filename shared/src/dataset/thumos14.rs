@@ -17,7 +17,8 @@ pub(super) fn read_folder(folder: &Path) -> Result<Raw, DatasetError> {
     let mut files = 0;
     for path in text_files(folder)? {
         let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-        let Some((class, subset)) = stem.rsplit_once('_').filter(|(_, subset)| SUBSETS.contains(subset)) else {
+        let Some((class, subset)) = stem.rsplit_once('_').filter(|(_, subset)| SUBSETS.contains(subset))
+        else {
             continue;
         };
         files += 1;

@@ -1,6 +1,7 @@
 //! Interpolated average precision (spec 60, section 6): detections sorted once, each looked at once.
 
 use std::collections::BTreeMap;
+use std::ops::Add;
 
 use super::{
     Arithmetic, ClassReport, Counts, Detections, GroundTruth, Interval, MetricsError, Options, Report,
@@ -117,11 +118,8 @@ pub(super) fn rank(
         .into_iter()
         .map(|label| label.filter(|label| !sheet.of_class(*label as usize).is_empty()))
         .collect();
-    let mut counts = Counts {
-        videos: truth.videos.len(),
-        ground_truth: truth.actions.len(),
-        ..Counts::default()
-    };
+    let mut counts =
+        Counts { videos: truth.videos.len(), ground_truth: truth.actions.len(), ..Counts::default() };
     let mut ranked = vec![Vec::new(); truth.classes.len()];
     let mut unknown_labels = vec![false; labels.len()];
     let mut per_video = vec![0usize; detections.videos.len()];
@@ -242,19 +240,31 @@ fn tiou_single(detection: &Ranked, start: f32, end: f32) -> f64 {
 
 /// Area below the precision over recall, where precision at a recall is the best at this or a higher recall.
 ///
-/// Recall rises only where a detection is right, and precision falls everywhere else: the places of the hits are enough.
+/// Recall rises where a detection is right, and precision falls everywhere else: the hits are enough. The terms and the
+/// order of their sum are NumPy's, since rounding to 32 bits shows the last bit of the sum.
 fn interpolated(hits: &[u32], actions: usize, arithmetic: Arithmetic) -> f64 {
-    let actions = actions as f64;
-    let (mut best, mut area) = (0.0f64, 0.0);
-    for (earlier, place) in hits.iter().enumerate().rev() {
-        let (right, seen) = ((earlier + 1) as f64, f64::from(*place) + 1.0);
-        let precision = match arithmetic {
-            Arithmetic::Double => right / seen,
-            Arithmetic::Single => f64::from(right as f32 / seen as f32),
-        };
-        best = best.max(precision);
-        area += (right / actions - earlier as f64 / actions) * best;
+    let mut precision: Vec<f64> = hits
+        .iter()
+        .enumerate()
+        .map(|(earlier, place)| {
+            let (right, seen) = ((earlier + 1) as f64, f64::from(*place) + 1.0);
+            match arithmetic {
+                Arithmetic::Double => right / seen,
+                Arithmetic::Single => f64::from(right as f32 / seen as f32),
+            }
+        })
+        .collect();
+    for hit in (1..precision.len()).rev() {
+        precision[hit - 1] = precision[hit - 1].max(precision[hit]);
     }
+    let recall = |right: usize| right as f64 / actions as f64;
+    let mut steps: Vec<f64> =
+        precision.iter().enumerate().map(|(hit, best)| (recall(hit + 1) - recall(hit)) * best).collect();
+    if steps.len() < actions {
+        // The step to a recall of 1, which no detection reaches.
+        steps.push(0.0);
+    }
+    let area = pairwise_sum(&steps);
     match arithmetic {
         Arithmetic::Double => area,
         Arithmetic::Single => single(area),
@@ -264,7 +274,10 @@ fn interpolated(hits: &[u32], actions: usize, arithmetic: Arithmetic) -> f64 {
 fn mean_over_classes(classes: &[ClassReport], threshold: usize, options: &Options) -> f64 {
     let count = classes.len();
     match options.arithmetic {
-        Arithmetic::Double => classes.iter().map(|class| class.ap[threshold]).sum::<f64>() / count as f64,
+        Arithmetic::Double => {
+            let values: Vec<f64> = classes.iter().map(|class| class.ap[threshold]).collect();
+            pairwise_sum(&values) / count as f64
+        }
         Arithmetic::Single => {
             let mut by_name: Vec<(&str, f32)> =
                 classes.iter().map(|class| (class.name.as_str(), class.ap[threshold] as f32)).collect();
@@ -275,11 +288,12 @@ fn mean_over_classes(classes: &[ClassReport], threshold: usize, options: &Option
     }
 }
 
-/// NumPy's sum of up to 128 or more 32-bit numbers: eight partial sums, halves above 128
-/// (numpy/core/src/umath/loops_utils.h.src, `pairwise_sum`).
-fn pairwise_sum(values: &[f32]) -> f32 {
+/// NumPy's order of summation: eight partial sums, halves above 128 (numpy/core/src/umath/loops_utils.h.src,
+/// `pairwise_sum`).
+fn pairwise_sum<T: Copy + Default + Add<Output = T>>(values: &[T]) -> T {
+    let in_turn = |first: T, values: &[T]| values.iter().fold(first, |sum, value| sum + *value);
     if values.len() < 8 {
-        return values.iter().sum();
+        return in_turn(T::default(), values);
     }
     if values.len() > 128 {
         let half = values.len() / 2;
@@ -288,14 +302,14 @@ fn pairwise_sum(values: &[f32]) -> f32 {
     }
     let blocks = values.chunks_exact(8);
     let rest = blocks.remainder();
-    let mut sums = [0.0f32; 8];
+    let mut sums = [T::default(); 8];
     for block in blocks {
         for (sum, value) in sums.iter_mut().zip(block) {
-            *sum += value;
+            *sum = *sum + *value;
         }
     }
     let [a, b, c, d, e, f, g, h] = sums;
-    rest.iter().fold(((a + b) + (c + d)) + ((e + f) + (g + h)), |sum, value| sum + value)
+    in_turn(((a + b) + (c + d)) + ((e + f) + (g + h)), rest)
 }
 
 fn single(value: f64) -> f64 {

@@ -101,9 +101,10 @@ impl Options {
             UnknownVideos::Wrong => "detections in videos outside the ground truth are wrong",
             UnknownVideos::Dropped => "detections in videos outside the ground truth are dropped",
         };
-        let cleaning = match self.clean_ground_truth {
-            true => "ground truth without length and repeated ground truth is dropped",
-            false => "the ground truth is taken as it is",
+        let cleaning = if self.clean_ground_truth {
+            "ground truth without length and repeated ground truth is dropped"
+        } else {
+            "the ground truth is taken as it is"
         };
         let arithmetic = match self.arithmetic {
             Arithmetic::Double => "computed in 64 bits; the union of two intervals is at least 1e-8",

@@ -3,6 +3,9 @@
 //! Takes: clips `[N, 3, L, H, W]` f32 and remembered features. Gives: scores and offsets a level.
 //! **What is absent:** no file, no rank, no clock. Remembered features come in as an argument; fresh ones go out as a result.
 
+/// The whole: a backbone and a head.
+pub mod detector;
+
 /// CLIPS -> FEATURES.
 pub mod backbone;
 
@@ -20,6 +23,12 @@ pub mod layers;
 
 /// How a forward pass behaves: training or not, which random numbers, which ranks share statistics.
 pub mod pass;
+
+/// Convolution over time.
+pub mod conv1d;
+
+/// Batch normalisation over all ranks.
+pub mod norm;
 
 /// Operations with their own backward pass.
 pub mod ops;

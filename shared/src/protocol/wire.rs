@@ -1,0 +1,12 @@
+//! Generated code: the messages as they travel. Each side turns them into the types of [`super`] in its own `convert`.
+
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    reason = "generated from proto/longtake.proto, where each field is explained"
+)]
+
+tonic::include_proto!("longtake.v1");

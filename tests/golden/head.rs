@@ -1,0 +1,301 @@
+//! Neck and head: temporal reduction, TCM, TDM, FPN, retina head, and all of them together.
+
+use std::sync::Arc;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::Tensor;
+use longtake_shared::config::{HeadConfig, NeckConfig};
+use longtake_shared::random::Key;
+use longtake_worker::model::heads::HeadOutput;
+use longtake_worker::model::heads::daotad::retina::{RetinaHead, RetinaShape};
+use longtake_worker::model::heads::daotad::{DetectorHead, DetectorShape};
+use longtake_worker::model::layers::Init;
+use longtake_worker::model::norm::{LocalMoments, MomentsReducer, PendingStatistics, apply_statistics};
+use longtake_worker::model::pass::Pass;
+use longtake_worker::model::tcm::fpn::Fpn;
+use longtake_worker::model::tcm::srm::TemporalReduction;
+use longtake_worker::model::tcm::tcm::{RelativeAttention, Tcm, TcmShape};
+use longtake_worker::model::tcm::tdm::{Tdm, TdmShape, TransformerLayer};
+
+use crate::support::{Case, Check, Runner, device, values};
+
+/// Modules that this file runs.
+pub(crate) const RUNNERS: &[(&str, Runner)] = &[
+    ("SRMSwin", reduction),
+    ("Transformer1DRelPos (TCM)", tcm),
+    ("WindowAttention1D", relative_attention),
+    ("TransformerEncoderLayer", transformer_layer),
+    ("SelfAttnTDM", tdm),
+    ("FPN", fpn),
+    ("RetinaHead", retina_head),
+    ("neck(SRM,TCM,TDM,FPN)+RetinaHead", neck_and_head),
+];
+
+fn init() -> Init {
+    Init::new(&device(), Key::root(0))
+}
+
+fn local() -> Arc<dyn MomentsReducer> {
+    Arc::new(LocalMoments)
+}
+
+/// The pass that the case was made with: dropout is off in all of them.
+fn pass<'a>(case: &Case, keys: &'a [Key]) -> Pass<'a> {
+    if case.json["mode"] == "train" { Pass::Train { keys } } else { Pass::Evaluate }
+}
+
+fn keys(samples: usize) -> Vec<Key> {
+    (0..samples as u64).map(|sample| Key::root(0).child("sample", sample)).collect()
+}
+
+/// The one output of a module, and all gradients of `sum(output * cotangent)`.
+fn single<M: Module, const I: usize, const O: usize>(
+    case: &Case,
+    module: &M,
+    x: &Tensor<I>,
+    output: &Tensor<O>,
+) -> Result<(), String> {
+    let mut check = Check::new(case);
+    check.output("output", &values(output));
+    let gradients = check.loss(&[(output, "cotangent.".to_owned())])?.backward();
+    check.leaf_gradient("grad.input.x", x, &gradients);
+    check.weight_gradients(module, &gradients, "weights.");
+    check.finish()
+}
+
+/// Features of shape `[B, C, T]`; those with rows and columns are averaged over them, as the backbone does.
+fn reduction(case: &Case) -> Result<(), String> {
+    let module = TemporalReduction::new(&init(), case.integer("in_channels")?, case.integer("out_channels")?);
+    let module = case.load_weights(module, "weights.")?;
+    if case.shape("input.x")?.len() == 5 {
+        let x = case.leaf::<5>("input.x")?;
+        let [batch, channels, time, height, width] = x.dims();
+        let pooled = x.clone().reshape([batch, channels, time, height * width]).mean_dim(3);
+        single(case, &module, &x, &module.forward(pooled.reshape([batch, channels, time])))
+    } else {
+        let x = case.leaf::<3>("input.x")?;
+        single(case, &module, &x, &module.forward(x.clone()))
+    }
+}
+
+fn tcm_shape(case: &Case, at: &str, layers: &str) -> Result<TcmShape, String> {
+    Ok(TcmShape {
+        channels: case.integer(&format!("{at}dim"))?,
+        heads: case.integer(&format!("{at}num_heads"))?,
+        max_length: case.integer(&format!("{at}max_seq_len"))?,
+        layers: case.integer(layers)?,
+        drop_path: 0.0,
+    })
+}
+
+fn tcm(case: &Case) -> Result<(), String> {
+    let module = case.load_weights(Tcm::new(&init(), tcm_shape(case, "", "num_layers")?), "weights.")?;
+    let x = case.leaf::<3>("input.x")?;
+    let output = module.forward(x.clone(), Pass::Evaluate).map_err(|e| e.to_string())?;
+    single(case, &module, &x, &output)
+}
+
+fn relative_attention(case: &Case) -> Result<(), String> {
+    let (channels, heads) = (case.integer("dim")?, case.integer("num_heads")?);
+    let module = RelativeAttention::new(&init(), channels, heads, case.integer("max_seq_len")?);
+    let module = case.load_weights(module, "weights.")?;
+    let x = case.leaf::<3>("input.x")?;
+    let output = module.forward(x.clone(), Some(case.tensor("input.mask")?));
+    single(case, &module, &x, &output)
+}
+
+fn tdm_shape(case: &Case, channels: usize, heads: usize, kernels: Vec<usize>) -> TdmShape {
+    let hidden = case
+        .names("weights.")
+        .into_iter()
+        .find(|name| name.ends_with("linear1.weight"))
+        .and_then(|name| case.shape(name).ok())
+        .map_or(4 * channels, |shape| shape[0]);
+    TdmShape { channels, heads, hidden, dropout: 0.0, kernels }
+}
+
+fn transformer_layer(case: &Case) -> Result<(), String> {
+    let shape = tdm_shape(case, case.integer("d_model")?, case.integer("nhead")?, Vec::new());
+    let module = case.load_weights(TransformerLayer::new(&init(), &shape), "weights.")?;
+    let x = case.leaf::<3>("input.x")?;
+    let length = x.dims()[0];
+    let mask = case.value("/config/band_kernel")?.as_u64().map(|kernel| {
+        let band = (0..length * length).map(|index| {
+            let apart = (index / length).abs_diff(index % length) as u64;
+            if apart <= kernel / 2 { 0.0 } else { -1e9 }
+        });
+        let band: Vec<f32> = band.collect();
+        Tensor::<1>::from_floats(band.as_slice(), &device()).reshape([1, 1, length, length])
+    });
+    let output = module.forward(x.clone().swap_dims(0, 1), mask, Pass::Evaluate, 0).swap_dims(0, 1);
+    single(case, &module, &x, &output)
+}
+
+/// `output.<prefix>0`, `output.<prefix>1`, ... against a list of levels.
+fn check_levels(check: &mut Check<'_>, prefix: &str, levels: &[Tensor<3>]) {
+    for (index, level) in levels.iter().enumerate() {
+        check.output(&format!("output.{prefix}{index}"), &values(level));
+    }
+}
+
+fn cotangents<'a>(prefix: &str, levels: &'a [Tensor<3>]) -> Vec<(&'a Tensor<3>, String)> {
+    levels.iter().enumerate().map(|(index, level)| (level, format!("cotangent.{prefix}{index}"))).collect()
+}
+
+fn tdm(case: &Case) -> Result<(), String> {
+    let shape = tdm_shape(
+        case,
+        case.integer("in_channels")?,
+        case.integer("num_heads")?,
+        case.integer_list("kernel_sizes")?,
+    );
+    let module = case.load_weights(Tdm::new(&init(), &shape), "weights.")?;
+    let x = case.leaf::<3>("input.x")?;
+    let levels = module.forward(x.clone(), Pass::Evaluate);
+    let mut check = Check::new(case);
+    check_levels(&mut check, "", &levels);
+    let gradients = check.loss(&cotangents("", &levels))?.backward();
+    check.leaf_gradient("grad.input.x", &x, &gradients);
+    check.weight_gradients(&module, &gradients, "weights.");
+    check.finish()
+}
+
+/// Inputs `input.x0`, `input.x1`, ...
+fn pyramid(case: &Case) -> Result<Vec<Tensor<3>>, String> {
+    (0..case.count("input.x")).map(|level| case.leaf(&format!("input.x{level}"))).collect()
+}
+
+fn fpn(case: &Case) -> Result<(), String> {
+    let channels = case.integer_list("in_channels")?;
+    let module = Fpn::new(&init(), channels.len(), channels[0], case.integer("out_channels")?);
+    let module = case.load_weights(module, "weights.")?;
+    let inputs = pyramid(case)?;
+    let samples = inputs[0].dims()[0];
+    let keys = keys(samples);
+    let (levels, statistics) = module.forward(&inputs, "", &vec![1.0; samples], pass(case, &keys), &local());
+    let mut check = Check::new(case);
+    check_levels(&mut check, "", &levels);
+    let gradients = check.loss(&cotangents("", &levels))?.backward();
+    for (index, input) in inputs.iter().enumerate() {
+        check.leaf_gradient(&format!("grad.input.x{index}"), input, &gradients);
+    }
+    check.weight_gradients(&module, &gradients, "weights.");
+    check_statistics(&mut check, case, module, &statistics);
+    check.finish()
+}
+
+/// Outputs of a head against `output.cls.*` and `output.reg.*`; gives the loss of both.
+fn check_head(check: &mut Check<'_>, output: &HeadOutput) -> Result<Tensor<1>, String> {
+    check_levels(check, "cls.", &output.class_logits);
+    check_levels(check, "reg.", &output.offsets);
+    let mut pairs = cotangents("cls.", &output.class_logits);
+    pairs.extend(cotangents("reg.", &output.offsets));
+    check.loss(&pairs)
+}
+
+fn retina_head(case: &Case) -> Result<(), String> {
+    let shape = RetinaShape {
+        inputs: case.integer("in_channels")?,
+        channels: case.integer("feat_channels")?,
+        convs: case.integer("stacked_convs")?,
+        anchors: case.integer("num_anchors")?,
+        classes: case.integer("num_classes")?,
+    };
+    let module = case.load_weights(RetinaHead::new(&init(), shape), "weights.")?;
+    let inputs = pyramid(case)?;
+    let samples = inputs[0].dims()[0];
+    let keys = keys(samples);
+    let output = module.forward(&inputs, "", &vec![1.0; samples], pass(case, &keys), &local());
+    let mut check = Check::new(case);
+    let gradients = check_head(&mut check, &output)?.backward();
+    for (index, input) in inputs.iter().enumerate() {
+        check.leaf_gradient(&format!("grad.input.x{index}"), input, &gradients);
+    }
+    check.weight_gradients(&module, &gradients, "weights.");
+    check_statistics(&mut check, case, module, &output.statistics);
+    check.finish()
+}
+
+/// Neck and head as a case configures them, with fresh weights and no dropout.
+fn detector_head(case: &Case) -> Result<DetectorHead, String> {
+    let neck = NeckConfig {
+        channels: case.integer("neck/0/srm_cfg/out_channels")?,
+        tcm_layers: case.integer("neck/1/num_layers")?,
+        tcm_heads: case.integer("neck/1/encoder_layer_cfg/num_heads")?,
+        tcm_drop_path: 0.0,
+        tdm_heads: case.integer("neck/2/num_heads")?,
+        tdm_dropout: 0.0,
+        tdm_kernels: case.integer_list("neck/2/kernel_sizes")?,
+        fpn_channels: case.integer("neck/3/out_channels")?,
+    };
+    let head = HeadConfig {
+        convs: case.integer("head/stacked_convs")?,
+        scales_per_octave: case.integer("head/num_anchors")?,
+        octave_base_scale: 2.0,
+    };
+    let shape = DetectorShape {
+        features: case.integer("neck/0/srm_cfg/in_channels")?,
+        positions: 4 * case.integer("neck/1/encoder_layer_cfg/max_seq_len")?,
+        classes: case.integer("head/num_classes")?,
+    };
+    Ok(DetectorHead::new(&neck, &head, shape, &init()))
+}
+
+fn neck_and_head(case: &Case) -> Result<(), String> {
+    let module = case.load_weights(detector_head(case)?, "weights.")?;
+    let x = case.leaf::<3>("input.x")?;
+    let samples = x.dims()[0];
+    let keys = keys(samples);
+    let output = module
+        .forward(x.clone(), &vec![1.0; samples], pass(case, &keys), &local())
+        .map_err(|e| e.to_string())?;
+    let mut check = Check::new(case);
+    let gradients = check_head(&mut check, &output)?.backward();
+    check.leaf_gradient("grad.input.x", &x, &gradients);
+    check.weight_gradients(&module, &gradients, "weights.");
+    check_statistics(&mut check, case, module, &output.statistics);
+    check.finish()
+}
+
+/// Running statistics after they have been installed, against `output.state_after.*`.
+fn check_statistics<M: Module>(
+    check: &mut Check<'_>,
+    case: &Case,
+    module: M,
+    statistics: &[PendingStatistics],
+) {
+    let expected = case.names("output.state_after.");
+    if expected.is_empty() != statistics.is_empty() {
+        check.fail(format!("{} pending statistics for {} expected", statistics.len(), expected.len()));
+    }
+    let module = apply_statistics(module, statistics);
+    let mut running = Running { path: Vec::new(), found: Vec::new() };
+    module.visit(&mut running);
+    for name in expected {
+        match running.found.iter().find(|(path, _)| name == format!("output.state_after.{path}")) {
+            Some((_, values)) => check.output(name, values),
+            None => check.fail(format!("{name}: no such statistic")),
+        }
+    }
+}
+
+struct Running {
+    path: Vec<String>,
+    found: Vec<(String, Vec<f32>)>,
+}
+
+impl ModuleVisitor for Running {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if self.path.last().is_some_and(|name| name.starts_with("running_")) {
+            self.found.push((self.path.join("."), values(&param.val())));
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The golden suite: tensors that published implementations computed, against what Longtake computes from the same input.
+//!
+//! Takes: a folder of cases (`tests/golden/cases`, or `LONGTAKE_GOLDEN_DIR`). Gives: one test a case of the groups that
+//! are built so far. A module that nobody runs is a failure, not a case left out.
+
+mod head;
+mod infer;
+mod losses;
+mod support;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+use support::{Case, Entry, Runner};
+
+/// Groups of `manifest.json` whose modules exist; every case of these must pass.
+const BUILT: [&str; 2] = ["foundation", "evaluation"];
+
+/// Who runs which module (the `module` of a case's JSON).
+const REGISTRIES: [&[(&str, Runner)]; 3] = [head::RUNNERS, losses::RUNNERS, infer::RUNNERS];
+
+fn runner(module: &str) -> Option<Runner> {
+    REGISTRIES
+        .iter()
+        .flat_map(|list| list.iter())
+        .find(|(prefix, _)| support::same_module(prefix, module))
+        .map(|(_, runner)| *runner)
+}
+
+fn trial(entry: Entry) -> Trial {
+    Trial::test(format!("{}::{}", entry.group, entry.name), move || {
+        let run = runner(&entry.module)
+            .ok_or_else(|| format!("nothing runs the module `{}` of a built group", entry.module))?;
+        let case = Case::load(&entry)?;
+        run(&case)?;
+        Ok(())
+    })
+}
+
+fn main() -> ExitCode {
+    let trials = match support::entries() {
+        Ok(entries) => {
+            entries.into_iter().filter(|entry| BUILT.contains(&entry.group.as_str())).map(trial).collect()
+        }
+        Err(reason) => vec![Trial::test("manifest", move || Err(reason.into()))],
+    };
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}

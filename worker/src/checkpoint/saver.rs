@@ -1,0 +1,179 @@
+//! The thread that uploads a checkpoint's parts while training goes on.
+
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
+use longtake_shared::checkpoint::{CheckpointError, CheckpointStore, MemorySegment, PartRef};
+use longtake_shared::hint::Hint;
+
+use crate::model::memory::{MemoryError, Snapshot};
+
+/// Uploads at a time: one is hashed and written while the next is read from the slab.
+const UPLOADS_AT_A_TIME: usize = 2;
+
+/// What one worker saves: host copies made at a step boundary.
+#[derive(Debug)]
+pub struct SaveRequest {
+    /// Parameters and buffers, encoded; from the one rank that saves them.
+    pub model: Option<Bytes>,
+    /// The optimizer's tensors, encoded; from the one rank that saves them.
+    pub optimizer: Option<Bytes>,
+    /// The memory of the worker's lanes.
+    pub memory: Snapshot,
+    /// Videos of a lane that share a part.
+    pub videos_a_part: usize,
+}
+
+/// What a worker's save has put into the object store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SavedParts {
+    /// Parameters and buffers.
+    pub model: Option<PartRef>,
+    /// The optimizer's tensors.
+    pub optimizer: Option<PartRef>,
+    /// The memory of the worker's lanes, sorted by lane and videos.
+    pub memory: Vec<MemorySegment>,
+}
+
+/// A save that failed. The checkpoints that exist are as they were.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// The next save starts when the last is durable.
+    #[error("a checkpoint is still being saved")]
+    Busy,
+    /// A part could not be put.
+    #[error("the checkpoint could not be saved")]
+    Store(#[from] CheckpointError),
+    /// The memory could not be read.
+    #[error("the long memory could not be saved")]
+    Memory(#[from] MemoryError),
+    /// The thread could not be started.
+    #[error("the thread that saves checkpoints cannot be started")]
+    Thread(#[source] std::io::Error),
+    /// The thread is gone.
+    #[error("the thread that saves checkpoints has stopped")]
+    Stopped,
+}
+
+impl Hint for SaveError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Store(error) => error.hint(),
+            Self::Memory(error) => error.hint(),
+            Self::Busy => Some("wait for it, or save less often (`checkpoint.every`)".into()),
+            Self::Thread(_) | Self::Stopped => None,
+        }
+    }
+}
+
+/// Saves in the background, one at a time. Dropping it waits for the save in flight.
+#[derive(Debug)]
+pub struct Saver {
+    requests: Option<Sender<SaveRequest>>,
+    results: Receiver<Result<SavedParts, SaveError>>,
+    thread: Option<JoinHandle<()>>,
+    busy: bool,
+}
+
+impl Saver {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub fn new(store: CheckpointStore) -> Result<Self, SaveError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(SaveError::Thread)?;
+        let (requests, received) = channel::<SaveRequest>();
+        let (answers, results) = channel();
+        let thread = std::thread::Builder::new()
+            .name("checkpoint-saver".into())
+            .spawn(move || {
+                while let Ok(request) = received.recv() {
+                    let result = runtime.block_on(upload(&store, request));
+                    if answers.send(result).is_err() {
+                        break;
+                    }
+                }
+            })
+            .map_err(SaveError::Thread)?;
+        Ok(Self { requests: Some(requests), results, thread: Some(thread), busy: false })
+    }
+
+    /// Begins a save.
+    ///
+    /// # Errors
+    /// The last one has not been asked for yet, or the thread is gone.
+    pub fn start(&mut self, request: SaveRequest) -> Result<(), SaveError> {
+        if self.busy {
+            return Err(SaveError::Busy);
+        }
+        let requests = self.requests.as_ref().ok_or(SaveError::Stopped)?;
+        requests.send(request).map_err(|_| SaveError::Stopped)?;
+        self.busy = true;
+        Ok(())
+    }
+
+    /// Whether a save was started whose result has not been taken.
+    pub fn is_busy(&self) -> bool {
+        self.busy
+    }
+
+    /// The result of the save in flight, once, if there is one yet.
+    pub fn poll(&mut self) -> Option<Result<SavedParts, SaveError>> {
+        if !self.busy {
+            return None;
+        }
+        let result = match self.results.try_recv() {
+            Ok(result) => result,
+            Err(TryRecvError::Empty) => return None,
+            Err(TryRecvError::Disconnected) => Err(SaveError::Stopped),
+        };
+        self.busy = false;
+        Some(result)
+    }
+
+    /// Waits for the save in flight; nothing where there is none.
+    pub fn wait(&mut self) -> Option<Result<SavedParts, SaveError>> {
+        if !self.busy {
+            return None;
+        }
+        self.busy = false;
+        Some(self.results.recv().unwrap_or(Err(SaveError::Stopped)))
+    }
+}
+
+impl Drop for Saver {
+    fn drop(&mut self) {
+        drop(self.requests.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that saves checkpoints panicked");
+        }
+    }
+}
+
+/// Puts all parts of a request.
+async fn upload(store: &CheckpointStore, request: SaveRequest) -> Result<SavedParts, SaveError> {
+    let memory = futures::stream::iter(request.memory.segments(request.videos_a_part))
+        .map(|segment| async move {
+            let segment = segment?;
+            let part = store.put_part(segment.bytes).await?;
+            Ok::<_, SaveError>(MemorySegment { lane: segment.lane, videos: segment.videos, part })
+        })
+        .buffered(UPLOADS_AT_A_TIME)
+        .try_collect()
+        .await?;
+    let model = put(store, request.model).await?;
+    let optimizer = put(store, request.optimizer).await?;
+    Ok(SavedParts { model, optimizer, memory })
+}
+
+async fn put(store: &CheckpointStore, bytes: Option<Bytes>) -> Result<Option<PartRef>, SaveError> {
+    match bytes {
+        None => Ok(None),
+        Some(bytes) => Ok(Some(store.put_part(bytes).await?)),
+    }
+}

@@ -1,0 +1,188 @@
+//! The suite that every implementation of [`Collective`] passes. It panics with what is wrong.
+
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use longtake_shared::ids::Rank;
+use longtake_shared::random::Key;
+use rand::Rng as _;
+
+use super::{Collective, CollectiveError};
+
+/// One collective a rank, of a fresh world.
+pub type World = Vec<Box<dyn Collective>>;
+
+/// Runs everything in worlds of these sizes.
+///
+/// # Panics
+/// Where the implementation does not conform.
+pub fn check(worlds: &[usize], make: &dyn Fn(usize) -> World) {
+    for &world in worlds {
+        ranks_are_numbered(make(world));
+        sums_are_right_and_alike(&|| make(world));
+        broadcasts_arrive(make(world));
+        a_barrier_waits_for_all(make(world));
+        an_abort_ends_pending_and_later_calls(make(world));
+        if world > 1 {
+            a_lost_peer_is_an_error(make(world));
+            lengths_that_differ_are_refused(make(world));
+        }
+    }
+}
+
+/// Runs `work` on every rank at once; the results in the order of ranks.
+fn on_all<R: Send>(world: World, work: impl Fn(Box<dyn Collective>) -> R + Sync) -> Vec<R> {
+    let work = &work;
+    thread::scope(|scope| {
+        let threads: Vec<_> =
+            world.into_iter().map(|collective| scope.spawn(move || work(collective))).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a rank's thread ends without a panic"))
+            .collect()
+    })
+}
+
+fn ranks_are_numbered(world: World) {
+    let size = world.len();
+    let generation = world[0].generation();
+    for (rank, collective) in world.iter().enumerate() {
+        assert_eq!((collective.rank().index(), collective.world()), (rank, size));
+        assert_eq!(collective.generation(), generation);
+    }
+}
+
+/// What rank `rank` brings to a sum of `length` values.
+fn addends(rank: usize, length: usize) -> Vec<f32> {
+    let mut rng = Key::root(rank as u64).child("addends", length as u64).rng();
+    (0..length).map(|_| rng.next_u32() as f32 / 1e9 - 2.0).collect()
+}
+
+fn sums_are_right_and_alike(make: &dyn Fn() -> World) {
+    const LENGTHS: [usize; 6] = [0, 1, 3, 1000, 5003, 1_000_003];
+    let run = || {
+        on_all(make(), |mut collective| {
+            LENGTHS.map(|length| {
+                let mut values = addends(collective.rank().index(), length);
+                collective.all_reduce(&mut values).expect("an all-reduce succeeds");
+                values.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            })
+        })
+    };
+    let (first, second) = (run(), run());
+    for sums in first.iter().chain(&second) {
+        assert!(sums == &first[0], "all ranks and all runs have the same bits");
+    }
+    for (length, sums) in LENGTHS.into_iter().zip(&first[0]) {
+        let all: Vec<Vec<f32>> = (0..first.len()).map(|rank| addends(rank, length)).collect();
+        for (index, sum) in sums.iter().enumerate() {
+            let expected: f64 = all.iter().map(|addends| f64::from(addends[index])).sum();
+            let error = (f64::from(f32::from_bits(*sum)) - expected).abs();
+            assert!(error < 1e-5, "value {index} of {length} is off by {error}");
+        }
+    }
+}
+
+fn broadcasts_arrive(world: World) {
+    const LENGTHS: [usize; 4] = [0, 1, 70_000, 1_000_003];
+    let size = world.len();
+    let bytes = |root: usize, length: usize| -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        Key::root(root as u64).rng().fill_bytes(&mut bytes);
+        bytes
+    };
+    on_all(world, |mut collective| {
+        for root in 0..size {
+            for length in LENGTHS {
+                let own = collective.rank().index() == root;
+                let mut received = if own { bytes(root, length) } else { vec![1, 2, 3] };
+                collective.broadcast(Rank(root as u32), &mut received).expect("a broadcast succeeds");
+                assert!(received == bytes(root, length), "{length} bytes arrive from rank {root}");
+            }
+        }
+        let outside = collective.broadcast(Rank(size as u32), &mut Vec::new());
+        assert!(matches!(outside, Err(CollectiveError::NoSuchRank { .. })), "{outside:?}");
+    });
+}
+
+fn a_barrier_waits_for_all(mut world: World) {
+    let Some(mut last) = world.pop() else { return };
+    let (passed, watch) = channel();
+    thread::scope(|scope| {
+        for mut collective in world {
+            let passed = passed.clone();
+            scope.spawn(move || {
+                collective.barrier().expect("a barrier succeeds");
+                passed.send(()).expect("the test is watching");
+            });
+        }
+        drop(passed);
+        let early = watch.recv_timeout(Duration::from_millis(30));
+        assert!(early.is_err(), "nobody passes before the last rank comes");
+        last.barrier().expect("a barrier succeeds");
+        while watch.recv().is_ok() {}
+    });
+}
+
+fn an_abort_ends_pending_and_later_calls(mut world: World) {
+    let expected = Err(CollectiveError::Aborted { reason: "a test says so".into() });
+    // The last rank never joins the call, so the others' cannot succeed. In a world of one nothing is ever pending.
+    let absent = (world.len() > 1).then(|| world.pop());
+    let aborters: Vec<_> = world.iter().map(|collective| collective.aborter()).collect();
+    let (entered, watch) = channel();
+    thread::scope(|scope| {
+        let pending: Vec<_> = world
+            .into_iter()
+            .map(|mut collective| {
+                let entered = entered.clone();
+                scope.spawn(move || {
+                    entered.send(()).expect("the test is watching");
+                    let result = if collective.world() > 1 {
+                        collective.all_reduce(&mut vec![1.0; 100_000])
+                    } else {
+                        while collective.barrier().is_ok() {}
+                        collective.barrier()
+                    };
+                    (result, Instant::now(), collective.barrier())
+                })
+            })
+            .collect();
+        for _ in &pending {
+            watch.recv().expect("every rank enters");
+        }
+        let aborted = Instant::now();
+        for aborter in &aborters {
+            aborter.abort("a test says so");
+            aborter.abort("a later reason does not count");
+        }
+        for pending in pending {
+            let (result, returned, later) = pending.join().expect("a rank's thread ends without a panic");
+            assert_eq!((result, &later), (expected.clone(), &expected));
+            let took = returned.saturating_duration_since(aborted);
+            assert!(took < Duration::from_millis(100), "the pending call returned after {took:?}");
+        }
+    });
+    drop(absent);
+}
+
+fn a_lost_peer_is_an_error(mut world: World) {
+    drop(world.pop());
+    for length in [3, 100_000] {
+        let errors = on_all(std::mem::take(&mut world), |mut collective| {
+            collective.all_reduce(&mut vec![1.0; length]).expect_err("a rank is gone")
+        });
+        for error in errors {
+            assert!(matches!(error, CollectiveError::PeerLost { .. }), "{error}");
+        }
+    }
+}
+
+fn lengths_that_differ_are_refused(world: World) {
+    let errors = on_all(world, |mut collective| {
+        let mut values = vec![1.0; if collective.rank() == Rank(0) { 3 } else { 4 }];
+        collective.all_reduce(&mut values).expect_err("rank 0 brings another length")
+    });
+    let mismatch = errors.iter().any(|error| matches!(error, CollectiveError::Mismatch { .. }));
+    assert!(mismatch, "some rank says what is wrong: {errors:?}");
+}

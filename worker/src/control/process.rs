@@ -1,0 +1,31 @@
+//! A worker's life ends with its agent's.
+
+use longtake_shared::protocol::AGENT_PID_VARIABLE;
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+
+use super::ControlError;
+
+/// Asks the kernel to kill this process when the thread that started it ends: the first act of a worker.
+///
+/// The request does not outlive an `exec` of another user's program and is not inherited by children.
+///
+/// # Errors
+/// The agent is gone already: the kernel will not tell about a death that has been.
+pub fn live_with_parent() -> Result<(), ControlError> {
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(|errno| ControlError::Start(errno.into()))?;
+    let agent = std::env::var(AGENT_PID_VARIABLE).ok().and_then(|pid| pid.parse::<i32>().ok());
+    match agent {
+        Some(agent) if getppid().map(Pid::as_raw_pid) != Some(agent) => Err(ControlError::Orphaned { agent }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_an_agent_there_is_nothing_to_compare() {
+        assert!(live_with_parent().is_ok());
+    }
+}

@@ -1,0 +1,397 @@
+//! The training thread's side of the link to the agent: what it may say, and what it is told.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use longtake_shared::ids::{Generation, Step};
+use longtake_shared::protocol::stamp::{self, StampFile, StepPhase};
+use longtake_shared::protocol::{Detection, Directive, Ending, Flags, Progress, SavedParts, Stage, wire};
+use tokio::sync::{Notify, mpsc};
+
+use super::convert::{self, Order};
+use super::{ControlError, link};
+
+/// Messages that wait for the connection before the training thread waits for them.
+const QUEUE: usize = 256;
+
+/// How long a failing or ending worker waits for its last words to be heard.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Who connects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// Which worker of its agent, from 0.
+    pub index: u32,
+    /// Its process.
+    pub pid: u32,
+    /// Where its collective listens.
+    pub ring_address: SocketAddr,
+}
+
+/// Called on the session's thread when a generation is over, so that a collective can be aborted.
+pub type OnAbort = Box<dyn Fn(Generation, &str) + Send>;
+
+/// A worker's link to its agent. Everything but [`Session::connect`] may be called from any thread outside tokio.
+///
+/// Dropping it says the last words and closes the connection.
+pub struct Session {
+    shared: Arc<Shared>,
+    /// Gone once the session is closing.
+    outgoing: Option<mpsc::Sender<wire::WorkerMessage>>,
+    stamp: StampFile,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").finish_non_exhaustive()
+    }
+}
+
+/// What the training thread and the session's thread both touch.
+pub(super) struct Shared {
+    inbox: Mutex<Inbox>,
+    changed: Condvar,
+    stop: AtomicBool,
+    checkpoint: AtomicBool,
+    on_abort: Mutex<Option<OnAbort>>,
+    /// The newest progress that has not been sent.
+    progress: Mutex<Option<wire::WorkerMessage>>,
+    /// Told when `progress` is filled.
+    pub(super) wake: Notify,
+}
+
+/// What has come and has not been asked for yet.
+#[derive(Default)]
+struct Inbox {
+    directives: VecDeque<Directive>,
+    /// Who this worker is, since its last `Form`.
+    identity: wire::Identity,
+    committed: Option<((Stage, Step), u64)>,
+    aborted: Option<(Generation, String)>,
+    /// The agent has this worker's last words.
+    noted: bool,
+    /// Why the connection is over.
+    closed: Option<String>,
+}
+
+impl Session {
+    /// Connects to the agent and says hello.
+    ///
+    /// # Errors
+    /// There is no agent at the socket, or a thread or file cannot be made.
+    pub fn connect(socket: &Path, hello: &Hello) -> Result<Self, ControlError> {
+        let stamp_file = StampFile::create(&stamp::path(socket, hello.index)).map_err(ControlError::Start)?;
+        let shared = Arc::new(Shared {
+            inbox: Mutex::default(),
+            changed: Condvar::new(),
+            stop: AtomicBool::new(false),
+            checkpoint: AtomicBool::new(false),
+            on_abort: Mutex::new(None),
+            progress: Mutex::new(None),
+            wake: Notify::new(),
+        });
+        let (outgoing, queue) = mpsc::channel(QUEUE);
+        outgoing
+            .try_send(wire::WorkerMessage {
+                identity: Some(wire::Identity::default()),
+                body: Some(convert::hello(hello)),
+            })
+            .expect("the queue is empty and its receiver is held here");
+        let thread = link::start(socket, queue, Arc::clone(&shared))?;
+        Ok(Self { shared, outgoing: Some(outgoing), stamp: stamp_file, thread: Some(thread) })
+    }
+
+    /// Waits for the next directive.
+    ///
+    /// # Errors
+    /// The agent is gone, and every directive that had come was handed out.
+    pub fn next_directive(&self) -> Result<Directive, ControlError> {
+        let mut inbox = self.shared.inbox();
+        loop {
+            if let Some(directive) = inbox.directives.pop_front() {
+                return Ok(directive);
+            }
+            if let Some(reason) = &inbox.closed {
+                return Err(ControlError::AgentLost(reason.clone()));
+            }
+            inbox = self.shared.changed.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// What the operator wishes; read at each step boundary and agreed on by all ranks before anyone acts.
+    pub fn flags(&self) -> Flags {
+        Flags {
+            stop: self.shared.stop.load(Ordering::Acquire),
+            checkpoint: self.shared.checkpoint.load(Ordering::Acquire),
+        }
+    }
+
+    /// Has `abort` called, on the session's thread, whenever a generation ends or the agent is lost.
+    ///
+    /// It must return soon: while it runs, nothing is received. What ended before it was set is not told again;
+    /// [`Self::next_directive`] tells it.
+    pub fn on_abort(&self, abort: OnAbort) {
+        *self.shared.on_abort.lock().unwrap_or_else(PoisonError::into_inner) = Some(abort);
+    }
+
+    /// Says what this worker does from now on, where its agent can see it even after a kill.
+    ///
+    /// A stamp that cannot be written costs the view of this worker, never the step: it is logged.
+    pub fn enter(&self, step: Step, phase: StepPhase) {
+        if let Err(error) = self.stamp.enter(step, phase) {
+            tracing::debug!(%error, "cannot write the progress stamp");
+        }
+    }
+
+    /// The state of the generation is loaded and all peers are reached.
+    ///
+    /// # Errors
+    /// The agent is gone.
+    pub fn ready(&self, generation: Generation) -> Result<(), ControlError> {
+        self.send(generation, wire::worker_message::Body::Ready(wire::Ready {}))
+    }
+
+    /// Tells how far the stage has come. Never blocks; an older one that was not sent yet is forgotten.
+    pub fn progress(&self, generation: Generation, progress: &Progress) {
+        let message = self.message(generation, convert::progress(progress));
+        *self.shared.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(message);
+        self.shared.wake.notify_one();
+    }
+
+    /// Everything this rank gives to a checkpoint is durable.
+    ///
+    /// # Errors
+    /// The agent is gone.
+    pub fn parts_saved(&self, generation: Generation, saved: &SavedParts) -> Result<(), ControlError> {
+        self.send(generation, convert::parts_saved(saved))
+    }
+
+    /// The newest checkpoint that this worker knows to be in the chain: stage, step and place.
+    pub fn committed(&self) -> Option<(Stage, Step, u64)> {
+        self.shared.inbox().committed.map(|((stage, step), sequence)| (stage, step, sequence))
+    }
+
+    /// Waits until the checkpoint of that step, or a newer one, is in the chain; gives its place there.
+    ///
+    /// # Errors
+    /// The generation was aborted, the agent is gone, or the time is over.
+    pub fn wait_committed(
+        &self,
+        generation: Generation,
+        stage: Stage,
+        step: Step,
+        timeout: Duration,
+    ) -> Result<u64, ControlError> {
+        let what = format!("the commit of {step}");
+        self.wait(timeout, &what, |inbox| match (&inbox.committed, &inbox.aborted) {
+            (Some((at, sequence)), _) if *at >= (stage, step) => Some(Ok(*sequence)),
+            (_, Some((over, reason))) if *over >= generation => {
+                Some(Err(ControlError::Aborted { generation: *over, reason: reason.clone() }))
+            }
+            _ => None,
+        })
+    }
+
+    /// Hands over all detections of one video.
+    ///
+    /// # Errors
+    /// The agent is gone.
+    pub fn detections(
+        &self,
+        generation: Generation,
+        step: Step,
+        video: &str,
+        detections: &[Detection],
+    ) -> Result<(), ControlError> {
+        self.send(generation, convert::detections(step, video, detections))
+    }
+
+    /// This rank has handed over all its videos; [`Directive::Validated`] follows when every rank has.
+    ///
+    /// # Errors
+    /// The agent is gone.
+    pub fn validation_done(&self, generation: Generation, step: Step) -> Result<(), ControlError> {
+        let body = wire::worker_message::Body::ValidationDone(wire::ValidationDone { step: step.0 });
+        self.send(generation, body)
+    }
+
+    /// Something a user should know that does not end the run.
+    ///
+    /// # Errors
+    /// The agent is gone.
+    pub fn warning(&self, generation: Generation, text: impl Into<String>) -> Result<(), ControlError> {
+        self.send(generation, wire::worker_message::Body::Warning(wire::Warning { text: text.into() }))
+    }
+
+    /// A collective did not come to its end. The cause is mostly another worker's death, which the coordinator finds:
+    /// wait for the next directive after this ([`Directive::Abort`] follows in any case).
+    ///
+    /// # Errors
+    /// The agent is gone.
+    pub fn collective_failed(
+        &self,
+        generation: Generation,
+        message: impl Into<String>,
+    ) -> Result<(), ControlError> {
+        let body = wire::CollectiveFailed { message: message.into() };
+        self.send(generation, wire::worker_message::Body::CollectiveFailed(body))
+    }
+
+    /// This worker cannot go on: `message` says why as a sentence, and is what the user will read. Returns when the agent
+    /// has it, so that the process may end at once.
+    ///
+    /// # Errors
+    /// The agent is gone, or does not answer.
+    pub fn failed(
+        &self,
+        generation: Generation,
+        message: impl Into<String>,
+        hint: Option<String>,
+        never_restart: bool,
+    ) -> Result<(), ControlError> {
+        let body = wire::Failed { message: message.into(), hint, never_restart, log: Vec::new() };
+        self.send(generation, wire::worker_message::Body::Failed(body))?;
+        self.wait(LAST_WORDS, "the agent's answer", |inbox| inbox.noted.then_some(Ok(())))
+    }
+
+    /// This worker has nothing more to do in the generation; [`Directive::Shutdown`] follows when no rank has.
+    ///
+    /// # Errors
+    /// The agent is gone.
+    pub fn finished(&self, generation: Generation, step: Step, ending: Ending) -> Result<(), ControlError> {
+        let body = wire::Finished { step: step.0, stopped: ending == Ending::Stopped };
+        self.send(generation, wire::worker_message::Body::Finished(body))
+    }
+
+    fn message(&self, generation: Generation, body: wire::worker_message::Body) -> wire::WorkerMessage {
+        let known = self.shared.inbox().identity.clone();
+        let identity = wire::Identity { generation: generation.0, ..known };
+        wire::WorkerMessage { identity: Some(identity), body: Some(body) }
+    }
+
+    fn send(&self, generation: Generation, body: wire::worker_message::Body) -> Result<(), ControlError> {
+        let message = self.message(generation, body);
+        let queue = self.outgoing.as_ref().expect("only `drop` takes it");
+        queue.blocking_send(message).map_err(|_| {
+            let reason = self.shared.inbox().closed.clone();
+            ControlError::AgentLost(reason.unwrap_or_else(|| "the session has ended".to_owned()))
+        })
+    }
+
+    fn wait<T>(
+        &self,
+        timeout: Duration,
+        what: &str,
+        mut answer: impl FnMut(&Inbox) -> Option<Result<T, ControlError>>,
+    ) -> Result<T, ControlError> {
+        let deadline = Instant::now() + timeout;
+        let mut inbox = self.shared.inbox();
+        loop {
+            if let Some(answer) = answer(&inbox) {
+                return answer;
+            }
+            if let Some(reason) = &inbox.closed {
+                return Err(ControlError::AgentLost(reason.clone()));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(ControlError::Late { what: what.to_owned(), seconds: timeout.as_secs_f64() });
+            }
+            let (back, _) =
+                self.shared.changed.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner);
+            inbox = back;
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // The end of the queue is what ends the session's thread, after it has sent what is in it.
+        self.outgoing = None;
+        let closed = self.wait(LAST_WORDS, "the end of the session", |_| None::<Result<(), _>>);
+        if let (Err(ControlError::AgentLost(_)), Some(thread)) = (closed, self.thread.take()) {
+            // A panic there has been reported by the panic hook; there is nothing left to end.
+            drop(thread.join());
+        }
+    }
+}
+
+impl Shared {
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest progress, once.
+    pub(super) fn take_progress(&self) -> Option<wire::WorkerMessage> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Takes an order from the agent; one that is older than the newest generation is dropped.
+    pub(super) fn receive(&self, order: wire::WorkerOrder) {
+        let identity = order.identity.clone().unwrap_or_default();
+        let order = match convert::order(order) {
+            Ok(order) => order,
+            Err(error) => {
+                tracing::error!(%error, "an order of the agent makes no sense");
+                return;
+            }
+        };
+        let mut inbox = self.inbox();
+        if identity.incarnation < inbox.identity.incarnation || identity.generation < inbox.identity.generation {
+            tracing::debug!(generation = identity.generation, "a stale order is dropped");
+            return;
+        }
+        let mut aborted = None;
+        match order {
+            Order::Directive(directive) => {
+                match &directive {
+                    Directive::Form(_) => {
+                        inbox.identity = identity;
+                        inbox.directives.clear();
+                    }
+                    Directive::Abort { generation, reason } => {
+                        inbox.directives.clear();
+                        inbox.aborted = Some((*generation, reason.clone()));
+                        aborted = Some((*generation, reason.clone()));
+                    }
+                    _ => {}
+                }
+                inbox.directives.push_back(directive);
+            }
+            Order::Flags(flags) => {
+                self.stop.store(flags.stop, Ordering::Release);
+                self.checkpoint.store(flags.checkpoint, Ordering::Release);
+            }
+            Order::Committed { stage, step, sequence } => inbox.committed = Some(((stage, step), sequence)),
+            Order::Noted => inbox.noted = true,
+        }
+        drop(inbox);
+        self.changed.notify_all();
+        if let Some((generation, reason)) = aborted {
+            self.abort(generation, &reason);
+        }
+    }
+
+    /// The connection is over.
+    pub(super) fn close(&self, reason: String) {
+        let mut inbox = self.inbox();
+        let generation = Generation(inbox.identity.generation);
+        inbox.closed.get_or_insert(reason.clone());
+        drop(inbox);
+        self.changed.notify_all();
+        self.abort(generation, &format!("the connection to the agent is lost: {reason}"));
+    }
+
+    fn abort(&self, generation: Generation, reason: &str) {
+        let on_abort = self.on_abort.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(on_abort) = on_abort.as_ref() {
+            on_abort(generation, reason);
+        }
+    }
+}

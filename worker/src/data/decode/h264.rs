@@ -1,0 +1,321 @@
+//! The embedded decoder: Cisco's OpenH264, compiled in, fed with the samples of an MP4 track.
+//!
+//! Takes: a track's index. Gives: pictures by presentation position. Next: [`super::resize`].
+//!
+//! OpenH264's own output order is a guess for some streams with B-frames. So it is asked for each picture right after its
+//! sample (flushing after every one, which gives decoding order), and the index says which position that sample is shown at.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use openh264::OpenH264API;
+use openh264::decoder::{DecodeOptions, Decoder as OpenH264, DecoderConfig, Flush};
+use openh264::formats::YUVSource;
+
+use super::bytes::Bytes;
+use super::colour::{Matrix, Range};
+use super::fault::Fault;
+use super::mp4::{Sample, Track};
+use super::sampling::Timeline;
+use super::sps::Sps;
+use super::{MAX_PIXELS, Picture, Stream, Visit};
+
+/// Largest coded picture that is read: uncompressed 8192x4320 would be 53 MB.
+const MAX_SAMPLE_BYTES: u32 = 64 << 20;
+/// Types of NAL units (ITU-T H.264, table 7-1).
+const SLICE: u8 = 1;
+const IDR_SLICE: u8 = 5;
+const SPS: u8 = 7;
+const PPS: u8 = 8;
+/// Profiles that OpenH264 decodes: baseline, main, high.
+const PROFILES: [u8; 3] = [66, 77, 100];
+const START_CODE: [u8; 4] = [0, 0, 0, 1];
+
+/// Decodes one track.
+pub(in crate::data) struct Decoder {
+    file: File,
+    samples: Vec<Sample>,
+    /// Presentation position -> sample.
+    shown: Vec<u32>,
+    timescale: u32,
+    configuration: Configuration,
+    /// Per sample, once looked at: whether it is an IDR picture.
+    idr: Vec<Option<bool>>,
+    /// Where decoding stands; `None` until the first picture and after an error.
+    cursor: Option<Cursor>,
+    sample: Vec<u8>,
+    annex_b: Vec<u8>,
+}
+
+/// A decoder that has been fed all samples from a sync sample up to `next`.
+struct Cursor {
+    decoder: OpenH264,
+    next: usize,
+}
+
+/// The `avcC` box (ISO/IEC 14496-15, section 5.3.3.1).
+struct Configuration {
+    length_bytes: usize,
+    parameter_sets: Vec<Vec<u8>>,
+    sps: Sps,
+}
+
+impl Configuration {
+    fn parse(avcc: &[u8]) -> Option<Self> {
+        let mut bytes = Bytes::new(avcc);
+        bytes.take(4)?;
+        let length_bytes = usize::from(bytes.u8()? & 3) + 1;
+        let mut parameter_sets = Vec::new();
+        for mask in [0x1f, 0xff] {
+            for _ in 0..bytes.u8()? & mask {
+                let size = usize::from(bytes.u16()?);
+                parameter_sets.push(bytes.take(size)?.to_vec());
+            }
+        }
+        let sps = parameter_sets.iter().find(|nal| kind(nal) == SPS).and_then(|nal| Sps::parse(nal))?;
+        Some(Self { length_bytes, parameter_sets, sps })
+    }
+}
+
+fn kind(nal: &[u8]) -> u8 {
+    nal.first().map_or(0, |header| header & 0x1f)
+}
+
+/// Whether other pictures may refer to this slice's.
+fn is_reference(nal: &[u8]) -> bool {
+    nal.first().is_some_and(|header| header & 0x60 != 0)
+}
+
+/// Takes a track if it is progressive 8-bit 4:2:0 H.264 and its first picture decodes; [`Fault::Unsupported`] says why not.
+pub(super) fn open(file: File, track: Track) -> Result<(Stream, Decoder), Fault> {
+    let name = match &track.coding {
+        b"avc1" => None,
+        b"avc3" => Some("H.264 with its parameters inside the stream"),
+        b"hvc1" | b"hev1" => Some("HEVC"),
+        b"av01" => Some("AV1"),
+        b"vp08" | b"vp09" => Some("VP8 or VP9"),
+        b"mp4v" => Some("MPEG-4 Part 2"),
+        b"encv" => Some("encrypted"),
+        b"many" => Some("of several kinds"),
+        _ => Some("neither H.264 nor anything it knows"),
+    };
+    if let Some(name) = name {
+        return Err(Fault::unsupported(format!("its video is {name}")));
+    }
+    let configuration = Configuration::parse(&track.decoder_configuration)
+        .ok_or_else(|| Fault::damaged("its H.264 parameters make no sense"))?;
+    let sps = &configuration.sps;
+    let reason = if !PROFILES.contains(&sps.profile) {
+        Some(format!("its H.264 profile is {}", sps.profile))
+    } else if !sps.progressive {
+        Some("its H.264 is interlaced".into())
+    } else if sps.chroma_format != 1 || sps.bit_depth != 8 {
+        Some("its H.264 is not 8-bit 4:2:0".into())
+    } else {
+        None
+    };
+    if let Some(reason) = reason {
+        return Err(Fault::Unsupported(reason));
+    }
+    let (width, height) = (sps.width, sps.height);
+    if width.saturating_mul(height) > MAX_PIXELS {
+        return Err(Fault::TooLarge { width, height, limit: MAX_PIXELS });
+    }
+    let (timeline, shown) = timeline(&track);
+    let colour = track.colour;
+    let matrix = sps.matrix.or_else(|| colour.and_then(|(code, _)| Matrix::from_code(code)));
+    let full = colour.map(|(_, full)| if full { Range::Full } else { Range::Limited });
+    let stream = Stream {
+        coded: (width, height),
+        turn: track.turn,
+        matrix: matrix.unwrap_or_else(|| Matrix::usual(height)),
+        range: sps.range.or(full).unwrap_or(Range::Limited),
+        timeline,
+    }
+    .check()?;
+    let mut samples = track.samples;
+    samples.truncate(track.readable);
+    let mut decoder = Decoder {
+        file,
+        idr: vec![None; samples.len()],
+        samples,
+        shown,
+        timescale: track.timescale,
+        configuration,
+        cursor: None,
+        sample: Vec::new(),
+        annex_b: Vec::new(),
+    };
+    decoder.check_first(&stream)?;
+    Ok((stream, decoder))
+}
+
+/// When each readable, shown sample is presented, and which sample that is.
+fn timeline(track: &Track) -> (Timeline, Vec<u32>) {
+    let until = track.shown_until.unwrap_or(i64::MAX);
+    let mut order: Vec<(i64, u32)> = (0u32..)
+        .zip(&track.samples[..track.readable])
+        .filter(|(_, sample)| sample.time >= 0 && sample.time < until)
+        .map(|(number, sample)| (sample.time, number))
+        .collect();
+    order.sort_unstable();
+    let end = order.last().map_or(0, |&(time, number)| {
+        time.saturating_add(i64::from(track.samples[number as usize].duration))
+    });
+    let (times, shown) = order.into_iter().unzip();
+    (Timeline { tick: (1, track.timescale), times, end }, shown)
+}
+
+impl Decoder {
+    /// What the parameters promise, OpenH264 must keep: a stream whose first picture it refuses is one for ffmpeg.
+    fn check_first(&mut self, stream: &Stream) -> Result<(), Fault> {
+        if !self.is_idr(0)? {
+            return Err(Fault::unsupported("its H.264 does not start with an IDR picture"));
+        }
+        let first = self.shown.iter().position(|&sample| sample == 0);
+        match self.visit(stream, first.as_slice(), &mut |_, _| {}) {
+            Err(Fault::Damaged(reason)) => Err(Fault::Unsupported(format!("its first picture does not decode: {reason}"))),
+            other => other,
+        }
+    }
+
+    pub(super) fn visit(&mut self, stream: &Stream, wanted: &[usize], visit: &mut Visit<'_>) -> Result<(), Fault> {
+        let mut targets: Vec<(usize, usize)> =
+            wanted.iter().map(|&position| (self.shown[position] as usize, position)).collect();
+        targets.sort_unstable();
+        for (target, position) in targets {
+            let entry = self.entry(target)?;
+            // Taken out while it works: an error leaves none behind, and the next request starts at an entry again.
+            let mut cursor = match self.cursor.take().filter(|at| (entry..=target).contains(&at.next)) {
+                Some(cursor) => cursor,
+                None => Cursor { decoder: self.start()?, next: entry },
+            };
+            while cursor.next < target {
+                if self.load(cursor.next, false)? {
+                    self.decode(&mut cursor, stream, |_| {})?;
+                }
+                cursor.next += 1;
+            }
+            self.load(target, true)?;
+            if !self.decode(&mut cursor, stream, |picture| visit(position, picture))? {
+                return Err(self.undecodable(target, "it gives no picture"));
+            }
+            cursor.next += 1;
+            self.cursor = Some(cursor);
+        }
+        Ok(())
+    }
+
+    /// The last sample at or before `target` that decoding can start at: sync in the index, and an IDR picture in fact.
+    fn entry(&mut self, target: usize) -> Result<usize, Fault> {
+        for number in (0..=target).rev() {
+            if self.samples[number].sync && self.is_idr(number)? {
+                return Ok(number);
+            }
+        }
+        Err(Fault::damaged("it has no picture that decoding can start at"))
+    }
+
+    fn start(&self) -> Result<OpenH264, Fault> {
+        let refused = |error: openh264::Error| Fault::damaged(format!("OpenH264 refuses its parameters: {error}"));
+        let config = DecoderConfig::new().flush_after_decode(Flush::Flush);
+        let mut decoder = OpenH264::with_api_config(OpenH264API::from_source(), config).map_err(refused)?;
+        let mut headers = Vec::new();
+        for nal in &self.configuration.parameter_sets {
+            if matches!(kind(nal), SPS | PPS) {
+                headers.extend_from_slice(&START_CODE);
+                headers.extend_from_slice(nal);
+            }
+        }
+        decoder.decode_with_options(&headers, DecodeOptions::new()).map_err(refused)?;
+        Ok(decoder)
+    }
+
+    /// Whether a sample's first slice is of an IDR picture; reads NAL headers only.
+    fn is_idr(&mut self, number: usize) -> Result<bool, Fault> {
+        if let Some(known) = self.idr[number] {
+            return Ok(known);
+        }
+        let sample = self.samples[number];
+        let length_bytes = self.configuration.length_bytes;
+        let mut at = 0u64;
+        let mut found = false;
+        while at + length_bytes as u64 + 1 <= u64::from(sample.size) {
+            let mut head = [0; 5];
+            let head = &mut head[..=length_bytes];
+            self.file.read_exact_at(head, sample.offset + at).map_err(Fault::Read)?;
+            match kind(&head[length_bytes..]) {
+                IDR_SLICE => {
+                    found = true;
+                    break;
+                }
+                SLICE => break,
+                _ => at += (length_bytes + nal_length(&head[..length_bytes])) as u64,
+            }
+        }
+        self.idr[number] = Some(found);
+        Ok(found)
+    }
+
+    /// Reads a sample into `annex_b` as OpenH264 takes it. False if it can be left out: not wanted, and no other picture
+    /// refers to it.
+    fn load(&mut self, number: usize, wanted: bool) -> Result<bool, Fault> {
+        let sample = self.samples[number];
+        if sample.size > MAX_SAMPLE_BYTES {
+            return Err(self.undecodable(number, "it has more than 64 MiB"));
+        }
+        self.sample.resize(sample.size as usize, 0);
+        self.file.read_exact_at(&mut self.sample, sample.offset).map_err(Fault::Read)?;
+        self.annex_b.clear();
+        let mut needed = wanted;
+        let mut bytes = Bytes::new(&self.sample);
+        while !bytes.is_empty() {
+            let nal = bytes
+                .take(self.configuration.length_bytes)
+                .and_then(|length| bytes.take(nal_length(length)))
+                .ok_or_else(|| self.undecodable(number, "its parts do not add up"))?;
+            match kind(nal) {
+                SLICE | IDR_SLICE => needed |= is_reference(nal),
+                SPS if self.configuration.parameter_sets.iter().any(|known| known == nal) => continue,
+                SPS if Sps::parse(nal).as_ref() != Some(&self.configuration.sps) => {
+                    return Err(self.undecodable(number, "the size or coding of the pictures changes there"));
+                }
+                SPS | PPS => needed = true,
+                _ => continue,
+            }
+            self.annex_b.extend_from_slice(&START_CODE);
+            self.annex_b.extend_from_slice(nal);
+        }
+        Ok(needed)
+    }
+
+    /// Decodes what `load` has read, the sample at the cursor, and hands over the picture if there is one.
+    fn decode(
+        &self,
+        cursor: &mut Cursor,
+        stream: &Stream,
+        mut visit: impl FnMut(&Picture<'_>),
+    ) -> Result<bool, Fault> {
+        let decoded = cursor.decoder.decode_with_options(&self.annex_b, DecodeOptions::new());
+        let Some(yuv) = decoded.map_err(|error| self.undecodable(cursor.next, &error.to_string()))? else {
+            return Ok(false);
+        };
+        if yuv.dimensions() != stream.coded {
+            return Err(self.undecodable(cursor.next, "its size is not the one its parameters give"));
+        }
+        let strides = yuv.strides();
+        let picture = Picture::new(stream.coded, [yuv.y(), yuv.u(), yuv.v()], [strides.0, strides.1, strides.2])
+            .ok_or_else(|| self.undecodable(cursor.next, "its planes are too small"))?;
+        visit(&picture);
+        Ok(true)
+    }
+
+    fn undecodable(&self, number: usize, reason: &str) -> Fault {
+        let time = self.samples[number].time as f64 / f64::from(self.timescale);
+        Fault::damaged(format!("the picture at {time:.2} s cannot be decoded ({reason})"))
+    }
+}
+
+fn nal_length(bytes: &[u8]) -> usize {
+    bytes.iter().fold(0, |length, &byte| length << 8 | usize::from(byte))
+}

@@ -1,0 +1,329 @@
+//! The index of an MP4 or QuickTime file: where each video sample lies and when it is shown (ISO/IEC 14496-12).
+//!
+//! Takes: a file of any content. Gives: one video track's samples. Next: [`super::h264`] decodes them.
+//!
+//! Our own reader, because it must hold against damaged files: every box is checked against its parent, every table against
+//! the file's length, so that neither memory nor time exceed what the file's own size explains.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use super::bytes::Bytes;
+use super::fault::Fault;
+use super::fragments::{self, Defaults};
+use super::resize::Turn;
+use super::sample_table;
+
+/// Four letters that name a box or a coding.
+pub(super) type FourCc = [u8; 4];
+
+/// One coded picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sample {
+    pub(super) offset: u64,
+    pub(super) size: u32,
+    /// Presentation time in ticks of the track; negative for what an edit list leaves out.
+    pub(super) time: i64,
+    pub(super) duration: u32,
+    /// Whether decoding can start here.
+    pub(super) sync: bool,
+}
+
+/// The video track of a file.
+#[derive(Debug)]
+pub(super) struct Track {
+    pub(super) coding: FourCc,
+    /// The body of `avcC`, for `avc1`.
+    pub(super) decoder_configuration: Vec<u8>,
+    /// Matrix code and full-range flag of a `colr` box.
+    pub(super) colour: Option<(u32, bool)>,
+    pub(super) turn: Turn,
+    /// Ticks a second.
+    pub(super) timescale: u32,
+    /// Samples in decoding order.
+    pub(super) samples: Vec<Sample>,
+    /// Samples of the index that lie wholly in the file, counted from the front.
+    pub(super) readable: usize,
+    /// Whether the file ends before its last sample.
+    pub(super) cut: bool,
+    /// Presentation times that are shown: from 0 to this, if an edit list ends before the media.
+    pub(super) shown_until: Option<i64>,
+}
+
+/// Largest index that is read into memory: that of a week of video takes some 100 MB.
+const MAX_INDEX_BYTES: u64 = 1 << 30;
+/// Most boxes at the top of a file; a fragment of a second each gives a day.
+const MAX_TOP_LEVEL_BOXES: usize = 1 << 18;
+
+/// A box inside a slice.
+pub(super) struct Atom<'a> {
+    pub(super) name: FourCc,
+    pub(super) body: &'a [u8],
+}
+
+/// The boxes of a slice, in order; ends at the first that does not fit.
+pub(super) fn atoms(data: &[u8]) -> impl Iterator<Item = Atom<'_>> {
+    let mut bytes = Bytes::new(data);
+    std::iter::from_fn(move || {
+        let size = u64::from(bytes.u32()?);
+        let name = bytes.take(4)?.try_into().ok()?;
+        let body = match size {
+            0 => bytes.rest().len() as u64,
+            1 => bytes.u64()?.checked_sub(16)?,
+            _ => size.checked_sub(8)?,
+        };
+        Some(Atom { name, body: bytes.take(usize::try_from(body).ok()?)? })
+    })
+}
+
+/// The first box of a name.
+pub(super) fn atom<'a>(data: &'a [u8], name: &FourCc) -> Option<&'a [u8]> {
+    atoms(data).find(|atom| atom.name == *name).map(|atom| atom.body)
+}
+
+fn required<'a>(data: &'a [u8], name: &FourCc) -> Result<&'a [u8], Fault> {
+    atom(data, name)
+        .ok_or_else(|| Fault::damaged(format!("its index lacks the box `{}`", String::from_utf8_lossy(name))))
+}
+
+/// Top-level boxes of a file that matter.
+struct TopLevel {
+    moov: Option<Vec<u8>>,
+    /// Offset and body of each `moof`.
+    moofs: Vec<(u64, Vec<u8>)>,
+    /// Whether the last box reaches past the end of the file.
+    cut: bool,
+}
+
+fn top_level(file: &File, length: u64) -> Result<TopLevel, Fault> {
+    let mut found = TopLevel { moov: None, moofs: Vec::new(), cut: false };
+    let mut index_bytes = 0u64;
+    let mut at = 0u64;
+    for _ in 0..MAX_TOP_LEVEL_BOXES {
+        if length - at < 8 {
+            found.cut |= length != at;
+            return Ok(found);
+        }
+        let mut header = [0; 16];
+        let header = &mut header[..usize::try_from(length - at).unwrap_or(16).min(16)];
+        file.read_exact_at(header, at).map_err(Fault::Read)?;
+        let mut bytes = Bytes::new(header);
+        let (size, name) = (bytes.u32(), bytes.take(4));
+        let (head, size) = match size {
+            Some(0) => (8, length - at),
+            Some(1) => (16, bytes.u64().unwrap_or(0)),
+            size => (8, u64::from(size.unwrap_or(0))),
+        };
+        if size < head {
+            return Err(Fault::damaged("a box of its index has an impossible size"));
+        }
+        let end = at.checked_add(size).filter(|end| *end <= length);
+        let index = matches!(name, Some(b"moov" | b"moof"));
+        let Some(end) = end else {
+            found.cut = true;
+            return Ok(found);
+        };
+        if index {
+            index_bytes += size;
+            if index_bytes > MAX_INDEX_BYTES {
+                return Err(Fault::damaged("its index is larger than 1 GiB"));
+            }
+            let mut body = vec![0; (size - head) as usize];
+            file.read_exact_at(&mut body, at + head).map_err(Fault::Read)?;
+            match name {
+                Some(b"moov") => found.moov = Some(body),
+                _ => found.moofs.push((at, body)),
+            }
+        }
+        at = end;
+    }
+    Err(Fault::damaged("it has more boxes than a day of video needs"))
+}
+
+/// Reads the index of a file and picks its video track: the first enabled one that has samples.
+pub(super) fn read(file: &File, length: u64) -> Result<Track, Fault> {
+    let top = top_level(file, length)?;
+    let Some(moov) = &top.moov else {
+        return Err(Fault::MissingIndex);
+    };
+    let movie_scale = movie_timescale(required(moov, b"mvhd")?).unwrap_or(0);
+    let defaults = atom(moov, b"mvex").map(fragments::defaults).unwrap_or_default();
+    let mut best: Option<Track> = None;
+    for trak in atoms(moov).filter(|atom| atom.name == *b"trak") {
+        if !is_video(trak.body) {
+            continue;
+        }
+        let track = video_track(trak.body, movie_scale, &top, &defaults, length)?;
+        if best.as_ref().is_none_or(|best| best.samples.is_empty() && !track.samples.is_empty()) {
+            best = Some(track);
+        }
+    }
+    best.ok_or(Fault::NoVideo)
+}
+
+fn is_video(trak: &[u8]) -> bool {
+    atom(trak, b"mdia").and_then(|mdia| atom(mdia, b"hdlr")).and_then(|hdlr| hdlr.get(8..12))
+        == Some(b"vide".as_slice())
+}
+
+fn movie_timescale(mvhd: &[u8]) -> Option<u32> {
+    let mut bytes = Bytes::new(mvhd);
+    let (version, _) = bytes.version_and_flags()?;
+    bytes.take(if version == 1 { 16 } else { 8 })?;
+    bytes.u32()
+}
+
+fn video_track(
+    trak: &[u8],
+    movie_scale: u32,
+    top: &TopLevel,
+    defaults: &[(u32, Defaults)],
+    length: u64,
+) -> Result<Track, Fault> {
+    let mdia = required(trak, b"mdia")?;
+    let timescale = movie_timescale(required(mdia, b"mdhd")?)
+        .filter(|scale| *scale > 0)
+        .ok_or_else(|| Fault::damaged("its track has no time scale"))?;
+    let (id, turn) =
+        track_header(required(trak, b"tkhd")?).ok_or_else(|| Fault::damaged("its track header is cut"))?;
+    let stbl = required(required(mdia, b"minf")?, b"stbl")?;
+    let entry = sample_entry(required(stbl, b"stsd")?).ok_or_else(|| Fault::damaged("its sample description is cut"))?;
+    let mut samples = sample_table::read(stbl, length)?;
+    let defaults = defaults.iter().find(|(track, _)| *track == id).map(|(_, defaults)| *defaults);
+    if let Some(defaults) = defaults {
+        for (offset, moof) in &top.moofs {
+            fragments::append(&mut samples, *offset, moof, id, defaults, length)?;
+        }
+    }
+    let edit = match atom(trak, b"edts").and_then(|edts| atom(edts, b"elst")) {
+        Some(elst) => edit_list(elst, movie_scale, timescale)?,
+        None => None,
+    };
+    let shown_until = place_in_time(&mut samples, edit);
+    let readable = samples
+        .iter()
+        .position(|sample| sample.offset.checked_add(u64::from(sample.size)).is_none_or(|end| end > length))
+        .unwrap_or(samples.len());
+    // A fragment whose own index is cut off leaves no samples behind that could be missed.
+    let cut = readable < samples.len() || (top.cut && defaults.is_some());
+    Ok(Track {
+        coding: entry.coding,
+        decoder_configuration: entry.decoder_configuration,
+        colour: entry.colour,
+        turn,
+        timescale,
+        samples,
+        readable,
+        cut,
+        shown_until,
+    })
+}
+
+/// Track id and rotation (ISO/IEC 14496-12, section 8.3.2).
+fn track_header(tkhd: &[u8]) -> Option<(u32, Turn)> {
+    let mut bytes = Bytes::new(tkhd);
+    let (version, _) = bytes.version_and_flags()?;
+    bytes.take(if version == 1 { 16 } else { 8 })?;
+    let id = bytes.u32()?;
+    bytes.take(if version == 1 { 12 } else { 8 } + 16)?;
+    let (a, b) = (bytes.i32()?, bytes.i32()?);
+    // (x, y) -> (a x + c y, b x + d y) with y downwards: (0, 1) turns a quarter clockwise.
+    let degrees = match (a.signum(), b.signum()) {
+        (-1, 0) => 180,
+        (0, 1) => 90,
+        (0, -1) => 270,
+        _ => 0,
+    };
+    Some((id, Turn::from_degrees(degrees)))
+}
+
+struct SampleEntry {
+    coding: FourCc,
+    decoder_configuration: Vec<u8>,
+    colour: Option<(u32, bool)>,
+}
+
+/// Bytes of a visual sample entry before its boxes (ISO/IEC 14496-12, section 12.1.3).
+const VISUAL_SAMPLE_ENTRY: usize = 78;
+
+fn sample_entry(stsd: &[u8]) -> Option<SampleEntry> {
+    let mut bytes = Bytes::new(stsd);
+    bytes.version_and_flags()?;
+    let count = bytes.u32()?;
+    let entry = atoms(bytes.rest()).next()?;
+    let boxes = entry.body.get(VISUAL_SAMPLE_ENTRY..).unwrap_or_default();
+    let colour = atom(boxes, b"colr").and_then(|colr| {
+        let mut bytes = Bytes::new(colr);
+        let kind = bytes.take(4)?;
+        bytes.take(4)?;
+        let matrix = u32::from(bytes.u16()?);
+        match kind {
+            b"nclx" => Some((matrix, bytes.u8()? & 0x80 != 0)),
+            b"nclc" => Some((matrix, false)),
+            _ => None,
+        }
+    });
+    // Several descriptions: the coding changes on the way, which only ffmpeg follows.
+    let coding = if count == 1 { entry.name } else { *b"many" };
+    let decoder_configuration = atom(boxes, b"avcC").unwrap_or_default().to_vec();
+    Some(SampleEntry { coding, decoder_configuration, colour })
+}
+
+/// What part of the media is shown, in ticks of the track, and how long after the start of the movie.
+#[derive(Debug, Clone, Copy)]
+struct Edit {
+    delay: i64,
+    from: i64,
+    length: Option<i64>,
+}
+
+/// An edit list of the usual kinds: empty edits that delay, then one part of the media at normal speed.
+fn edit_list(elst: &[u8], movie_scale: u32, timescale: u32) -> Result<Option<Edit>, Fault> {
+    let parse = || -> Option<Vec<(u64, i64)>> {
+        let mut bytes = Bytes::new(elst);
+        let (version, _) = bytes.version_and_flags()?;
+        let count = bytes.u32()?;
+        let mut edits = Vec::new();
+        for _ in 0..count {
+            let duration = bytes.sized(version)?;
+            let from = if version == 1 { bytes.i64()? } else { i64::from(bytes.i32()?) };
+            bytes.u32()?;
+            edits.push((duration, from));
+        }
+        Some(edits)
+    };
+    let edits = parse().ok_or_else(|| Fault::damaged("its edit list is cut"))?;
+    let ticks = |duration: u64| {
+        let ticks = u128::from(duration) * u128::from(timescale) / u128::from(movie_scale.max(1));
+        i64::try_from(ticks).unwrap_or(i64::MAX / 4).min(i64::MAX / 4)
+    };
+    let mut delay = 0i64;
+    let mut shown = edits.iter().skip_while(|(duration, from)| {
+        let empty = *from < 0;
+        delay = delay.saturating_add(if empty { ticks(*duration) } else { 0 });
+        empty
+    });
+    let Some(&(duration, from)) = shown.next() else {
+        return Ok(None);
+    };
+    if shown.next().is_some() {
+        return Err(Fault::unsupported("its edit list has several parts"));
+    }
+    let length = (duration > 0).then(|| ticks(duration).saturating_add(ticks(1)));
+    Ok(Some(Edit { delay: delay.min(i64::MAX / 4), from: from.min(i64::MAX / 4), length }))
+}
+
+/// Moves the samples' times so that 0 is the start of the movie; without an edit list, that is the first picture.
+/// Returns where an edit list ends the video, if it does.
+fn place_in_time(samples: &mut [Sample], edit: Option<Edit>) -> Option<i64> {
+    let first = samples.iter().map(|sample| sample.time).min().unwrap_or(0);
+    let (from, delay) = edit.map_or((first, 0), |edit| (edit.from, edit.delay));
+    for sample in samples.iter_mut() {
+        sample.time = sample.time.saturating_sub(from);
+        // What lies before the shown part stays negative; the rest waits for the delay.
+        if sample.time >= 0 {
+            sample.time = sample.time.saturating_add(delay);
+        }
+    }
+    edit.and_then(|edit| edit.length).map(|length| length.saturating_add(delay))
+}

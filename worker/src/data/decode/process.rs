@@ -1,0 +1,139 @@
+//! A child process that is read with bounds: in time, in memory, and it never outlives its owner.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use super::fault::Fault;
+
+/// How long a child may say nothing before it counts as hung. Seeking in a long file on a slow share takes seconds.
+const SILENCE: Duration = Duration::from_secs(60);
+/// Blocks of output that wait for us; beyond them the child waits.
+const WAITING_BLOCKS: usize = 3;
+/// Lines of the child's messages that wait for us; it writes one a picture.
+const WAITING_LINES: usize = 1 << 16;
+/// Longest message line that is read.
+const MAX_LINE: u64 = 1 << 16;
+/// Block size where output is text.
+pub(super) const TEXT_BLOCK: usize = 1 << 16;
+
+/// A running child whose output and messages are read by two threads.
+pub(super) struct Watched {
+    program: &'static str,
+    child: Child,
+    output: Option<Receiver<Vec<u8>>>,
+    messages: Option<Receiver<String>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Watched {
+    /// Starts a program found on PATH. Output comes in blocks of `block` bytes; only the last may be shorter.
+    pub(super) fn start(program: &'static str, arguments: &[OsString], block: usize) -> Result<Self, Fault> {
+        let failed = |error: std::io::Error| Fault::Ffmpeg(format!("`{program}` does not start: {error}"));
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        // Owned from here on, so that no early return leaves the child running.
+        let mut watched = Self { program, child, output: None, messages: None, threads: Vec::new() };
+        if let (Some(stdout), Some(stderr)) = (stdout, stderr) {
+            let (blocks, output) = sync_channel(WAITING_BLOCKS);
+            let (lines, messages) = sync_channel(WAITING_LINES);
+            (watched.output, watched.messages) = (Some(output), Some(messages));
+            let name = |what: &str| Builder::new().name(format!("{program}-{what}"));
+            let reader = name("output").spawn(move || send_blocks(stdout, block, &blocks)).map_err(failed)?;
+            watched.threads.push(reader);
+            let reader = name("messages").spawn(move || send_lines(stderr, &lines)).map_err(failed)?;
+            watched.threads.push(reader);
+        }
+        Ok(watched)
+    }
+
+    /// The next block of output; `None` at its end.
+    pub(super) fn block(&mut self) -> Result<Option<Vec<u8>>, Fault> {
+        receive(self.output.as_ref(), self.program)
+    }
+
+    /// The next line of messages; `None` at their end.
+    pub(super) fn message(&mut self) -> Result<Option<String>, Fault> {
+        receive(self.messages.as_ref(), self.program)
+    }
+
+    /// The whole output as text, and the messages; an error if it exceeds `limit` bytes or the child fails.
+    pub(super) fn finish(mut self, limit: usize) -> Result<(String, Vec<String>), Fault> {
+        let mut output = Vec::new();
+        while let Some(block) = self.block()? {
+            output.extend_from_slice(&block);
+            if output.len() > limit {
+                return Err(Fault::Ffmpeg(format!("`{}` says more than {limit} bytes", self.program)));
+            }
+        }
+        let mut messages = Vec::new();
+        while let Some(line) = self.message()? {
+            messages.push(line);
+        }
+        // Both pipes are closed: it ends on its own.
+        let status = self.child.wait().map_err(Fault::Read)?;
+        if !status.success() {
+            return Err(Fault::Ffmpeg(last_message(&messages, &status.to_string())));
+        }
+        Ok((String::from_utf8_lossy(&output).into_owned(), messages))
+    }
+}
+
+/// The last message that says something, without the path that the caller adds.
+pub(super) fn last_message(messages: &[String], otherwise: &str) -> String {
+    let last = messages.iter().rev().find(|line| !line.trim().is_empty());
+    let text = last.map_or(otherwise, |line| line.trim());
+    text.trim_end_matches('.').chars().take(300).collect()
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        // It may have ended already; either way nothing is left to do about a failure here.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        // Closing our ends first, so that a reader blocked on a full channel gives up.
+        (self.output, self.messages) = (None, None);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn receive<T>(channel: Option<&Receiver<T>>, program: &'static str) -> Result<Option<T>, Fault> {
+    match channel.map(|channel| channel.recv_timeout(SILENCE)) {
+        Some(Ok(value)) => Ok(Some(value)),
+        Some(Err(RecvTimeoutError::Timeout)) => Err(Fault::Hung { program, seconds: SILENCE.as_secs() }),
+        Some(Err(RecvTimeoutError::Disconnected)) | None => Ok(None),
+    }
+}
+
+fn send_blocks(mut stdout: impl Read, block: usize, blocks: &SyncSender<Vec<u8>>) {
+    loop {
+        let mut buffer = Vec::with_capacity(block);
+        // A read error ends the output; the caller sees that it is too short.
+        let read = stdout.by_ref().take(block as u64).read_to_end(&mut buffer);
+        if read.is_err() || buffer.is_empty() || blocks.send(buffer).is_err() {
+            return;
+        }
+    }
+}
+
+fn send_lines(stderr: impl Read, lines: &SyncSender<String>) {
+    let mut stderr = BufReader::new(stderr);
+    loop {
+        let mut line = Vec::new();
+        let read = stderr.by_ref().take(MAX_LINE).read_until(b'\n', &mut line);
+        if !matches!(read, Ok(1..)) || lines.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+            return;
+        }
+    }
+}

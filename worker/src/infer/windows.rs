@@ -1,0 +1,39 @@
+//! Windows that a video is tested in, and how their candidates come together (spec 40, section 10; TALLFormer
+//! `vedatad/engines/infer_engine.py`).
+
+use std::ops::Range;
+
+use longtake_shared::config::EvaluationConfig;
+
+use super::nms::Suppression;
+use super::{Candidates, Detection};
+
+/// Windows of at most `window` frames at multiples of `stride`, until one reaches the end of the video; the last one ends
+/// there and may be shorter (it is padded with zeros). A stride of 0 counts as 1, a longer one than the window as the
+/// window, so that every frame is seen.
+pub fn test_windows(total_frames: usize, window: usize, stride: usize) -> Vec<Range<usize>> {
+    let window = window.max(1);
+    let stride = stride.clamp(1, window);
+    let mut windows = Vec::new();
+    let mut start = 0;
+    loop {
+        let end = (start + window).min(total_frames);
+        windows.push(start..end);
+        if end == total_frames {
+            return windows;
+        }
+        start += stride;
+    }
+}
+
+/// Frames between two test windows: `window` times `ratio`, rounded down.
+pub fn window_stride(window: usize, ratio: f64) -> usize {
+    (window as f64 * ratio) as usize
+}
+
+/// Detections of a video: candidates of all its windows above the score threshold, suppressed together.
+pub fn merge_windows(windows: &[Candidates], config: &EvaluationConfig) -> Vec<Detection> {
+    let threshold = config.score_threshold as f32;
+    let detections: Vec<Detection> = windows.iter().flat_map(|window| window.above(threshold)).collect();
+    Suppression::from(config).apply(&detections, config.max_detections)
+}

@@ -1,0 +1,83 @@
+//! Losses of predicted segments against true ones (spec 50, section 5; TALLFormer `vedatad/criteria/losses/iou_loss.py`).
+
+use burn::tensor::Tensor;
+
+/// Added to unions and enclosing lengths.
+const EPSILON: f64 = 1e-6;
+
+/// `1 - (IoU - (distance of centres / enclosing length)^2)` of each pair.
+///
+/// # Shapes
+/// `[N, 2]`, `[N, 2]` -> `[N, 1]`
+pub fn diou(predicted: Tensor<2>, target: Tensor<2>) -> Tensor<2> {
+    let pair = Pair::new(predicted, target);
+    let apart = (pair.predicted.0.clone() + pair.predicted.1.clone())
+        - (pair.target.0.clone() + pair.target.1.clone());
+    let enclosing = pair.enclosing().square() + EPSILON;
+    let (iou, _) = pair.iou();
+    (iou - apart.square() / 4.0 / enclosing).neg() + 1.0
+}
+
+/// `1 - (IoU - (enclosing length - union) / enclosing length)` of each pair.
+///
+/// # Shapes
+/// `[N, 2]`, `[N, 2]` -> `[N, 1]`
+pub fn giou(predicted: Tensor<2>, target: Tensor<2>) -> Tensor<2> {
+    let pair = Pair::new(predicted, target);
+    let enclosing = pair.enclosing() + EPSILON;
+    let (iou, union) = pair.iou();
+    (iou - (enclosing.clone() - union) / enclosing).neg() + 1.0
+}
+
+/// Starts and ends of predicted and true segments, each `[N, 1]`.
+struct Pair {
+    predicted: (Tensor<2>, Tensor<2>),
+    target: (Tensor<2>, Tensor<2>),
+}
+
+impl Pair {
+    fn new(predicted: Tensor<2>, target: Tensor<2>) -> Self {
+        let columns = |x: Tensor<2>| (x.clone().narrow(1, 0, 1), x.narrow(1, 1, 1));
+        Self { predicted: columns(predicted), target: columns(target) }
+    }
+
+    /// Length of the shortest segment that holds both.
+    fn enclosing(&self) -> Tensor<2> {
+        let end = larger(self.predicted.1.clone(), self.target.1.clone());
+        let start = smaller(self.predicted.0.clone(), self.target.0.clone());
+        not_negative(end - start)
+    }
+
+    /// Intersection over union, and the union.
+    fn iou(self) -> (Tensor<2>, Tensor<2>) {
+        let end = smaller(self.predicted.1.clone(), self.target.1.clone());
+        let start = larger(self.predicted.0.clone(), self.target.0.clone());
+        let shared = not_negative(end - start);
+        let lengths = (self.predicted.1 - self.predicted.0) + (self.target.1 - self.target.0);
+        let union = lengths - shared.clone() + EPSILON;
+        (shared / union.clone(), union)
+    }
+}
+
+/// The larger of each pair. Where both are equal, each gets half of the gradient, as PyTorch's `max` of two tensors.
+fn larger(a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
+    let share = share(&a, &b);
+    a * share.clone() + b * (share.neg() + 1.0)
+}
+
+/// The smaller of each pair, with gradients as [`larger`].
+fn smaller(a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
+    larger(a.neg(), b.neg()).neg()
+}
+
+/// 1 where `a` is larger, 0 where `b` is, 1/2 where they are equal; a constant to the tape.
+fn share(a: &Tensor<2>, b: &Tensor<2>) -> Tensor<2> {
+    let (a, b) = (a.clone().detach(), b.clone().detach());
+    (a.clone().greater(b.clone()).float() + a.greater_equal(b).float()) * 0.5
+}
+
+/// `max(x, 0)` whose gradient at 0 is 1, as PyTorch's `clamp`.
+fn not_negative(x: Tensor<2>) -> Tensor<2> {
+    let kept = x.clone().detach().greater_equal_elem(0.0).float();
+    x * kept
+}

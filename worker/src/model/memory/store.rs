@@ -1,0 +1,592 @@
+//! The long memory of a worker's lanes: rows by video and temporal position, each with the step that wrote it.
+//!
+//! Takes: rows of sampled clips `[rows, C]` f32 after a step has committed. Gives: the rows of a window. Next: the merge
+//! of fresh and remembered features. Reads and writes go to an index in memory and to the slab; the ledger follows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use longtake_shared::config::MemoryDtype;
+use longtake_shared::hint::Hint;
+use longtake_shared::ids::{LaneId, Step, VideoIndex};
+
+use super::ledger::{FoundRows, Ledger, LedgerError};
+use super::rows::{Aligned, Row, checksum, to_bytes, to_values};
+use super::slab::Slab;
+use super::slots::{Freed, Slots};
+use super::snapshot::{Snapshot, decode_segment};
+use super::writer::Writer;
+
+/// Changed rows that are made durable together: a few steps' worth, so that syncing costs little and few slots wait.
+const COMMIT_ROWS: usize = 4096;
+
+/// The rows of a lane, by video; shared with snapshots until they are written to.
+pub(super) type LaneRows = BTreeMap<VideoIndex, Arc<Vec<Row>>>;
+
+/// The long memory of a worker's lanes. One process has a folder open at a time.
+#[derive(Debug)]
+pub struct MemoryStore {
+    channels: usize,
+    dtype: MemoryDtype,
+    lanes: BTreeMap<LaneId, LaneRows>,
+    /// Durable rows of lanes that have not been added yet.
+    found: BTreeMap<LaneId, FoundRows>,
+    slots: Slots,
+    slab: Arc<Slab>,
+    writer: Writer,
+    folder: PathBuf,
+    /// Held while the store is open.
+    _lock: File,
+}
+
+/// What is known of one row of a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowState {
+    /// Its values are those that this step wrote.
+    Remembered {
+        /// The step.
+        written: Step,
+    },
+    /// The video has the row; the memory has no values for it.
+    Absent,
+    /// Before the video's start or past its end.
+    Outside,
+}
+
+/// The rows of a window.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WindowRows {
+    /// `[rows, C]`; zeros where nothing is remembered.
+    pub values: Vec<f32>,
+    /// One a row.
+    pub state: Vec<RowState>,
+    /// Rows whose checksum did not match; they count as absent.
+    pub damaged: usize,
+}
+
+/// How old the remembered rows are.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Ages {
+    /// Rows with values.
+    pub remembered: u64,
+    /// Rows without.
+    pub absent: u64,
+    /// Steps since a row was written, averaged over the remembered ones; 0 without any.
+    pub mean: f64,
+    /// Steps since the oldest one was written.
+    pub max: u64,
+}
+
+/// What opening a store had to put right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Warning {
+    /// The store could not be used; an empty one stands in its place.
+    #[error("the long memory in `{}` was set aside as `{}`: {reason}", folder.display(), aside.display())]
+    SetAside {
+        /// Folder of the store.
+        folder: PathBuf,
+        /// What its index was renamed to; the slab has the same ending.
+        aside: PathBuf,
+        /// What was wrong.
+        reason: String,
+    },
+    /// Entries that point nowhere, or at a slot that another row has.
+    #[error("{rows} rows of {lane} in the long memory point at no slot of their own and are forgotten")]
+    RowsLost {
+        /// The lane.
+        lane: LaneId,
+        /// How many.
+        rows: usize,
+    },
+}
+
+/// What can go wrong with the long memory.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// Another process has it open.
+    #[error("the long memory in `{}` is open in another process", folder.display())]
+    InUse {
+        /// Folder of the store.
+        folder: PathBuf,
+    },
+    /// The disk is full.
+    #[error("no space is left for the long memory in `{}`", folder.display())]
+    Full {
+        /// Folder of the store.
+        folder: PathBuf,
+    },
+    /// The system failed.
+    #[error("could not {action} the long memory in `{}`", folder.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Folder of the store.
+        folder: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The ledger can no longer be written.
+    #[error("the ledger of the long memory in `{}` cannot be written: {problem}", folder.display())]
+    Ledger {
+        /// Folder of the store.
+        folder: PathBuf,
+        /// What went wrong first.
+        problem: String,
+    },
+    /// The store could not be opened even anew.
+    #[error("a new ledger of the long memory cannot be made in `{}`: {problem}", folder.display())]
+    Unusable {
+        /// Folder of the store.
+        folder: PathBuf,
+        /// What went wrong.
+        problem: String,
+    },
+    /// A lane or video that was not added.
+    #[error("{lane} of the long memory has no {video}")]
+    Unknown {
+        /// The lane.
+        lane: LaneId,
+        /// The video.
+        video: VideoIndex,
+    },
+    /// Values that are not whole rows.
+    #[error("{values} values are not a whole number of rows of {channels} channels")]
+    NotRows {
+        /// How many values were given.
+        values: usize,
+        /// Channels of a row.
+        channels: usize,
+    },
+    /// A segment of a checkpoint that does not fit.
+    #[error("a memory segment of the checkpoint cannot be restored: {problem}")]
+    Segment {
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl Hint for MemoryError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::InUse { .. } => Some("stop the other worker, or give this one a folder of its own".into()),
+            Self::Full { .. } => Some("free some space; what was remembered before is intact".into()),
+            Self::Io { .. } | Self::Ledger { .. } | Self::Unusable { .. } => {
+                Some("check the disk; the memory can be rebuilt from the newest checkpoint".into())
+            }
+            Self::Segment { .. } => Some("resume with the settings and data of the checkpoint".into()),
+            Self::Unknown { .. } | Self::NotRows { .. } => None,
+        }
+    }
+}
+
+impl MemoryStore {
+    /// Opens the store in a folder, or begins one. A store that does not open, or that holds rows of another shape, is
+    /// renamed to `*.damaged-<n>` and an empty one takes its place.
+    ///
+    /// # Errors
+    /// Another process has it open, or the folder cannot be used.
+    pub fn open(
+        folder: &Path,
+        channels: usize,
+        dtype: MemoryDtype,
+    ) -> Result<(Self, Vec<Warning>), MemoryError> {
+        Self::open_with(folder, channels, dtype, COMMIT_ROWS)
+    }
+
+    /// As [`Self::open`], with another number of changed rows that become durable together.
+    pub(super) fn open_with(
+        folder: &Path,
+        channels: usize,
+        dtype: MemoryDtype,
+        commit_rows: usize,
+    ) -> Result<(Self, Vec<Warning>), MemoryError> {
+        let failed = |action| {
+            move |source| MemoryError::Io { action, folder: folder.to_owned(), source }
+        };
+        std::fs::create_dir_all(folder).map_err(failed("create"))?;
+        let lock = File::create(folder.join("lock")).map_err(failed("lock"))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                return Err(MemoryError::InUse { folder: folder.to_owned() });
+            }
+            Err(std::fs::TryLockError::Error(source)) => return Err(failed("lock")(source)),
+        }
+        let mut warnings = Vec::new();
+        let (ledger, mut found) = match Ledger::open(&folder.join("index"), channels, dtype) {
+            Ok(opened) => opened,
+            Err(error) => {
+                warnings.push(set_aside(folder, &error).map_err(failed("set aside"))?);
+                Ledger::open(&folder.join("index"), channels, dtype).map_err(|error| {
+                    MemoryError::Unusable { folder: folder.to_owned(), problem: error.to_string() }
+                })?
+            }
+        };
+        let slab = Slab::open(&folder.join("rows.slab"), channels * dtype.bytes()).map_err(failed("open"))?;
+        let length = slab.slots().map_err(failed("open"))?;
+        let used = claim_slots(&mut found, length, &mut warnings);
+        let slots = Slots::new(&used);
+        let slab = Arc::new(slab);
+        let writer = Writer::start(ledger, Arc::clone(&slab), slots.settled(), commit_rows)
+            .map_err(failed("start the thread of"))?;
+        let store = Self {
+            channels,
+            dtype,
+            lanes: BTreeMap::new(),
+            found,
+            slots,
+            slab,
+            writer,
+            folder: folder.to_owned(),
+            _lock: lock,
+        };
+        Ok((store, warnings))
+    }
+
+    /// Adds a lane with its videos and how many rows each has. What the folder remembers of them is there at once.
+    ///
+    /// A worker that continues from a checkpoint drops the lane first: what the folder remembers may be newer.
+    ///
+    /// # Errors
+    /// The ledger can no longer be written.
+    pub fn add_lane(&mut self, lane: LaneId, videos: &[(VideoIndex, usize)]) -> Result<(), MemoryError> {
+        let mut found = self.found.remove(&lane).unwrap_or_default();
+        let mut rows: LaneRows = BTreeMap::new();
+        for (video, count) in videos {
+            let mut dense = vec![Row::ABSENT; *count];
+            if let Some(durable) = found.get_mut(video) {
+                durable.retain(|position, row| match dense.get_mut(*position as usize) {
+                    Some(place) => {
+                        *place = *row;
+                        false
+                    }
+                    None => true,
+                });
+            }
+            rows.insert(*video, Arc::new(dense));
+        }
+        self.lanes.insert(lane, rows);
+        for (video, stale) in found.into_iter().filter(|(_, stale)| !stale.is_empty()) {
+            let slots = stale.values().map(|row| row.slot).collect();
+            let gone = stale.into_keys().map(|position| (position, Row::ABSENT)).collect();
+            let freed = self.freed(slots);
+            self.writer.change(lane, video, gone, freed).map_err(|problem| self.ledger_error(problem))?;
+        }
+        Ok(())
+    }
+
+    /// Forgets a lane, on the disk too.
+    ///
+    /// # Errors
+    /// The ledger can no longer be written.
+    pub fn drop_lane(&mut self, lane: LaneId) -> Result<(), MemoryError> {
+        let added = self.lanes.remove(&lane).unwrap_or_default();
+        let found = self.found.remove(&lane).unwrap_or_default();
+        let mut slots: Vec<u64> = found.values().flat_map(BTreeMap::values).map(|row| row.slot).collect();
+        let rows = added.values().flat_map(|rows| rows.iter());
+        slots.extend(rows.filter(|row| row.is_present()).map(|row| row.slot));
+        let freed = self.freed(slots);
+        self.writer.forget(lane, freed).map_err(|problem| self.ledger_error(problem))
+    }
+
+    /// Lanes that have been added, in order.
+    pub fn lanes(&self) -> Vec<LaneId> {
+        self.lanes.keys().copied().collect()
+    }
+
+    /// Reads rows of a video from `first_row` on (negative before its start); a write is seen at once.
+    ///
+    /// # Errors
+    /// A video that was not added, or the slab cannot be read.
+    pub fn read(
+        &self,
+        lane: LaneId,
+        video: VideoIndex,
+        first_row: i64,
+        rows: usize,
+    ) -> Result<WindowRows, MemoryError> {
+        let known = self.rows_of(lane, video)?;
+        let mut window = WindowRows {
+            values: vec![0.0; rows * self.channels],
+            state: vec![RowState::Outside; rows],
+            damaged: 0,
+        };
+        let mut bytes = Aligned::default();
+        let inside = clip(first_row, rows, known.len());
+        let offset = (inside.start as i64 - first_row) as usize;
+        window.state[offset..offset + inside.len()].fill(RowState::Absent);
+        for run in slot_runs(known, inside) {
+            let place = (run.start as i64 - first_row) as usize;
+            let values = &mut window.values[place * self.channels..][..run.len() * self.channels];
+            let row_bytes = self.slab.row_bytes();
+            let bytes = bytes.bytes_mut(run.len() * row_bytes);
+            if !self.read_slots(known[run.start].slot, bytes)? {
+                window.damaged += run.len();
+                continue;
+            }
+            to_values(self.dtype, bytes, values);
+            for (index, (position, row)) in run.clone().zip(&known[run.clone()]).enumerate() {
+                let row_of = &bytes[index * row_bytes..][..row_bytes];
+                if checksum(video, position as u32, row.written, row_of) == row.checksum {
+                    window.state[place + index] = RowState::Remembered { written: row.written };
+                } else {
+                    values[index * self.channels..][..self.channels].fill(0.0);
+                    window.damaged += 1;
+                }
+            }
+        }
+        Ok(window)
+    }
+
+    /// Replaces rows of a video from `first_row` on by `values` `[rows, C]`; rows outside the video are dropped.
+    ///
+    /// # Errors
+    /// A video that was not added, values that are not whole rows, a full disk, a ledger that can no longer be written.
+    /// What was remembered is then unchanged.
+    pub fn write(
+        &mut self,
+        lane: LaneId,
+        video: VideoIndex,
+        step: Step,
+        first_row: i64,
+        values: &[f32],
+    ) -> Result<(), MemoryError> {
+        if !values.len().is_multiple_of(self.channels) {
+            return Err(MemoryError::NotRows { values: values.len(), channels: self.channels });
+        }
+        let inside = clip(first_row, values.len() / self.channels, self.rows_of(lane, video)?.len());
+        if inside.is_empty() {
+            return Ok(());
+        }
+        let skipped = (inside.start as i64 - first_row) as usize;
+        let values = &values[skipped * self.channels..][..inside.len() * self.channels];
+        let mut bytes = Aligned::default();
+        let bytes = bytes.bytes_mut(inside.len() * self.slab.row_bytes());
+        to_bytes(self.dtype, values, bytes);
+        let rows: Vec<(u32, Step)> = inside.map(|position| (position as u32, step)).collect();
+        self.replace(lane, video, &rows, bytes, &[])
+    }
+
+    /// A lane's rows as they are now, whatever is written later; cheap.
+    ///
+    /// # Errors
+    /// A lane that was not added.
+    pub fn snapshot(&self, lanes: &[LaneId]) -> Result<Snapshot, MemoryError> {
+        let pin = self.slots.pins().pin();
+        let mut rows = BTreeMap::new();
+        for lane in lanes {
+            let known = self.lanes.get(lane).ok_or_else(|| MemoryError::Segment {
+                problem: format!("{lane} is not one of this worker's lanes"),
+            })?;
+            rows.insert(*lane, known.clone());
+        }
+        Ok(Snapshot::new(Arc::clone(&self.slab), self.channels, self.dtype, rows, pin, self.folder.clone()))
+    }
+
+    /// Puts back what [`Snapshot::segments`] gave: all rows of its videos, absences too. Gives the lane and its videos.
+    ///
+    /// # Errors
+    /// Bytes that are no segment, a lane or video that was not added, another number of rows or channels, another type.
+    pub fn restore(&mut self, segment: &[u8]) -> Result<(LaneId, Vec<VideoIndex>), MemoryError> {
+        let segment = decode_segment(segment, self.channels, self.dtype)?;
+        for video in &segment.videos {
+            let known = self.rows_of(segment.lane, video.video)?.len();
+            if known != video.written.len() {
+                let problem = format!("{} has {known} rows and not {}", video.video, video.written.len());
+                return Err(MemoryError::Segment { problem });
+            }
+        }
+        let row_bytes = self.slab.row_bytes();
+        for video in &segment.videos {
+            let mut present = Vec::new();
+            let mut absent = Vec::new();
+            let mut bytes = Vec::with_capacity(video.bytes.len());
+            for (position, (written, row)) in
+                (0u32..).zip(video.written.iter().zip(video.bytes.chunks_exact(row_bytes)))
+            {
+                if let Some(written) = written {
+                    present.push((position, *written));
+                    bytes.extend_from_slice(row);
+                } else {
+                    absent.push(position);
+                }
+            }
+            self.replace(segment.lane, video.video, &present, &bytes, &absent)?;
+        }
+        Ok((segment.lane, segment.videos.iter().map(|video| video.video).collect()))
+    }
+
+    /// How old the remembered rows of all lanes are at a step.
+    pub fn ages(&self, now: Step) -> Ages {
+        let mut ages = Ages::default();
+        let mut sum = 0;
+        for row in self.lanes.values().flat_map(BTreeMap::values).flat_map(|rows| rows.iter()) {
+            if row.is_present() {
+                let age = now.0.saturating_sub(row.written.0);
+                ages.remembered += 1;
+                sum += age;
+                ages.max = ages.max.max(age);
+            } else {
+                ages.absent += 1;
+            }
+        }
+        if ages.remembered > 0 {
+            ages.mean = sum as f64 / ages.remembered as f64;
+        }
+        ages
+    }
+
+    /// Returns when all that was written is durable.
+    ///
+    /// # Errors
+    /// The ledger can no longer be written.
+    pub fn flush(&self) -> Result<(), MemoryError> {
+        self.writer.flush().map_err(|problem| self.ledger_error(problem))
+    }
+
+    /// Slots the slab has: rows, free slots and slots that wait for a commit or a snapshot.
+    pub fn slots(&self) -> u64 {
+        self.slots.end()
+    }
+
+    /// Writes bytes of rows to free slots and points the rows at them; other rows become absent.
+    fn replace(
+        &mut self,
+        lane: LaneId,
+        video: VideoIndex,
+        rows: &[(u32, Step)],
+        bytes: &[u8],
+        absent: &[u32],
+    ) -> Result<(), MemoryError> {
+        if let Some(problem) = self.writer.failure() {
+            return Err(self.ledger_error(problem));
+        }
+        let row_bytes = self.slab.row_bytes();
+        let runs = self.slots.allocate(rows.len() as u64);
+        let mut written = 0;
+        for run in &runs {
+            let length = (run.end - run.start) as usize * row_bytes;
+            if let Err(source) = self.slab.write(run.start, &bytes[written..written + length]) {
+                self.slots.give_back(runs);
+                return Err(self.write_error(source));
+            }
+            written += length;
+        }
+        let slots = runs.into_iter().flatten();
+        let mut changes: Vec<(u32, Row)> = rows
+            .iter()
+            .zip(slots)
+            .zip(bytes.chunks_exact(row_bytes))
+            .map(|(((position, written), slot), bytes)| {
+                let checksum = checksum(video, *position, *written, bytes);
+                (*position, Row { slot, written: *written, checksum })
+            })
+            .collect();
+        changes.extend(absent.iter().map(|position| (*position, Row::ABSENT)));
+        let known = self.lanes.get_mut(&lane).and_then(|lane| lane.get_mut(&video));
+        let known = Arc::make_mut(known.ok_or(MemoryError::Unknown { lane, video })?);
+        let mut replaced = Vec::with_capacity(changes.len());
+        for (position, row) in &changes {
+            let old = std::mem::replace(&mut known[*position as usize], *row);
+            if old.is_present() {
+                replaced.push(old.slot);
+            }
+        }
+        let freed = self.freed(replaced);
+        self.writer.change(lane, video, changes, freed).map_err(|problem| self.ledger_error(problem))
+    }
+
+    fn rows_of(&self, lane: LaneId, video: VideoIndex) -> Result<&Arc<Vec<Row>>, MemoryError> {
+        self.lanes.get(&lane).and_then(|lane| lane.get(&video)).ok_or(MemoryError::Unknown { lane, video })
+    }
+
+    /// Reads slots; false where the slab ends before they do.
+    fn read_slots(&self, first: u64, bytes: &mut [u8]) -> Result<bool, MemoryError> {
+        match self.slab.read(first, bytes) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+            Err(source) => Err(MemoryError::Io { action: "read", folder: self.folder.clone(), source }),
+        }
+    }
+
+    fn freed(&self, slots: Vec<u64>) -> Freed {
+        Freed { before: self.slots.pins().taken(), slots }
+    }
+
+    fn ledger_error(&self, problem: String) -> MemoryError {
+        MemoryError::Ledger { folder: self.folder.clone(), problem }
+    }
+
+    fn write_error(&self, source: std::io::Error) -> MemoryError {
+        use std::io::ErrorKind;
+        match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                MemoryError::Full { folder: self.folder.clone() }
+            }
+            _ => MemoryError::Io { action: "write", folder: self.folder.clone(), source },
+        }
+    }
+}
+
+/// The part of `rows` rows from `first` on that lies in a video of `length` rows.
+fn clip(first: i64, rows: usize, length: usize) -> Range<usize> {
+    let start = first.clamp(0, length as i64) as usize;
+    let end = first.saturating_add(rows as i64).clamp(start as i64, length as i64) as usize;
+    start..end
+}
+
+/// Runs of positions whose rows lie in neighbouring slots, so that one call reads them all.
+pub(super) fn slot_runs(rows: &[Row], inside: Range<usize>) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for position in inside {
+        if !rows[position].is_present() {
+            continue;
+        }
+        match runs.last_mut() {
+            Some(run) if run.end == position && rows[position - 1].slot + 1 == rows[position].slot => {
+                run.end += 1;
+            }
+            _ => runs.push(position..position + 1),
+        }
+    }
+    runs
+}
+
+/// Forgets durable rows that have no slot of their own; gives the slots of the others.
+fn claim_slots(
+    found: &mut BTreeMap<LaneId, FoundRows>,
+    length: u64,
+    warnings: &mut Vec<Warning>,
+) -> BTreeSet<u64> {
+    let mut used = BTreeSet::new();
+    for (lane, videos) in found {
+        let mut lost = 0;
+        for rows in videos.values_mut() {
+            let before = rows.len();
+            rows.retain(|_, row| row.slot < length && used.insert(row.slot));
+            lost += before - rows.len();
+        }
+        if lost > 0 {
+            warnings.push(Warning::RowsLost { lane: *lane, rows: lost });
+        }
+    }
+    used
+}
+
+/// Renames index and slab out of the way.
+fn set_aside(folder: &Path, reason: &LedgerError) -> std::io::Result<Warning> {
+    let name = |base: &str, number: u32| folder.join(format!("{base}.damaged-{number}"));
+    let number = (1..u32::MAX)
+        .find(|number| !name("index", *number).exists() && !name("rows.slab", *number).exists())
+        .unwrap_or(u32::MAX);
+    for base in ["index", "rows.slab"] {
+        match std::fs::rename(folder.join(base), name(base, number)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(Warning::SetAside { folder: folder.to_owned(), aside: name("index", number), reason: reason.to_string() })
+}

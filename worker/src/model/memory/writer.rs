@@ -1,0 +1,171 @@
+//! The thread that writes the ledger, so that no call of sled is on the training thread.
+//!
+//! What a step wrote is gathered until enough has come together or someone asks. Then: sync the slab, commit to the
+//! ledger, release the slots that were replaced. In this order a crash leaves each row as it was or as it became.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use longtake_shared::ids::{LaneId, VideoIndex};
+
+use super::ledger::{LaneChanges, Ledger};
+use super::rows::Row;
+use super::slab::Slab;
+use super::slots::{Freed, Settled};
+
+/// What the training thread asks for.
+enum Order {
+    Change { lane: LaneId, video: VideoIndex, rows: Vec<(u32, Row)>, freed: Freed },
+    Forget { lane: LaneId, freed: Freed },
+    Flush(Sender<Result<(), String>>),
+}
+
+/// Handle of the thread; dropping it commits what is left and waits.
+#[derive(Debug)]
+pub(super) struct Writer {
+    orders: Option<Sender<Order>>,
+    failure: Arc<Mutex<Option<String>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    /// Starts the thread. It commits on its own when `commit_rows` changed rows have come together.
+    pub(super) fn start(
+        ledger: Ledger,
+        slab: Arc<Slab>,
+        settled: Settled,
+        commit_rows: usize,
+    ) -> std::io::Result<Self> {
+        let (orders, received) = channel();
+        let failure = Arc::new(Mutex::new(None));
+        let mut work = Work {
+            ledger,
+            slab,
+            settled,
+            failure: Arc::clone(&failure),
+            changes: BTreeMap::new(),
+            freed: Vec::new(),
+            changed: 0,
+        };
+        let thread = std::thread::Builder::new()
+            .name("memory-ledger".into())
+            .spawn(move || work.run(&received, commit_rows))?;
+        Ok(Self { orders: Some(orders), failure, thread: Some(thread) })
+    }
+
+    /// Rows of a video are now these.
+    pub(super) fn change(
+        &self,
+        lane: LaneId,
+        video: VideoIndex,
+        rows: Vec<(u32, Row)>,
+        freed: Freed,
+    ) -> Result<(), String> {
+        self.send(Order::Change { lane, video, rows, freed })
+    }
+
+    /// Nothing of a lane is remembered any more.
+    pub(super) fn forget(&self, lane: LaneId, freed: Freed) -> Result<(), String> {
+        self.send(Order::Forget { lane, freed })
+    }
+
+    /// Returns when all that was asked for is durable.
+    pub(super) fn flush(&self) -> Result<(), String> {
+        let (answer, answered) = channel();
+        self.send(Order::Flush(answer))?;
+        answered.recv().unwrap_or_else(|_| Err(self.failure().unwrap_or_else(stopped)))
+    }
+
+    /// Why the ledger can no longer be written, if so.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn send(&self, order: Order) -> Result<(), String> {
+        if let Some(failure) = self.failure() {
+            return Err(failure);
+        }
+        let sent = self.orders.as_ref().map(|orders| orders.send(order));
+        if matches!(sent, Some(Ok(()))) { Ok(()) } else { Err(self.failure().unwrap_or_else(stopped)) }
+    }
+}
+
+fn stopped() -> String {
+    "its thread has stopped".to_owned()
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        drop(self.orders.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that writes the ledger of the long memory panicked");
+        }
+    }
+}
+
+struct Work {
+    ledger: Ledger,
+    slab: Arc<Slab>,
+    settled: Settled,
+    failure: Arc<Mutex<Option<String>>>,
+    changes: BTreeMap<LaneId, LaneChanges>,
+    freed: Vec<Freed>,
+    changed: usize,
+}
+
+impl Work {
+    fn run(&mut self, orders: &Receiver<Order>, commit_rows: usize) {
+        while let Ok(order) = orders.recv() {
+            match order {
+                Order::Change { lane, video, rows, freed } => {
+                    self.changed += rows.len();
+                    let changes = self.changes.entry(lane).or_default();
+                    changes.rows.extend(rows.into_iter().map(|(position, row)| ((video, position), row)));
+                    self.freed.push(freed);
+                }
+                Order::Forget { lane, freed } => {
+                    self.changed += freed.slots.len();
+                    self.changes.insert(lane, LaneChanges { cleared: true, rows: BTreeMap::new() });
+                    self.freed.push(freed);
+                }
+                Order::Flush(answer) => {
+                    // Whoever asked may have gone: then nobody is told.
+                    let _ = answer.send(self.commit());
+                }
+            }
+            if self.changed >= commit_rows {
+                self.commit_or_note();
+            }
+        }
+        self.commit_or_note();
+    }
+
+    fn commit_or_note(&mut self) {
+        if let Err(problem) = self.commit() {
+            tracing::error!(problem, "the ledger of the long memory cannot be written");
+        }
+    }
+
+    fn commit(&mut self) -> Result<(), String> {
+        if let Some(failure) = self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            return Err(failure);
+        }
+        let committed = self
+            .slab
+            .sync()
+            .map_err(|error| error.to_string())
+            .and_then(|()| self.ledger.commit(&self.changes).map_err(|error| error.to_string()));
+        if let Err(problem) = committed {
+            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem.clone());
+            return Err(problem);
+        }
+        self.changes.clear();
+        self.changed = 0;
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner).append(&mut self.freed);
+        Ok(())
+    }
+}

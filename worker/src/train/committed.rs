@@ -1,0 +1,158 @@
+//! A step from samples to committed weights: COUNT, the pure step, AGREE, MOVE. An error before MOVE leaves no trace.
+//!
+//! Takes: this rank's samples. Gives: what all ranks agreed on, and the rows to write back. Next: the memory.
+
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use longtake_shared::config::RunConfig;
+use longtake_shared::ids::Step;
+use longtake_shared::random::Key;
+
+use super::agree::{Control, agree, digest};
+use super::learner::{Learner, Moved};
+use super::step::{FreshRows, LaneInput, Pending, Sample, StepContext, step};
+use super::{TrainError, count};
+use crate::collective::SharedCollective;
+use crate::control::StepPhase;
+use crate::loss::{Criterion, LabelledSegment, SampleTargets, local_normaliser};
+use crate::model::detector::Detector;
+use crate::model::heads::daotad::anchors::{AnchorGrid, level_lengths};
+use crate::model::norm::{MomentsReducer, apply_statistics};
+use crate::model::tcm::srm::TemporalReduction;
+use crate::model::tcm::tcm::TooLong;
+
+/// What steps need that does not change between them.
+#[derive(Debug, Clone)]
+pub struct StepSettings {
+    config: Arc<RunConfig>,
+    root: Key,
+    device: Device,
+    collective: SharedCollective,
+    moments: Arc<dyn MomentsReducer>,
+    criterion: Criterion,
+    world: usize,
+}
+
+/// What a committed step came to.
+#[derive(Debug)]
+pub struct Committed {
+    /// Sums over all ranks.
+    pub control: Control,
+    /// What moving the weights did.
+    pub moved: Moved,
+    /// Rows to write back; none where nothing was applied.
+    pub rows: Vec<FreshRows>,
+}
+
+impl StepSettings {
+    /// For a run, a device and the ranks of a generation.
+    pub fn new(config: Arc<RunConfig>, root: Key, device: Device, collective: SharedCollective, world: usize) -> Self {
+        let model = &config.model;
+        let criterion =
+            Criterion::new(AnchorGrid::from_config(&model.neck.strides(), &model.head), &model.loss);
+        let moments: Arc<dyn MomentsReducer> = Arc::new(collective.clone());
+        Self { config, root, device, collective, moments, criterion, world }
+    }
+
+    /// One step. `control` holds this rank's flags and what recalling its samples counted; `phase` is told what comes next.
+    ///
+    /// # Errors
+    /// The generation was aborted, a device failed, or ranks hold different parameters.
+    pub fn run(
+        &self,
+        learner: &mut Learner<Detector>,
+        inputs: &[LaneInput],
+        mut control: Control,
+        phase: &mut dyn FnMut(StepPhase),
+    ) -> Result<Committed, TrainError> {
+        let now = learner.step;
+        phase(StepPhase::Look);
+        let targets = self.targets(inputs);
+        let normaliser = count::agree(local_normaliser(&targets), &self.collective)?;
+        let pending = self.pending(learner, inputs, &targets, normaliser)?;
+        self.collective.check()?;
+
+        phase(StepPhase::Reduce);
+        control.loss = pending.loss;
+        control.class_loss = pending.class_loss;
+        control.regression_loss = pending.regression_loss;
+        control.positives = targets.iter().flatten().map(SampleTargets::positives).sum::<usize>() as f32;
+        control.samples = inputs.iter().filter(|input| input.sample.is_some()).count() as f32;
+        control.clips = trained_clips(inputs) as f32;
+        let own = self.digest(learner, now);
+        control.digest = own.unwrap_or_default();
+        let bucket = usize::try_from(self.config.cluster.bucket.0 / 4).unwrap_or(usize::MAX);
+        let (gradients, control) =
+            agree(&self.collective, learner.layout(), pending.gradients, control, bucket, &self.device)?;
+        if own.is_some_and(|own| !control.digests_agree(own, self.world)) {
+            return Err(TrainError::Diverged { step: now });
+        }
+
+        phase(StepPhase::Move);
+        let moved = learner.advance(gradients, control.loss.is_finite())?;
+        let rows = if moved.applied {
+            let detection = learner.module.detection.clone();
+            learner.module.detection = apply_statistics(detection, &pending.statistics);
+            pending.rows
+        } else {
+            Vec::new()
+        };
+        Ok(Committed { control, moved, rows })
+    }
+
+    /// The pure part of a step: this rank's gradient, rows and statistics. Dropping the result leaves no trace.
+    ///
+    /// # Errors
+    /// The window is longer than the model was built for.
+    pub(super) fn pending(
+        &self,
+        learner: &Learner<Detector>,
+        inputs: &[LaneInput],
+        targets: &[Option<SampleTargets>],
+        normaliser: f32,
+    ) -> Result<Pending, TooLong> {
+        let context = StepContext {
+            learner,
+            config: &self.config,
+            criterion: &self.criterion,
+            targets,
+            key: self.root.child("train", learner.step.0),
+            normaliser,
+            moments: Arc::clone(&self.moments),
+            device: &self.device,
+        };
+        step(&context, inputs)
+    }
+
+    /// What the anchors of each sample are to say. Padding takes part as in TALLFormer: all anchors of the window do.
+    pub(super) fn targets(&self, inputs: &[LaneInput]) -> Vec<Option<SampleTargets>> {
+        let config = &self.config;
+        let rows = TemporalReduction::reduced_length(config.data.window_frames / 2);
+        let positions = level_lengths(rows, config.model.neck.tdm_kernels.len() + 1);
+        let of_sample = |sample: &Sample| {
+            let actions: Vec<LabelledSegment> = sample
+                .plan
+                .actions
+                .iter()
+                .map(|action| LabelledSegment { segment: [action.start, action.end], label: action.label })
+                .collect();
+            self.criterion.targets(&positions, config.data.window_frames, &actions)
+        };
+        inputs.iter().map(|input| input.sample.as_ref().map(of_sample)).collect()
+    }
+
+    /// The digest of the parameters where one is due, so that ranks that differ are found.
+    fn digest(&self, learner: &Learner<Detector>, now: Step) -> Option<[f32; 2]> {
+        let every = self.config.cluster.digest_every;
+        let due = every > 0 && now.0.is_multiple_of(every) && self.world > 1;
+        due.then(|| digest(learner.tensors().into_iter().flat_map(|tensor| tensor.values)))
+    }
+}
+
+fn trained_clips(inputs: &[LaneInput]) -> usize {
+    let of_input = |input: &LaneInput| {
+        input.sample.iter().flat_map(|sample| &sample.clips).filter(|clip| clip.trains).count()
+    };
+    inputs.iter().map(of_input).sum()
+}

@@ -1,0 +1,153 @@
+//! Why a generation does not come to its end on this worker.
+
+use longtake_shared::checkpoint::Mismatches;
+use longtake_shared::config::ConfigError;
+use longtake_shared::dataset::DatasetError;
+use longtake_shared::hint::Hint;
+use longtake_shared::ids::Step;
+use longtake_shared::lanes::TooManyLanes;
+
+use super::agree::AgreeError;
+use super::learner::RestoreError;
+use crate::checkpoint::CheckpointError;
+use crate::collective::CollectiveError;
+use crate::control::ControlError;
+use crate::data::loader::LoadError;
+use crate::data::video::VideoError;
+use crate::infer::video::DetectError;
+use crate::model::backbone::import::ImportError;
+use crate::model::memory::MemoryError;
+use crate::model::tcm::tcm::TooLong;
+use crate::optim::OptimError;
+
+/// Why a generation does not come to its end on this worker.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The settings cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The annotations cannot be used.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// More lanes than videos.
+    #[error(transparent)]
+    Lanes(#[from] TooManyLanes),
+    /// A video that the run cannot do without cannot be read.
+    #[error(transparent)]
+    Video(#[from] VideoError),
+    /// Samples no longer come.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A validation video has no detections.
+    #[error(transparent)]
+    Detect(#[from] DetectError),
+    /// A window is longer than the model was built for.
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
+    /// The starting weights do not fit.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// The long memory cannot be read or written.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// A checkpoint cannot be written or read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A checkpoint does not fit the model.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// A checkpoint was made under other conditions.
+    #[error(transparent)]
+    Conditions(#[from] Mismatches),
+    /// The manifest that the coordinator handed out is none.
+    #[error("the manifest to resume from cannot be read")]
+    Manifest(#[source] serde_json::Error),
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] OptimError),
+    /// Peers cannot be reached, or the generation was aborted.
+    #[error(transparent)]
+    Collective(#[from] CollectiveError),
+    /// The agent cannot be reached.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// Ranks hold different parameters.
+    #[error("the parameters of this rank differ from those of the others at {step}")]
+    Diverged {
+        /// When it was found.
+        step: Step,
+    },
+    /// Loss or gradient were not finite too often in a row.
+    #[error("loss or gradient were not finite in {in_a_row} steps in a row, up to {step}")]
+    NotFinite {
+        /// Steps taken.
+        step: Step,
+        /// How many in a row.
+        in_a_row: u64,
+    },
+}
+
+impl From<AgreeError> for TrainError {
+    fn from(error: AgreeError) -> Self {
+        match error {
+            AgreeError::Collective(error) => Self::Collective(error),
+            AgreeError::Device(error) => Self::Device(error),
+        }
+    }
+}
+
+impl TrainError {
+    /// Whether no restart mends it: the process should end with exit code 78.
+    pub fn never_restart(&self) -> bool {
+        match self {
+            Self::Config(_)
+            | Self::Dataset(_)
+            | Self::Lanes(_)
+            | Self::Video(_)
+            | Self::Detect(_)
+            | Self::TooLong(_)
+            | Self::Import(_)
+            | Self::Restore(_)
+            | Self::Conditions(_)
+            | Self::Manifest(_)
+            | Self::NotFinite { .. } => true,
+            Self::Load(_)
+            | Self::Memory(_)
+            | Self::Checkpoint(_)
+            | Self::Device(_)
+            | Self::Collective(_)
+            | Self::Control(_)
+            | Self::Diverged { .. } => false,
+        }
+    }
+}
+
+impl Hint for TrainError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Config(error) => error.hint(),
+            Self::Dataset(error) => error.hint(),
+            Self::Lanes(error) => error.hint(),
+            Self::Video(error) => error.hint(),
+            Self::Load(error) => error.hint(),
+            Self::Detect(error) => error.hint(),
+            Self::TooLong(error) => error.hint(),
+            Self::Import(error) => error.hint(),
+            Self::Memory(error) => error.hint(),
+            Self::Checkpoint(error) => error.hint(),
+            Self::Conditions(error) => error.hint(),
+            Self::Device(error) => error.hint(),
+            Self::Collective(error) => error.hint(),
+            Self::Control(error) => error.hint(),
+            Self::Restore(_) | Self::Manifest(_) => {
+                Some("resume with the configuration and the version that saved the checkpoint".into())
+            }
+            Self::Diverged { .. } => {
+                Some("resume from the last checkpoint; if it comes again, a device computes wrongly".into())
+            }
+            Self::NotFinite { .. } => Some(
+                "lower `optim.learning_rate`, lengthen `optim.schedule.warmup_steps` or set `optim.clip_norm`".into(),
+            ),
+        }
+    }
+}

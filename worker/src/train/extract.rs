@@ -1,0 +1,66 @@
+//! The memory is filled before the first step: every training video passes through the starting backbone (spec 20, section 3).
+//!
+//! Takes: the videos of this worker's lanes. Gives: their rows. Next: [`crate::model::memory`].
+
+use longtake_shared::ids::{LaneId, Step, VideoIndex};
+use longtake_shared::random::Key;
+use longtake_shared::units::FrameIndex;
+
+use super::TrainError;
+use super::context::RunContext;
+use super::pretrain::stack;
+use super::report::Reporter;
+use super::tape::host;
+use crate::control::{Stage, StepPhase};
+use crate::data::render::render_centred;
+use crate::model::backbone::VideoSwin;
+use crate::model::memory::MemoryStore;
+use crate::model::pass::Pass;
+
+/// Fills the memory of this worker's lanes. Gives whether it came to the end: it leaves off early where a stop is wished.
+///
+/// # Errors
+/// A video cannot be read, or memory cannot be written.
+pub fn fill(run: &RunContext, backbone: &VideoSwin, store: &mut MemoryStore) -> Result<bool, TrainError> {
+    let mut work: Vec<(LaneId, VideoIndex)> = Vec::new();
+    for &lane in run.own_lanes() {
+        work.extend(run.lanes.videos(lane).iter().map(|&video| (lane, video)));
+    }
+    let mut reporter = Reporter::new(run, Stage::Memory, work.len() as u64, 0);
+    for (lane, video) in work {
+        run.session.enter(Step(0), StepPhase::Look);
+        if run.session.flags().stop {
+            return Ok(false);
+        }
+        let rows = features_of_video(run, backbone, video)?;
+        store.write(lane, video, Step(0), 0, &rows)?;
+        reporter.unit();
+    }
+    Ok(true)
+}
+
+/// Features of a whole video, `[rows, C]`, clip by clip; the last clip is filled up with zeros and trimmed.
+fn features_of_video(run: &RunContext, backbone: &VideoSwin, video: VideoIndex) -> Result<Vec<f32>, TrainError> {
+    let config = &run.config;
+    let (length, clip_frames) = (run.length(video)?, config.data.clip_frames);
+    let key = run.root.child("memory", u64::from(video.0));
+    let path = &run.dataset.video(video).path;
+    let shape = [3, clip_frames, config.data.crop, config.data.crop];
+    let mut rows = Vec::new();
+    let clips: Vec<usize> = (0..length.div_ceil(clip_frames)).collect();
+    for chunk in clips.chunks(config.memory.chunk_clips.max(1)) {
+        let mut pixels = Vec::new();
+        for &clip in chunk {
+            let first = (clip * clip_frames) as i64;
+            let frames = run.frames.frames(path, FrameIndex(first), clip_frames)?;
+            pixels.push(render_centred(&config.data, &frames, FrameIndex(first), clip_frames));
+        }
+        let keys: Vec<Key> = chunk.iter().map(|&clip| key.child("clip", clip as u64)).collect();
+        let pass = if config.memory.init_in_train_mode { Pass::Train { keys: &keys } } else { Pass::Evaluate };
+        let input = stack(pixels.iter().map(Vec::as_slice), shape, &run.device);
+        let features_nfc = backbone.features(input, pass).swap_dims(1, 2);
+        rows.extend(host(features_nfc));
+    }
+    rows.truncate(length.div_ceil(2) * config.model.backbone.channels());
+    Ok(rows)
+}

@@ -1,0 +1,156 @@
+//! From the assignment to the last word of a generation: pretrain, fill the memory, train.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use longtake_shared::checkpoint::{Manifest, Stage as SavedStage};
+use longtake_shared::config::MemoryInit;
+use longtake_shared::ids::Step;
+
+use super::agree::Control;
+use super::context::RunContext;
+use super::learner::{Learner, StageLength};
+use super::pretrain::{self, Classifier};
+use super::save::{Restored, Saver, Snapshot};
+use super::trainer::{Counters, Trainer};
+use super::{TrainError, extract};
+use crate::collective::RingListener;
+use crate::control::{Assignment, Directive, Ending, Session};
+use crate::model::backbone::{VideoSwin, frozen, import};
+use crate::model::detector::Detector;
+use crate::model::layers::Init;
+use crate::model::memory::MemoryStore;
+
+/// How long peers of a generation may take to reach each other.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Plays this worker's part of a generation to its end.
+///
+/// # Errors
+/// Whatever ends it early; [`TrainError::Collective`] where the cause lies elsewhere.
+pub fn run(session: &Arc<Session>, listener: &RingListener, assignment: Assignment) -> Result<Ending, TrainError> {
+    let (generation, rank) = (assignment.generation, assignment.rank);
+    let collective =
+        listener.connect(&assignment.run, generation, rank, &assignment.peers, CONNECT_DEADLINE)?;
+    let aborter = collective.aborter();
+    session.on_abort(Box::new(move |_, reason| aborter.abort(reason)));
+    let manifest: Option<Manifest> =
+        assignment.resume.clone().map(serde_json::from_value).transpose().map_err(TrainError::Manifest)?;
+    let run = RunContext::open(Arc::clone(session), assignment, collective)?;
+    let mut saver = Saver::open(&run)?;
+    let restored = manifest.map(|manifest| saver.load(manifest)).transpose()?;
+    session.ready(generation)?;
+    loop {
+        match session.next_directive()? {
+            Directive::Train { generation: started } if started == generation => break,
+            Directive::Abort { generation: over, reason } if over == generation => {
+                return Err(crate::collective::CollectiveError::Aborted { reason }.into());
+            }
+            _ => {}
+        }
+    }
+    stages(&run, &mut saver, restored)
+}
+
+fn stages(run: &RunContext, saver: &mut Saver<'_>, restored: Option<Restored>) -> Result<Ending, TrainError> {
+    let mut counters = restored.as_ref().map(|restored| restored.manifest.counters).unwrap_or_default();
+    let (in_pretrain, in_train) = match restored {
+        Some(restored) if restored.manifest.stage == SavedStage::Train => (None, Some(restored)),
+        other => (other, None),
+    };
+    let backbone = if in_train.is_some() {
+        None
+    } else if run.config.pretrain.steps > 0 {
+        match pretrain_stage(run, saver, in_pretrain, &mut counters)? {
+            (backbone, Ending::Completed) => Some(backbone),
+            (_, Ending::Stopped) => return Ok(Ending::Stopped),
+        }
+    } else {
+        starting_backbone(run)?
+    };
+    if run.total_steps() == 0 {
+        return Ok(Ending::Completed);
+    }
+
+    let mut detector = Detector::new(&run.config, run.dataset.classes.len(), &Init::new(&run.device, run.root.child("init", 0)));
+    if let Some(backbone) = backbone {
+        detector.backbone = backbone;
+    }
+    let length = StageLength { steps: run.total_steps(), steps_per_epoch: run.lanes.steps_per_epoch() };
+    let frozen_stages = run.config.model.backbone.frozen_stages;
+    let is_frozen = |path: &str| path.strip_prefix("backbone.").is_some_and(|path| frozen(path, frozen_stages));
+    let mut learner = Learner::new(detector, &run.config.optim, length, is_frozen);
+    let mut store = open_store(run)?;
+    let mut validated = None;
+    let mut remembers = false;
+    if let Some(restored) = in_train {
+        learner.restore(&restored.tensors, &restored.optimizer, restored.manifest.step, &run.device)?;
+        validated = restored.validated();
+        remembers = restored.restore_memory(&mut store)?;
+    }
+    if learner.step == Step(0) && !remembers && run.config.memory.init == MemoryInit::Extract {
+        let filled = extract::fill(run, &learner.module.backbone, &mut store)?;
+        let stop = Control { stop: f32::from(u8::from(!filled)), ..Control::default() };
+        if stop.sum(&run.collective)?.stop > 0.0 {
+            saver.start(Snapshot::without_memory(run, &learner, counters)?)?;
+            saver.finish()?;
+            return Ok(Ending::Stopped);
+        }
+    }
+    Trainer { run, steps: run.step_settings(), learner, store, counters, saver, validated }.train()
+}
+
+/// The backbone as a classifier of trimmed clips.
+fn pretrain_stage(
+    run: &RunContext,
+    saver: &mut Saver<'_>,
+    restored: Option<Restored>,
+    counters: &mut Counters,
+) -> Result<(VideoSwin, Ending), TrainError> {
+    let init = Init::new(&run.device, run.root.child("init", 0));
+    let mut model = Classifier::new(&run.config.model.backbone, run.dataset.classes.len(), &init);
+    if let Some(backbone) = starting_backbone(run)? {
+        model.backbone = backbone;
+    }
+    let steps = run.config.pretrain.steps;
+    let length = StageLength { steps, steps_per_epoch: steps };
+    let mut learner = Learner::new(model, &run.config.pretrain.optim, length, |_| false);
+    if let Some(restored) = restored {
+        learner.restore(&restored.tensors, &restored.optimizer, restored.manifest.step, &run.device)?;
+    }
+    let ending = pretrain::train(run, &mut learner, counters, saver)?;
+    Ok((learner.module.backbone, ending))
+}
+
+/// The backbone of the weights file in the settings, if there is one.
+fn starting_backbone(run: &RunContext) -> Result<Option<VideoSwin>, TrainError> {
+    let config = &run.config.model.backbone;
+    if config.weights.is_empty() {
+        return Ok(None);
+    }
+    let init = Init::new(&run.device, run.root.child("init", 0)).field("backbone");
+    let (backbone, report) =
+        import::load_into(VideoSwin::new(config, &init), std::path::Path::new(&config.weights), false)?;
+    tracing::info!(weights = %config.weights, used = report.used.len(), unused = report.unused.len(), "backbone loaded");
+    Ok(Some(backbone))
+}
+
+/// This worker's slice of the memory, in a folder of its generation: what it held before is in the checkpoint.
+fn open_store(run: &RunContext) -> Result<MemoryStore, TrainError> {
+    let assignment = &run.assignment;
+    let folder = assignment.run_folder.join("memory").join(format!(
+        "{}-rank{}",
+        assignment.generation, assignment.rank.0
+    ));
+    let channels = run.config.model.backbone.channels();
+    let (mut store, warnings) = MemoryStore::open(&folder, channels, run.config.memory.dtype)?;
+    for warning in warnings {
+        run.session.warning(assignment.generation, warning.to_string())?;
+    }
+    for &lane in run.own_lanes() {
+        let videos = run.lanes.videos(lane);
+        let rows: Result<Vec<_>, TrainError> = videos.iter().map(|&video| Ok((video, run.rows(video)?))).collect();
+        store.add_lane(lane, &rows?)?;
+    }
+    Ok(store)
+}

@@ -1,0 +1,81 @@
+//! Numbers for whoever watches: rank 0 speaks for all, since every number is a sum over ranks.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use longtake_shared::ids::Rank;
+use longtake_shared::units::Seconds;
+
+use super::agree::Control;
+use super::context::RunContext;
+use super::learner::Moved;
+use super::trainer::Counters;
+use crate::control::{Progress, Stage};
+
+/// Tells how far a stage has come.
+pub struct Reporter<'a> {
+    run: &'a RunContext,
+    stage: Stage,
+    total: u64,
+    done: u64,
+    started: Instant,
+}
+
+impl<'a> Reporter<'a> {
+    /// A stage of `total` units of which `done` are done.
+    pub fn new(run: &'a RunContext, stage: Stage, total: u64, done: u64) -> Self {
+        let reporter = Self { run, stage, total, done, started: Instant::now() };
+        reporter.send(None, BTreeMap::new());
+        reporter
+    }
+
+    /// One more unit of a stage that has no loss.
+    pub fn unit(&mut self) {
+        self.done += 1;
+        self.send(None, BTreeMap::new());
+    }
+
+    /// One more step, with what all ranks agreed on.
+    pub fn step(&mut self, control: &Control, moved: &Moved, counters: &Counters, took: Seconds) {
+        self.done += 1;
+        let mut numbers = BTreeMap::from([
+            ("gradient_norm".to_owned(), moved.gradient_norm),
+            ("learning_rate".to_owned(), moved.learning_rate),
+            ("clips_per_second".to_owned(), f64::from(control.clips) / took.0.max(1e-9)),
+            ("positives".to_owned(), f64::from(control.positives)),
+            ("samples".to_owned(), f64::from(control.samples)),
+            ("skipped_samples".to_owned(), counters.skipped_samples as f64),
+            ("non_finite".to_owned(), counters.non_finite_steps as f64),
+        ]);
+        if self.stage == Stage::Train {
+            numbers.insert("class_loss".to_owned(), f64::from(control.class_loss));
+            numbers.insert("regression_loss".to_owned(), f64::from(control.regression_loss));
+            numbers.insert("absent_rows".to_owned(), f64::from(control.absent_rows));
+            if control.age_count > 0.0 {
+                numbers.insert("mean_age".to_owned(), f64::from(control.age_sum / control.age_count));
+            }
+        }
+        numbers.retain(|_, value| value.is_finite());
+        self.send(Some(f64::from(control.loss)).filter(|loss| loss.is_finite()), numbers);
+    }
+
+    fn send(&self, loss: Option<f64>, numbers: BTreeMap<String, f64>) {
+        if self.run.assignment.rank != Rank(0) {
+            return;
+        }
+        let epoch = match self.stage {
+            Stage::Train => self.run.lanes.position(longtake_shared::ids::Step(self.done.saturating_sub(1))).0,
+            _ => longtake_shared::ids::Epoch(0),
+        };
+        let progress = Progress {
+            stage: self.stage,
+            done: self.done,
+            total: self.total,
+            epoch,
+            loss,
+            numbers,
+            elapsed: Seconds(self.started.elapsed().as_secs_f64()),
+        };
+        self.run.session.progress(self.run.assignment.generation, &progress);
+    }
+}

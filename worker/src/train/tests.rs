@@ -1,0 +1,284 @@
+//! The step is what it claims to be: replay is exact, the world size does not matter, an aborted step leaves no trace.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use burn::tensor::Device;
+use longtake_shared::config::{BackboneInit, OptimizerKind, Replay, RunConfig, Variant};
+use longtake_shared::ids::{Generation, LaneId, Rank, RunId, Step, VideoIndex};
+use longtake_shared::lanes::initial_assignment;
+use longtake_shared::random::Key;
+use longtake_shared::units::FrameIndex;
+use rand::Rng as _;
+
+use super::agree::Control;
+use super::committed::{Committed, StepSettings};
+use super::learner::{Learner, StageLength};
+use super::step::{InputClip, LaneInput, Sample};
+use super::tape::NamedTensor;
+use crate::collective::{Aborter, Fault, FaultKind, Faulty, Local, Membership, RingListener, SharedCollective};
+use crate::data::augment::AugmentDraw;
+use crate::data::plan::{SamplePlan, WindowAction};
+use crate::model::detector::Detector;
+use crate::model::layers::Init;
+
+const CLASSES: usize = 3;
+const LANES: usize = 3;
+
+/// A detector of a few thousand parameters on windows of 64 frames.
+fn config() -> RunConfig {
+    let mut config = RunConfig::default();
+    config.data.crop = 16;
+    config.data.frame_height = 16;
+    config.data.frame_width = 16;
+    config.data.window_frames = 64;
+    config.data.clip_frames = 16;
+    let backbone = &mut config.model.backbone;
+    backbone.variant = Variant::Custom;
+    backbone.embed_dim = 8;
+    backbone.depths = vec![1, 1];
+    backbone.num_heads = vec![1, 2];
+    backbone.drop_path = 0.2;
+    backbone.frozen_stages = -1;
+    backbone.linear_init = BackboneInit::FanIn;
+    let neck = &mut config.model.neck;
+    neck.channels = 16;
+    neck.tcm_layers = 1;
+    neck.tcm_heads = 2;
+    neck.tdm_heads = 2;
+    neck.tdm_kernels = vec![3];
+    neck.fpn_channels = 8;
+    config.model.head.convs = 1;
+    config.model.head.scales_per_octave = 2;
+    config.memory.sampling_rate = 0.5;
+    config.optim.kind = OptimizerKind::AdamW;
+    config.optim.learning_rate = 1e-3;
+    config.optim.clip_norm = 1.0;
+    config.optim.schedule.warmup_steps = 0;
+    config.train.lanes = LANES;
+    config
+}
+
+/// The sample of a lane in a step: different numbers of actions a lane; lane 2 is idle in odd steps.
+fn input(config: &RunConfig, step: Step, lane: LaneId) -> LaneInput {
+    if lane.0 == 2 && step.0 % 2 == 1 {
+        return LaneInput { lane, sample: None };
+    }
+    let key = Key::root(99).child("step", step.0).child("lane", u64::from(lane.0));
+    let draw = |key: Key, count: usize| -> Vec<f32> {
+        let mut rng = key.rng();
+        (0..count).map(|_| f32::from(rng.next_u32() as u8) / 128.0 - 1.0).collect()
+    };
+    let actions = (0..=lane.0)
+        .map(|action| WindowAction {
+            start: 2.0 + 20.0 * action as f32,
+            end: 18.0 + 21.0 * action as f32,
+            label: action as usize,
+        })
+        .collect();
+    let clips = config.data.clips();
+    let sampled = vec![lane.0 as usize, 3];
+    let pixels = 3 * config.data.clip_frames * config.data.crop * config.data.crop;
+    let plan = SamplePlan {
+        step,
+        lane,
+        video: VideoIndex(lane.0),
+        start: FrameIndex(0),
+        shift: 0,
+        clips,
+        sampled: sampled.clone(),
+        augment: AugmentDraw::none(&config.data),
+        actions,
+        frames_total: 64,
+    };
+    let clips = sampled
+        .into_iter()
+        .map(|clip| InputClip { clip, pixels: draw(key.child("clip", clip as u64), pixels), trains: true })
+        .collect();
+    let remembered = draw(key.child("rows", 0), 32 * config.model.backbone.channels());
+    LaneInput { lane, sample: Some(Sample { plan, clips, remembered }) }
+}
+
+fn learner(config: &RunConfig, device: &Device) -> Learner<Detector> {
+    let detector = Detector::new(config, CLASSES, &Init::new(device, Key::root(5)));
+    Learner::new(detector, &config.optim, StageLength { steps: 10, steps_per_epoch: 5 }, |_| false)
+}
+
+fn alone() -> SharedCollective {
+    SharedCollective::new(Box::new(Local::new(Generation(1), Aborter::new().unwrap())))
+}
+
+fn run_step(settings: &StepSettings, learner: &mut Learner<Detector>, inputs: &[LaneInput]) -> Committed {
+    settings.run(learner, inputs, Control::default(), &mut |_| {}).unwrap()
+}
+
+/// Largest difference of two lists of tensors, over the largest value of each tensor.
+fn difference(a: &[NamedTensor], b: &[NamedTensor]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| {
+            assert_eq!(a.name, b.name);
+            let scale = b.values.iter().fold(1e-3f32, |scale, value| scale.max(value.abs()));
+            a.values.iter().zip(&b.values).map(|(a, b)| (a - b).abs() / scale).fold(0.0, f32::max)
+        })
+        .fold(0.0, f32::max)
+}
+
+#[test]
+fn replay_gives_the_gradient_of_the_one_pass_step() {
+    let device = Device::flex();
+    let gradient = |replay: Replay, chunk_clips: usize| {
+        let mut config = config();
+        config.memory.replay = replay;
+        config.memory.chunk_clips = chunk_clips;
+        let config = Arc::new(config);
+        let learner = learner(&config, &device);
+        let settings = StepSettings::new(Arc::clone(&config), Key::root(1), device.clone(), alone(), 1);
+        let inputs: Vec<LaneInput> =
+            (0..LANES).map(|lane| input(&config, Step(0), LaneId(lane as u32))).collect();
+        let pending = settings.pending(&learner, &inputs, &settings.targets(&inputs), 7.0).unwrap();
+        (pending.gradients.to_host().unwrap(), pending.loss, pending.rows)
+    };
+    let (one_pass, loss, rows) = gradient(Replay::Off, 6);
+    let scale = one_pass.iter().fold(0f32, |scale, value| scale.max(value.abs()));
+    assert!(scale > 1e-4, "the gradient is not zero");
+    for chunk_clips in [1, 2, 4] {
+        let (replayed, replayed_loss, replayed_rows) = gradient(Replay::On, chunk_clips);
+        let worst = one_pass.iter().zip(&replayed).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst <= 2e-5 * scale, "{worst} of {scale} with chunks of {chunk_clips}");
+        assert!((loss - replayed_loss).abs() <= 1e-5 * loss.abs());
+        assert_eq!(rows.len(), replayed_rows.len());
+    }
+}
+
+/// Parameters, losses and fresh rows after some steps in a world of this size, as rank 0 has them.
+fn train_in_world(world: usize, steps: u64) -> (Vec<NamedTensor>, Vec<f32>, Vec<(u32, usize, Vec<f32>)>) {
+    let config = Arc::new(config());
+    let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+    let (listeners, peers): (Vec<_>, Vec<_>) =
+        (0..world).map(|_| RingListener::bind(loopback).unwrap()).unzip();
+    let ranks: Vec<_> = listeners
+        .into_iter()
+        .enumerate()
+        .map(|(rank, listener)| {
+            let (config, peers) = (Arc::clone(&config), peers.clone());
+            std::thread::spawn(move || {
+                let membership =
+                    Membership { run: RunId("test".into()), generation: Generation(1), rank: Rank(rank as u32) };
+                let deadline = Instant::now() + Duration::from_secs(60);
+                let ring = listener.connect(&membership, &peers, deadline, Aborter::new().unwrap()).unwrap();
+                let device = Device::flex();
+                let collective = SharedCollective::new(Box::new(ring));
+                let settings =
+                    StepSettings::new(Arc::clone(&config), Key::root(1), device.clone(), collective, world);
+                let mut learner = learner(&config, &device);
+                let lanes = initial_assignment(LANES, world, Rank(rank as u32));
+                let (mut losses, mut rows) = (Vec::new(), Vec::new());
+                for step in 0..steps {
+                    let inputs: Vec<_> = lanes.iter().map(|&lane| input(&config, Step(step), lane)).collect();
+                    let committed = run_step(&settings, &mut learner, &inputs);
+                    assert!(committed.moved.applied);
+                    losses.push(committed.control.loss);
+                    rows.extend(
+                        committed.rows.into_iter().map(|fresh| (lanes[fresh.input].0, fresh.clip, fresh.values)),
+                    );
+                }
+                (learner.tensors(), losses, rows)
+            })
+        })
+        .collect();
+    let mut results: Vec<_> = ranks.into_iter().map(|rank| rank.join().unwrap()).collect();
+    let (tensors, losses, mut rows) = results.remove(0);
+    for (other, _, more) in results {
+        assert!(tensors == other, "ranks of one world hold the same bits");
+        rows.extend(more);
+    }
+    rows.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
+    (tensors, losses, rows)
+}
+
+#[test]
+fn worlds_of_one_two_and_three_agree_within_rounding() {
+    let (one, losses_of_one, rows_of_one) = train_in_world(1, 5);
+    for world in [2, 3] {
+        let (other, losses, rows) = train_in_world(world, 5);
+        // AdamW divides by the root of tiny second moments, which magnifies rounding: 5 steps of at most 1e-3 each.
+        let worst = difference(&other, &one);
+        assert!(worst < 2e-3, "parameters and statistics differ by {worst} in a world of {world}");
+        for (a, b) in losses.iter().zip(&losses_of_one) {
+            assert!((a - b).abs() <= 1e-4 * b.abs(), "loss {a} and {b} in a world of {world}");
+        }
+        assert_eq!(rows.len(), rows_of_one.len());
+        for ((lane, clip, a), (lane_of_one, clip_of_one, b)) in rows.iter().zip(&rows_of_one) {
+            assert_eq!((lane, clip), (lane_of_one, clip_of_one));
+            let worst = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst < 5e-3, "rows differ by {worst}");
+        }
+    }
+}
+
+#[test]
+fn the_same_world_gives_the_same_bits_again() {
+    let (first, losses, rows) = train_in_world(2, 3);
+    let (second, losses_again, rows_again) = train_in_world(2, 3);
+    assert!(first == second && losses == losses_again && rows == rows_again);
+}
+
+#[test]
+fn an_aborted_step_changes_nothing_and_can_be_done_again() {
+    let config = Arc::new(config());
+    let device = Device::flex();
+    let inputs: Vec<LaneInput> =
+        (0..LANES).map(|lane| input(&config, Step(0), LaneId(lane as u32))).collect();
+    let mut untouched = learner(&config, &device);
+    let healthy = StepSettings::new(Arc::clone(&config), Key::root(1), device.clone(), alone(), 1);
+    let expected = run_step(&healthy, &mut untouched, &inputs);
+    // A world of one calls no collective for its gradient: the calls are the normaliser and the moments of BatchNorm.
+    for call in [0, 1, 3] {
+        let mut learner = learner(&config, &device);
+        let before = learner.tensors();
+        let local = Local::new(Generation(1), Aborter::new().unwrap());
+        let fault = Fault { rank: Rank(0), call, kind: FaultKind::Fail };
+        let broken = SharedCollective::new(Box::new(Faulty::new(local, vec![fault])));
+        let settings = StepSettings::new(Arc::clone(&config), Key::root(1), device.clone(), broken, 1);
+        settings.run(&mut learner, &inputs, Control::default(), &mut |_| {}).unwrap_err();
+        assert!(learner.tensors() == before);
+        assert_eq!(learner.step, Step(0));
+        let again = run_step(&healthy, &mut learner, &inputs);
+        assert_eq!(again.control, expected.control);
+        assert!(learner.tensors() == untouched.tensors());
+    }
+}
+
+#[test]
+fn a_step_that_is_not_finite_moves_nothing_but_counts() {
+    let config = Arc::new(config());
+    let device = Device::flex();
+    let mut inputs = vec![input(&config, Step(0), LaneId(0))];
+    inputs[0].sample.as_mut().unwrap().clips[0].pixels[7] = f32::NAN;
+    let mut learner = learner(&config, &device);
+    let before = learner.tensors();
+    let settings = StepSettings::new(Arc::clone(&config), Key::root(1), device, alone(), 1);
+    let committed = run_step(&settings, &mut learner, &inputs);
+    assert!(!committed.moved.applied);
+    assert!(committed.rows.is_empty());
+    assert!(learner.tensors() == before);
+    assert_eq!(learner.step, Step(1));
+}
+
+#[test]
+fn remembered_rows_carry_no_gradient_but_change_the_loss() {
+    let config = Arc::new(config());
+    let device = Device::flex();
+    let settings = StepSettings::new(Arc::clone(&config), Key::root(1), device.clone(), alone(), 1);
+    let loss = |scale: f32| {
+        let mut input = input(&config, Step(0), LaneId(1));
+        input.sample.as_mut().unwrap().remembered.iter_mut().for_each(|value| *value *= scale);
+        let inputs = [input];
+        let targets = settings.targets(&inputs);
+        settings.pending(&learner(&config, &device), &inputs, &targets, 3.0).unwrap().loss
+    };
+    assert!((loss(1.0) - loss(0.0)).abs() > 1e-4);
+}
