@@ -1,7 +1,8 @@
 //! Longtake's control plane, node agent and command line.
 //!
 //! Start at [`main`]: what was typed ([`cli`]) becomes what is done ([`commands`]), and what a person sees of it
-//! ([`terminal`], [`timeline`]). Nothing here touches a tensor: what needs one is asked of the worker library through
+//! ([`terminal`], [`timeline`]). [`mod@train`] is a whole run on this machine; below it lies the control plane, with the
+//! protocol as a value in [`run`]. Nothing here touches a tensor: what needs one is asked of the worker library through
 //! [`worker_role`].
 
 /// What can be typed.
@@ -16,11 +17,45 @@ pub mod terminal;
 /// Detections and ground truth as a picture.
 pub mod timeline;
 
+/// The worker library, as functions.
+pub mod worker_role;
+
+// Control plane: begin.
 /// What a run tells whoever watches it.
 pub mod updates;
 
-/// The worker library, as functions.
-pub mod worker_role;
+/// The protocol as a value: events in, commands out.
+pub mod run;
+
+/// The one loop of a coordinator.
+pub mod driver;
+
+/// The coordinator's durable state.
+pub mod journal;
+
+/// Stop signals as an argument.
+pub mod signals;
+
+/// What `longtake status` shows.
+pub mod status;
+
+/// The coordinator's server, and where it is found.
+pub mod server;
+
+/// One a node: starts workers and watches them.
+pub mod agent;
+
+/// How workers come to be.
+pub mod launch;
+
+/// What an operator asks from another process.
+pub mod operator;
+
+/// A whole run on this machine.
+pub mod train;
+
+pub use train::{Resume, TrainError, TrainRequest, train_local};
+// Control plane: end.
 
 use std::ffi::OsString;
 use std::process::ExitCode;

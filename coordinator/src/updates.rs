@@ -80,6 +80,8 @@ pub enum Outcome {
     Failed {
         /// The first cause, as a sentence.
         cause: String,
+        /// What to do about it.
+        hint: Option<String>,
         /// Whose it was, where it was a worker's.
         rank: Option<Rank>,
         /// The last lines of that worker's log.

@@ -1,0 +1,76 @@
+//! The log of a worker: its standard output and error, appended to one file; the last lines go into a failure report.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+
+/// Lines of a failure report.
+const LINES: usize = 20;
+
+/// Bytes that are searched for them.
+const TAIL_BYTES: u64 = 16 << 10;
+
+/// A worker's log, open for appending.
+#[derive(Debug)]
+pub(super) struct WorkerLog {
+    /// Shared with the worker's standard output and error.
+    pub(super) file: File,
+    /// Where this worker's part begins; what is before is of an earlier one.
+    begin: u64,
+}
+
+impl WorkerLog {
+    /// Opens a log at its end.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub(super) fn open(path: PathBuf) -> io::Result<Self> {
+        let file = File::options().read(true).append(true).create(true).open(&path).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot open the log `{}`: {error}", path.display()))
+        })?;
+        let begin = file.metadata()?.len();
+        Ok(Self { file, begin })
+    }
+
+    /// The last lines of this worker; none where the file cannot be read any more.
+    pub(super) fn last_lines(&self) -> Vec<String> {
+        self.read_tail().unwrap_or_default()
+    }
+
+    fn read_tail(&self) -> io::Result<Vec<String>> {
+        let end = self.file.metadata()?.len();
+        let from = self.begin.max(end.saturating_sub(TAIL_BYTES)).min(end);
+        let mut bytes = vec![0; (end - from) as usize];
+        self.file.read_exact_at(&mut bytes, from)?;
+        let text = String::from_utf8_lossy(&bytes);
+        let mut lines: Vec<&str> = text.lines().collect();
+        if from > self.begin && lines.len() > 1 {
+            // The first one is cut.
+            lines.remove(0);
+        }
+        let skip = lines.len().saturating_sub(LINES);
+        Ok(lines[skip..].iter().map(|line| (*line).to_owned()).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn only_the_last_lines_of_this_worker_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("worker-0.log");
+        std::fs::write(&path, "of an earlier worker\n").unwrap();
+        let mut log = WorkerLog::open(path).unwrap();
+        assert_eq!(log.last_lines(), Vec::<String>::new());
+        for line in 0..5000 {
+            writeln!(log.file, "line {line}").unwrap();
+        }
+        let lines = log.last_lines();
+        assert_eq!((lines.len(), lines[0].as_str(), lines[19].as_str()), (20, "line 4980", "line 4999"));
+    }
+}

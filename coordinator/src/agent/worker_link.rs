@@ -1,0 +1,116 @@
+//! The links of an agent's workers: their messages go to the agent's loop as they came, its orders go back.
+
+use std::pin::Pin;
+
+use futures::stream::{self, Stream};
+use longtake_shared::protocol::{MAX_MESSAGE_BYTES, wire};
+use longtake_shared::task::StopToken;
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status, Streaming};
+use wire::worker_message::Body;
+use wire::worker_service_server::{WorkerService, WorkerServiceServer};
+
+/// What the links tell the agent's loop.
+#[derive(Debug)]
+pub(super) enum WorkerInput {
+    /// A worker has said hello.
+    Joined {
+        /// Which, as it says.
+        index: u32,
+        /// The message it said it with.
+        hello: Box<wire::WorkerMessage>,
+        /// Where its orders go.
+        orders: mpsc::UnboundedSender<wire::WorkerOrder>,
+    },
+    /// A worker says something else.
+    Message {
+        /// Which.
+        index: u32,
+        /// What.
+        message: Box<wire::WorkerMessage>,
+    },
+    /// A worker's link is over; nothing follows.
+    Closed {
+        /// Which.
+        index: u32,
+    },
+}
+
+/// Serves until told to stop.
+///
+/// # Errors
+/// The socket breaks.
+pub(super) async fn serve(
+    listener: UnixListener,
+    inputs: mpsc::UnboundedSender<WorkerInput>,
+    mut stop: StopToken,
+) -> Result<(), tonic::transport::Error> {
+    let service = WorkerServiceServer::new(Workers { inputs })
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    Server::builder()
+        .add_service(service)
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async move { stop.stopped().await })
+        .await
+}
+
+struct Workers {
+    inputs: mpsc::UnboundedSender<WorkerInput>,
+}
+
+/// One link. It lives as long as its answer stream, which also reads: a link needs no task of its own.
+struct Link {
+    index: u32,
+    incoming: Streaming<wire::WorkerMessage>,
+    orders: mpsc::UnboundedReceiver<wire::WorkerOrder>,
+    inputs: mpsc::UnboundedSender<WorkerInput>,
+}
+
+#[tonic::async_trait]
+impl WorkerService for Workers {
+    type LinkStream = Pin<Box<dyn Stream<Item = Result<wire::WorkerOrder, Status>> + Send>>;
+
+    async fn link(
+        &self,
+        request: Request<Streaming<wire::WorkerMessage>>,
+    ) -> Result<Response<Self::LinkStream>, Status> {
+        let mut incoming = request.into_inner();
+        let first = incoming.message().await?.ok_or_else(|| Status::invalid_argument("no hello"))?;
+        let Some(Body::Hello(hello)) = &first.body else {
+            return Err(Status::invalid_argument("the first message is not a hello"));
+        };
+        let index = hello.index;
+        let (sender, orders) = mpsc::unbounded_channel();
+        let joined = WorkerInput::Joined { index, hello: Box::new(first), orders: sender };
+        self.inputs.send(joined).map_err(|_| Status::unavailable("the agent ends"))?;
+        let link = Link { index, incoming, orders, inputs: self.inputs.clone() };
+        Ok(Response::new(Box::pin(stream::unfold(link, Link::next))))
+    }
+}
+
+impl Link {
+    /// The next order for the worker, while its messages are passed on.
+    async fn next(mut self) -> Option<(Result<wire::WorkerOrder, Status>, Self)> {
+        loop {
+            tokio::select! {
+                biased;
+                order = self.orders.recv() => return order.map(|order| (Ok(order), self)),
+                message = self.incoming.message() => {
+                    // A link that breaks is a worker that died, which its pidfd tells.
+                    let message = Box::new(message.ok().flatten()?);
+                    self.inputs.send(WorkerInput::Message { index: self.index, message }).ok()?;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // An agent that is gone need not know.
+        let _ = self.inputs.send(WorkerInput::Closed { index: self.index });
+    }
+}

@@ -1,0 +1,116 @@
+//! What an operator asks of a running coordinator, from another process.
+
+use std::path::Path;
+use std::time::Duration;
+
+use longtake_shared::hint::Hint;
+use longtake_shared::protocol::wire;
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+use wire::operator_service_client::OperatorServiceClient;
+
+use crate::server::TOKEN_FIELD;
+use crate::server::address::{self, AddressError, CoordinatorAddress};
+use crate::status::StatusReport;
+
+/// How long a coordinator may take to answer: its loop never blocks for longer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What can go wrong between operator and coordinator.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// It cannot be found.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// It has told its address, and nobody is there.
+    #[error("the coordinator of run `{run}` (process {pid}) does not answer at {address}")]
+    NoAnswer {
+        /// The run.
+        run: String,
+        /// Its process.
+        pid: u32,
+        /// Where it said it listens.
+        address: std::net::SocketAddr,
+        /// Why.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// It refuses.
+    #[error("the coordinator refuses: {}", .0.message())]
+    Refused(Box<Status>),
+    /// Its answer makes no sense here.
+    #[error("the coordinator's report cannot be read")]
+    Garbled(#[source] serde_json::Error),
+}
+
+impl Hint for OperatorError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Address(error) => error.hint(),
+            Self::NoAnswer { .. } => {
+                Some("if that process is gone, go on with `longtake train --resume`".to_owned())
+            }
+            Self::Garbled(_) => Some("use the version of `longtake` that started the run".to_owned()),
+            Self::Refused(_) => None,
+        }
+    }
+}
+
+/// How the run in that folder stands.
+///
+/// # Errors
+/// Its coordinator is not running, or does not answer.
+pub async fn status(run_folder: &Path) -> Result<StatusReport, OperatorError> {
+    let (mut client, address) = connect(run_folder).await?;
+    let reply = client.status(with_token(wire::StatusRequest {}, &address)).await.map_err(refused)?;
+    serde_json::from_str(&reply.into_inner().report_json).map_err(OperatorError::Garbled)
+}
+
+/// Asks the run to finish its step, save, and end with exit code 75. Returns when it has been asked.
+///
+/// # Errors
+/// Its coordinator is not running, or does not answer.
+pub async fn stop(run_folder: &Path) -> Result<(), OperatorError> {
+    let (mut client, address) = connect(run_folder).await?;
+    client.stop(with_token(wire::StopRequest {}, &address)).await.map_err(refused)?;
+    Ok(())
+}
+
+/// Asks the run to save at its next step boundary and go on. Returns when it has been asked.
+///
+/// # Errors
+/// Its coordinator is not running, or does not answer.
+pub async fn checkpoint(run_folder: &Path) -> Result<(), OperatorError> {
+    let (mut client, address) = connect(run_folder).await?;
+    client.checkpoint(with_token(wire::CheckpointRequest {}, &address)).await.map_err(refused)?;
+    Ok(())
+}
+
+async fn connect(
+    run_folder: &Path,
+) -> Result<(OperatorServiceClient<Channel>, CoordinatorAddress), OperatorError> {
+    let address = address::find(run_folder)?;
+    let no_answer = |source| OperatorError::NoAnswer {
+        run: address.run.0.clone(),
+        pid: address.pid,
+        address: address.address,
+        source,
+    };
+    let endpoint = Endpoint::from_shared(format!("http://{}", address.address)).map_err(no_answer)?;
+    let channel =
+        endpoint.connect_timeout(PATIENCE).timeout(PATIENCE).connect().await.map_err(no_answer)?;
+    Ok((OperatorServiceClient::new(channel), address))
+}
+
+fn with_token<T>(message: T, address: &CoordinatorAddress) -> Request<T> {
+    let mut request = Request::new(message);
+    if let Ok(token) = MetadataValue::try_from(address.token.as_str()) {
+        request.metadata_mut().insert(TOKEN_FIELD, token);
+    }
+    request
+}
+
+fn refused(status: Status) -> OperatorError {
+    OperatorError::Refused(Box::new(status))
+}

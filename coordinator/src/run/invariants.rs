@@ -1,0 +1,155 @@
+//! What always holds, written once: asserted after every event, checked over random histories.
+
+use std::collections::BTreeSet;
+
+use longtake_shared::ids::{Generation, LaneId, WorkerId};
+
+use super::commit::{Committed, Moment};
+use super::phase::{Phase, PhaseKind, Team};
+use super::{RunState, Settings};
+
+/// A state that must not be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Broken {
+    /// A phase followed one that it cannot follow.
+    Move(PhaseKind, PhaseKind),
+    /// A generation number fell, or a phase speaks for another than the newest.
+    Generation,
+    /// A generation has other members than it began with.
+    Membership,
+    /// A lane is owned twice, or by nobody, or shares are unequal.
+    Lanes,
+    /// A rank that does not exist has spoken.
+    Ranks,
+    /// A generation trains with a worker that is gone and has not finished.
+    DeadMember(WorkerId),
+    /// A checkpoint came into the chain that was not on its way there.
+    CommitOrder,
+    /// A run has finished with workers left, or with a commit in flight.
+    Leftovers,
+}
+
+/// What must be remembered of a state to judge the next one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Before {
+    phase: PhaseKind,
+    generation: Generation,
+    members: Option<Vec<WorkerId>>,
+    newest: Option<Committed>,
+    in_flight: Option<Moment>,
+}
+
+impl Before {
+    /// Of a state that is about to change.
+    pub fn of(state: &RunState) -> Self {
+        Self {
+            phase: state.phase.kind(),
+            generation: state.generation,
+            members: state.phase.team().map(|team| team.members.clone()),
+            newest: state.saves.newest(),
+            in_flight: state.saves.in_flight(),
+        }
+    }
+}
+
+/// Checks a state and the step that led to it.
+///
+/// # Errors
+/// The first invariant that does not hold.
+pub fn check(settings: &Settings, before: &Before, after: &RunState) -> Result<(), Broken> {
+    let (from, to) = (before.phase, after.phase.kind());
+    if !from.may_become(to) {
+        return Err(Broken::Move(from, to));
+    }
+    generation_rises(before, after)?;
+    if let Some(team) = after.phase.team() {
+        lanes_are_owned_once(settings, team)?;
+    }
+    ranks_exist(after)?;
+    members_live(after)?;
+    commits_rise(before, after)?;
+    nothing_is_left(after)
+}
+
+/// One generation lives; its number rises strictly with each change of membership.
+fn generation_rises(before: &Before, after: &RunState) -> Result<(), Broken> {
+    if after.generation < before.generation {
+        return Err(Broken::Generation);
+    }
+    let Some(team) = after.phase.team() else { return Ok(()) };
+    if team.generation != after.generation {
+        return Err(Broken::Generation);
+    }
+    match &before.members {
+        Some(earlier) if before.generation == team.generation && *earlier != team.members => {
+            Err(Broken::Membership)
+        }
+        Some(_) => Ok(()),
+        None if after.generation > before.generation => Ok(()),
+        None => Err(Broken::Generation),
+    }
+}
+
+fn lanes_are_owned_once(settings: &Settings, team: &Team) -> Result<(), Broken> {
+    let all: Vec<LaneId> = team.lanes.iter().flatten().copied().collect();
+    let distinct: BTreeSet<LaneId> = all.iter().copied().collect();
+    let counts = team.lanes.iter().map(Vec::len);
+    let uneven = counts.clone().max().unwrap_or(0) - counts.min().unwrap_or(0) > 1;
+    let members: BTreeSet<&WorkerId> = team.members.iter().collect();
+    if all.len() != settings.lanes
+        || distinct.len() != all.len()
+        || team.lanes.len() != team.world()
+        || members.len() != team.world()
+        || uneven
+    {
+        return Err(Broken::Lanes);
+    }
+    Ok(())
+}
+
+fn ranks_exist(state: &RunState) -> Result<(), Broken> {
+    let highest = match &state.phase {
+        Phase::Forming { team, ready } => ready.last().map(|rank| (rank.index(), team.world())),
+        Phase::Training { team, finished, .. } => {
+            finished.last_key_value().map(|(rank, _)| (rank.index(), team.world()))
+        }
+        Phase::Gathering { .. } | Phase::Ending { .. } | Phase::Finished { .. } => None,
+    };
+    match highest {
+        Some((rank, world)) if rank >= world => Err(Broken::Ranks),
+        _ => Ok(()),
+    }
+}
+
+fn members_live(state: &RunState) -> Result<(), Broken> {
+    let Some(team) = state.phase.team() else { return Ok(()) };
+    for member in &team.members {
+        let alive = state.workers.get(member).is_some_and(super::Worker::alive);
+        let through = match &state.phase {
+            Phase::Training { finished, .. } => team.rank(member).is_some_and(|rank| finished.contains_key(&rank)),
+            _ => false,
+        };
+        if !alive && !through {
+            return Err(Broken::DeadMember(member.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// Only what was in flight comes into the chain, and one is in flight at a time.
+fn commits_rise(before: &Before, after: &RunState) -> Result<(), Broken> {
+    let newest = after.saves.newest();
+    let committed = newest.filter(|_| newest != before.newest);
+    if committed.is_some_and(|committed| before.in_flight != Some((committed.stage, committed.step))) {
+        return Err(Broken::CommitOrder);
+    }
+    Ok(())
+}
+
+fn nothing_is_left(state: &RunState) -> Result<(), Broken> {
+    let left = state.workers.values().any(super::Worker::alive) || state.saves.in_flight().is_some();
+    if left && matches!(state.phase, Phase::Finished { .. }) {
+        return Err(Broken::Leftovers);
+    }
+    Ok(())
+}

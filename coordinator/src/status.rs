@@ -1,0 +1,129 @@
+//! What `longtake status` shows of a run: a snapshot of the engine and of what the agents see.
+
+use std::collections::BTreeMap;
+
+use longtake_shared::ids::{Generation, Incarnation, LaneId, Rank, RunId, Step, WorkerId};
+use longtake_shared::protocol::stamp::StepPhase;
+use longtake_shared::protocol::{ExitCause, Flags, Stage};
+use longtake_shared::units::Seconds;
+use serde::{Deserialize, Serialize};
+
+use crate::run::commit::Committed;
+use crate::run::membership::WorkerState;
+use crate::run::phase::{Phase, PhaseKind};
+use crate::run::quorum::{self, Quorum};
+use crate::run::RunEngine;
+use crate::updates::{Outcome, Progress};
+
+/// A run as it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Its name.
+    pub run: RunId,
+    /// Which start of its coordinator.
+    pub incarnation: Incarnation,
+    /// Its newest generation.
+    pub generation: Generation,
+    /// Where it stands.
+    pub phase: PhaseKind,
+    /// Why no generation has formed, while it gathers.
+    pub waiting_for: Option<Quorum>,
+    /// Since the coordinator's start.
+    pub uptime: Seconds,
+    /// Every worker process of this coordinator's time, by index.
+    pub workers: Vec<WorkerStatus>,
+    /// The newest progress.
+    pub progress: Option<Progress>,
+    /// What the operator wishes.
+    pub flags: Flags,
+    /// The newest checkpoint of this coordinator's time.
+    pub committed: Option<Committed>,
+    /// Messages dropped because they spoke for something that is over.
+    pub stale_messages: u64,
+    /// What the run will end with, once that is known.
+    pub outcome: Option<Outcome>,
+}
+
+/// A worker as it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Which worker of the run, from 0.
+    pub index: usize,
+    /// Its process's name.
+    pub worker: WorkerId,
+    /// Its rank in the live generation.
+    pub rank: Option<Rank>,
+    /// Its lanes there.
+    pub lanes: Vec<LaneId>,
+    /// Its process, once connected.
+    pub pid: Option<u32>,
+    /// How it ended, where that is known.
+    pub ended: Option<ExitCause>,
+    /// Whether it may still run.
+    pub alive: bool,
+    /// The stage it is in, and the units of it that are done.
+    pub done: Option<(Stage, u64)>,
+    /// What it did at the agent's last look.
+    pub doing: Option<Doing>,
+}
+
+/// What a worker did at the agent's last look.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Doing {
+    /// Steps of its stage done.
+    pub step: Step,
+    /// What it does.
+    pub phase: StepPhase,
+    /// For how long it had been doing it.
+    pub since: Seconds,
+}
+
+/// Takes the snapshot.
+pub fn report(engine: &RunEngine, stamps: &BTreeMap<WorkerId, Doing>, uptime: Seconds) -> StatusReport {
+    let state = engine.state();
+    let waiting_for = matches!(state.phase, Phase::Gathering { .. })
+        .then(|| quorum::decide(&state.workers, engine.settings().workers));
+    let team = state.phase.team();
+    let mut workers: Vec<WorkerStatus> = state
+        .workers
+        .iter()
+        .map(|(id, worker)| {
+            let rank = team.and_then(|team| team.rank(id));
+            let (pid, ended) = match &worker.state {
+                WorkerState::Starting => (None, None),
+                WorkerState::Joined { pid, .. } => (Some(*pid), None),
+                WorkerState::Gone { cause } => (None, *cause),
+            };
+            WorkerStatus {
+                index: worker.index,
+                worker: id.clone(),
+                rank,
+                lanes: team.zip(rank).map(|(team, rank)| team.lanes[rank.index()].clone()).unwrap_or_default(),
+                pid,
+                ended,
+                alive: worker.alive(),
+                done: worker.done,
+                doing: stamps.get(id).copied(),
+            }
+        })
+        .collect();
+    workers.sort_by_key(|worker| worker.index);
+    let outcome = match &state.phase {
+        Phase::Ending { outcome, .. } | Phase::Finished { outcome } => Some(outcome.clone()),
+        Phase::Gathering { .. } | Phase::Forming { .. } | Phase::Training { .. } => None,
+    };
+    StatusReport {
+        run: engine.settings().run.clone(),
+        incarnation: state.incarnation,
+        generation: state.generation,
+        phase: state.phase.kind(),
+        waiting_for,
+        uptime,
+        workers,
+        progress: state.progress.clone(),
+        flags: state.flags,
+        committed: state.saves.newest(),
+        stale_messages: state.stale,
+        outcome,
+    }
+}

@@ -1,0 +1,148 @@
+//! A run of fake workers, and what it is watched with.
+
+#![allow(dead_code, reason = "shared by the suite and by its helper program, which use different halves")]
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt as _};
+use longtake_coordinator::driver::{Committer, Fence, Report, Validation};
+use longtake_coordinator::run::command::CommitRequest;
+use longtake_coordinator::run::event::StopSource;
+use longtake_coordinator::signals::Signals;
+use longtake_coordinator::updates::{Outcome, RunUpdate};
+use longtake_coordinator::{TrainError, TrainRequest, train_local};
+use longtake_shared::config::RunConfig;
+use longtake_shared::hint::Failure;
+use longtake_shared::ids::{Epoch, Generation, Incarnation};
+use longtake_shared::units::Seconds;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// Longer than any test may take on a loaded machine.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A chain of checkpoints in memory.
+#[derive(Clone, Default)]
+pub struct Chain {
+    pub commits: Arc<Mutex<Vec<CommitRequest>>>,
+    pub fail: bool,
+    pub fences: Arc<Mutex<u64>>,
+}
+
+impl Committer for Chain {
+    fn fence(&mut self) -> BoxFuture<'_, Result<Fence, Failure>> {
+        let mut fences = self.fences.lock().expect("nobody panics");
+        *fences += 1;
+        let fence = Fence { incarnation: Incarnation(*fences), generation: Generation(4) };
+        async move { Ok(fence) }.boxed()
+    }
+
+    fn commit(&mut self, request: CommitRequest) -> BoxFuture<'_, Result<u64, Failure>> {
+        let result = if self.fail {
+            Err(Failure::new("the store is full"))
+        } else {
+            let mut commits = self.commits.lock().expect("nobody panics");
+            commits.push(request);
+            Ok(commits.len() as u64)
+        };
+        async move { result }.boxed()
+    }
+}
+
+/// A run that goes on in the background.
+pub struct Run {
+    pub folder: PathBuf,
+    pub chain: Chain,
+    pub validations: Arc<Mutex<Vec<Validation>>>,
+    pub signals: mpsc::Sender<StopSource>,
+    pub updates: mpsc::Receiver<RunUpdate>,
+    pub seen: Vec<RunUpdate>,
+    outcome: JoinHandle<Result<Outcome, TrainError>>,
+}
+
+impl Run {
+    /// Starts a run whose workers are `program behaviour`.
+    pub fn start(folder: &Path, program: &Path, behaviour: &str, workers: usize) -> Self {
+        Self::with_chain(folder, program, behaviour, workers, Chain::default())
+    }
+
+    pub fn with_chain(folder: &Path, program: &Path, behaviour: &str, workers: usize, chain: Chain) -> Self {
+        let (signals, source) = Signals::channel();
+        let (sender, updates) = mpsc::channel(4096);
+        let validations = Arc::new(Mutex::new(Vec::new()));
+        let validated = Arc::clone(&validations);
+        let request = TrainRequest {
+            config: config(workers),
+            run_folder: folder.to_owned(),
+            worker_command: vec![OsString::from(program), behaviour.into()],
+            resume: None,
+            committer: Box::new(chain.clone()),
+            reporter: Box::new(move |validation| {
+                validated.lock().expect("nobody panics").push(validation);
+                let report = serde_json::json!({ "videos": 1 });
+                Ok(Report { epoch: Epoch(1), average_map: 0.25, best: true, report })
+            }),
+            updates: sender,
+            signals: source,
+        };
+        let outcome = tokio::spawn(train_local(request));
+        Self { folder: folder.to_owned(), chain, validations, signals, updates, seen: Vec::new(), outcome }
+    }
+
+    /// Waits for an update of that kind.
+    pub async fn wait_for(&mut self, wanted: impl Fn(&RunUpdate) -> bool) -> RunUpdate {
+        let wait = async {
+            loop {
+                let update = self.updates.recv().await.expect("the run goes on");
+                self.seen.push(update.clone());
+                if wanted(&update) {
+                    return update;
+                }
+            }
+        };
+        tokio::time::timeout(DEADLINE, wait).await.expect("the update comes in time")
+    }
+
+    /// Waits for the end.
+    pub async fn end(&mut self) -> Outcome {
+        let end = async {
+            while let Some(update) = self.updates.recv().await {
+                self.seen.push(update);
+            }
+            (&mut self.outcome).await
+        };
+        let end = tokio::time::timeout(DEADLINE, end).await.expect("the run ends in time");
+        end.expect("the run does not panic").expect("the run begins")
+    }
+
+    pub async fn refused(self) -> TrainError {
+        let end = tokio::time::timeout(DEADLINE, self.outcome).await.expect("the run ends in time");
+        end.expect("the run does not panic").expect_err("the run is refused")
+    }
+}
+
+fn config(workers: usize) -> RunConfig {
+    let mut config = RunConfig::default();
+    config.run.name = "fake".into();
+    config.cluster.workers = workers;
+    config.cluster.threads = 1;
+    // A loaded machine is slow; leases are judged by the engine's own tests.
+    config.cluster.lease = Seconds(10.0);
+    config.train.lanes = 8;
+    config
+}
+
+/// A run in a process of its own: tells when it trains, then goes on for ever.
+pub fn coordinate(folder: &Path) {
+    let program = std::env::current_exe().expect("this program has a path");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let mut run = Run::start(folder, &program, "stuck", 2);
+        run.wait_for(|update| matches!(update, RunUpdate::Formed { .. })).await;
+        println!("training");
+        run.end().await;
+    });
+}
