@@ -99,7 +99,9 @@ impl Case {
     }
 
     fn stored(&self, name: &str) -> Result<&Stored, String> {
-        self.tensors.get(name).ok_or_else(|| format!("the case has no tensor `{name}`"))
+        self.tensors
+            .get(name)
+            .ok_or_else(|| format!("the case `{}` of `{}` has no tensor `{name}`", self.name, self.module))
     }
 
     /// Whether the case has this tensor.

@@ -22,7 +22,9 @@ use crate::train::{TrainError, generation};
 pub fn run(socket: &Path, index: u32) -> Result<ExitCode, Failure> {
     live_with_parent()?;
     let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-    let (listener, ring_address) = RingListener::bind(loopback)?;
+    let (listener, ring_address) = RingListener::bind(loopback).map_err(|error| {
+        Failure::new(format!("cannot listen on {loopback} for the other workers: {error}"))
+    })?;
     let hello = Hello { index, pid: std::process::id(), ring_address };
     let session = Arc::new(Session::connect(socket, &hello)?);
     let mut exit = ExitCode::Done;
@@ -51,7 +53,7 @@ fn fail(session: &Session, generation: Generation, error: TrainError) -> Failure
     let never_restart = error.never_restart();
     let hint = error.hint();
     let failure = Failure::from(error);
-    if let Err(lost) = session.failed(generation, &failure.message, hint.as_deref(), never_restart) {
+    if let Err(lost) = session.failed(generation, &failure.message, hint, never_restart) {
         tracing::warn!(%lost, "the agent does not know why this worker ends");
     }
     if never_restart { failure.never_restart() } else { failure }

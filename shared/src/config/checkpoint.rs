@@ -12,10 +12,12 @@ pub struct CheckpointConfig {
     pub every: u64,
     /// Newest checkpoints that are kept, beside the best one.
     pub keep: usize,
+    /// Whether a run may resume from a checkpoint that was made under other settings, data or decoders.
+    pub allow_changes: bool,
 }
 
 impl Default for CheckpointConfig {
     fn default() -> Self {
-        Self { url: String::new(), every: 1, keep: 2 }
+        Self { url: String::new(), every: 1, keep: 2, allow_changes: false }
     }
 }

@@ -61,6 +61,13 @@ pub struct RunConfig {
     pub checkpoint: CheckpointConfig,
 }
 
+impl RunConfig {
+    /// Values of a gradient bucket.
+    pub fn bucket_values(&self) -> usize {
+        usize::try_from(self.cluster.bucket.0 / 4).unwrap_or(usize::MAX)
+    }
+}
+
 /// The run itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

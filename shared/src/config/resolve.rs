@@ -29,7 +29,7 @@ pub struct Resolved {
 /// Variables are named `LONGTAKE__DATA__FPS`; values of variables and of `--set` are TOML, bare words are texts.
 ///
 /// # Errors
-/// An unreadable file, unknown keys, values of another type than their key's, broken rules (spec: [`ConfigError`]).
+/// An unreadable file, unknown keys, values of another type than their key's, broken rules.
 pub fn load(
     file: &Path,
     environment: impl Iterator<Item = (String, String)>,

@@ -8,8 +8,12 @@ use super::{Action, Dataset, DatasetError, RawAction, RawLabel, RawVideo, Subset
 use crate::config::DataConfig;
 use crate::units::Seconds;
 
-/// Reads a data set; the second result names the videos that have no file (their path is empty).
-pub(super) fn assemble(config: &DataConfig) -> Result<(Dataset, Vec<String>), DatasetError> {
+/// Reads a data set; the second result names the videos that have no file in the listing. Their path is empty, as all
+/// are where there is no listing.
+pub(super) fn assemble(
+    config: &DataConfig,
+    files: Option<&Listing>,
+) -> Result<(Dataset, Vec<String>), DatasetError> {
     let mut raw = read(config)?;
     let mut remarks = std::mem::take(&mut raw.remarks);
     drop_blocked(config, &mut raw.videos, &mut remarks)?;
@@ -20,10 +24,6 @@ pub(super) fn assemble(config: &DataConfig) -> Result<(Dataset, Vec<String>), Da
     remarks.extend(renamed);
     let classes = Classes::of(config, &raw.videos)?;
 
-    if config.videos.is_empty() {
-        return Err(DatasetError::NotSet { key: "data.videos" });
-    }
-    let files = Listing::of(Path::new(&config.videos))?;
     let (mut videos, mut missing, mut mended) = (Vec::new(), Vec::new(), Mended::default());
     for (subset, name) in [Subset::Training, Subset::Validation].into_iter().zip(&names) {
         let before = videos.len();
@@ -34,7 +34,7 @@ pub(super) fn assemble(config: &DataConfig) -> Result<(Dataset, Vec<String>), Da
             .map(|video| (video.id.as_str(), video))
             .collect();
         for (id, video) in chosen {
-            let path = files.find(id).cloned().unwrap_or_else(|| {
+            let path = files.and_then(|files| files.find(id)).cloned().unwrap_or_else(|| {
                 missing.push(id.to_owned());
                 PathBuf::new()
             });

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::assemble::assemble;
+use super::files::Listing;
 use super::{Dataset, DatasetError, Subset, Video};
 use crate::config::DataConfig;
 
@@ -138,7 +139,7 @@ pub fn check(
     config: &DataConfig,
     probe: &dyn Fn(&Path) -> Result<ProbedVideo, String>,
 ) -> Result<CheckReport, DatasetError> {
-    let (dataset, _) = assemble(config)?;
+    let (dataset, _) = assemble(config, Some(&Listing::of(&config.videos)?))?;
     let mut problems = Vec::new();
     let mut seconds = [0.0; 2];
     for video in &dataset.videos {

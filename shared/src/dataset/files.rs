@@ -12,8 +12,12 @@ const EXTENSIONS: [&str; 5] = ["mp4", "mkv", "avi", "webm", "mov"];
 pub(super) struct Listing(BTreeMap<String, PathBuf>);
 
 impl Listing {
-    /// Lists a folder.
-    pub(super) fn of(folder: &Path) -> Result<Self, DatasetError> {
+    /// Lists the folder `data.videos`.
+    pub(super) fn of(folder: &str) -> Result<Self, DatasetError> {
+        if folder.is_empty() {
+            return Err(DatasetError::NotSet { key: "data.videos" });
+        }
+        let folder = Path::new(folder);
         let mut files = BTreeMap::new();
         add(folder, true, &mut files)
             .map_err(|source| DatasetError::Read { path: folder.to_owned(), source })?;

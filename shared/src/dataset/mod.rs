@@ -76,7 +76,8 @@ pub struct Action {
 /// # Errors
 /// Unreadable or malformed files, subset names and labels that mean nothing, videos without a file, an empty subset.
 pub fn load(config: &DataConfig) -> Result<Dataset, DatasetError> {
-    let (dataset, missing) = assemble::assemble(config)?;
+    let files = files::Listing::of(&config.videos)?;
+    let (dataset, missing) = assemble::assemble(config, Some(&files))?;
     if missing.is_empty() {
         return Ok(dataset);
     }
@@ -86,6 +87,14 @@ pub fn load(config: &DataConfig) -> Result<Dataset, DatasetError> {
         videos: dataset.videos.len(),
         first: missing.into_iter().take(10).collect(),
     })
+}
+
+/// Reads annotations alone, to judge results where the videos are not at hand: every path is empty.
+///
+/// # Errors
+/// What [`load`] refuses, except videos without a file.
+pub fn annotations(config: &DataConfig) -> Result<Dataset, DatasetError> {
+    Ok(assemble::assemble(config, None)?.0)
 }
 
 impl Dataset {

@@ -199,6 +199,7 @@ fn missing_files_are_counted_and_the_first_ten_named() {
         videos.join(",")
     );
     let folder = Folder::new().with("anno.json", &text).videos(&["x.mp4"]);
+    assert_eq!(annotations(&folder.config("anno.json")).unwrap().videos.len(), 13);
     let text = load(&folder.config("anno.json")).unwrap_err().to_string();
     assert!(text.starts_with("12 of 13 annotated videos have no file in"), "{text}");
     assert!(text.contains("`v09`") && !text.contains("`v10`"), "{text}");
@@ -246,7 +247,10 @@ fn wrong_files_name_file_video_and_field() {
         let complaint = try_text(text);
         assert!(complaint.contains(part), "{complaint}");
     }
-    assert!(complaint(&DataConfig::default()).contains("`data.annotations` is not set"));
+    let nowhere = DataConfig { videos: String::new(), ..folder.config("anno.json") };
+    assert!(complaint(&nowhere).contains("`data.videos` is not set"));
+    let unnamed = DataConfig { annotations: String::new(), ..folder.config("anno.json") };
+    assert!(complaint(&unnamed).contains("`data.annotations` is not set"));
     assert!(complaint(&folder.config("none.json")).contains("cannot be read"));
     assert!(complaint(&folder.config("videos")).contains("is a folder"));
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::Deserialize;
-use serde_json::{Value as Json, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 
 use super::MetricsError;
 use crate::dataset::Dataset;
@@ -45,6 +45,20 @@ struct File {
 struct Entry {
     label: String,
     #[serde(alias = "scores")]
+    score: f64,
+    segment: [f64; 2],
+}
+
+#[derive(Serialize)]
+struct WrittenFile<'d> {
+    version: &'static str,
+    results: BTreeMap<&'d str, Vec<Written<'d>>>,
+    external_data: BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+struct Written<'d> {
+    label: &'d str,
     score: f64,
     segment: [f64; 2],
 }
@@ -111,16 +125,17 @@ impl Detections {
     pub fn to_json(&self) -> String {
         let mut sorted = self.clone();
         sorted.sort();
-        let mut results: BTreeMap<&str, Vec<Json>> =
+        let mut results: BTreeMap<&str, Vec<Written>> =
             self.videos.iter().map(|video| (video.as_str(), Vec::new())).collect();
         for item in &sorted.items {
-            results.entry(&self.videos[item.video as usize]).or_default().push(json!({
-                "label": self.labels[item.label as usize],
-                "score": item.score,
-                "segment": [item.start, item.end],
-            }));
+            results.entry(&self.videos[item.video as usize]).or_default().push(Written {
+                label: &self.labels[item.label as usize],
+                score: item.score,
+                segment: [item.start, item.end],
+            });
         }
-        json!({ "version": "VERSION 1.3", "results": results, "external_data": {} }).to_string()
+        let file = WrittenFile { version: "VERSION 1.3", results, external_data: BTreeMap::new() };
+        serde_json::to_string(&file).expect("names and numbers have a JSON form")
     }
 
     /// Writes the results file.

@@ -20,8 +20,8 @@ pub struct SaveRequest {
     pub model: Option<Bytes>,
     /// The optimizer's tensors, encoded; from the one rank that saves them.
     pub optimizer: Option<Bytes>,
-    /// The memory of the worker's lanes.
-    pub memory: Snapshot,
+    /// The memory of the worker's lanes; none before the memory is filled.
+    pub memory: Option<Snapshot>,
     /// Videos of a lane that share a part.
     pub videos_a_part: usize,
 }
@@ -157,7 +157,9 @@ impl Drop for Saver {
 
 /// Puts all parts of a request.
 async fn upload(store: &CheckpointStore, request: SaveRequest) -> Result<SavedParts, SaveError> {
-    let memory = futures::stream::iter(request.memory.segments(request.videos_a_part))
+    let group = request.videos_a_part;
+    let segments = request.memory.iter().flat_map(|memory| memory.segments(group));
+    let memory = futures::stream::iter(segments)
         .map(|segment| async move {
             let segment = segment?;
             let part = store.put_part(segment.bytes).await?;

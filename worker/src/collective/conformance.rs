@@ -19,7 +19,7 @@ pub type World = Vec<Box<dyn Collective>>;
 /// Where the implementation does not conform.
 pub fn check(worlds: &[usize], make: &dyn Fn(usize) -> World) {
     for &world in worlds {
-        ranks_are_numbered(make(world));
+        ranks_are_numbered(&make(world));
         sums_are_right_and_alike(&|| make(world));
         broadcasts_arrive(make(world));
         a_barrier_waits_for_all(make(world));
@@ -44,7 +44,7 @@ fn on_all<R: Send>(world: World, work: impl Fn(Box<dyn Collective>) -> R + Sync)
     })
 }
 
-fn ranks_are_numbered(world: World) {
+fn ranks_are_numbered(world: &[Box<dyn Collective>]) {
     let size = world.len();
     let generation = world[0].generation();
     for (rank, collective) in world.iter().enumerate() {

@@ -19,6 +19,10 @@ mod local;
 /// Sums of moments for synchronised BatchNorm.
 mod moments;
 
+/// NCCL on CUDA devices.
+#[cfg(feature = "cuda")]
+pub mod nccl;
+
 /// TCP between processes, for CPU.
 mod ring;
 

@@ -77,6 +77,8 @@ impl MomentsReducer for SharedCollective {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::float_cmp, reason = "what is not touched keeps its bits")]
+
     use longtake_shared::ids::{Generation, Rank};
 
     use super::*;

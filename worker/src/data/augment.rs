@@ -130,9 +130,9 @@ fn hsv([red, green, blue]: [f32; 3]) -> [f32; 3] {
     if range <= 0.0 {
         return [0.0, 0.0, value];
     }
-    let hue = if value == red {
+    let hue = if red >= green && red >= blue {
         60.0 * (green - blue) / range
-    } else if value == green {
+    } else if green >= blue {
         120.0 + 60.0 * (blue - red) / range
     } else {
         240.0 + 60.0 * (red - green) / range
@@ -218,7 +218,7 @@ mod tests {
         assert!(all.iter().all(|draw| draw.top <= 4 && draw.left <= 2));
         assert!(count(&|draw| draw.top == 4) > 0 && count(&|draw| draw.left == 2) > 0);
         assert!(all.iter().flat_map(|draw| draw.gain).all(|gain| (0.75..=1.25).contains(&gain)));
-        assert!(all.iter().all(|draw| draw.bias == [0.0; 3]));
+        assert!(all.iter().flat_map(|draw| draw.bias).all(|bias| bias.abs() == 0.0));
         assert!(all.iter().filter_map(|draw| draw.rotation).all(|angle| angle.abs() <= 45.0));
 
         let none = AugmentConfig { flip: 0.0, photometric: 0.0, rotation: 0.0, ..data.augment.clone() };

@@ -7,21 +7,7 @@ use longtake_shared::hint::Hint;
 use longtake_shared::units::FrameIndex;
 
 use super::augment::AugmentDraw;
-
-/// Consecutive frames of a video; those outside of it are left out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FrameBlock {
-    /// Position of the first frame.
-    pub first: FrameIndex,
-    /// Number of frames.
-    pub count: usize,
-    /// Rows of a frame.
-    pub height: usize,
-    /// Columns of a frame.
-    pub width: usize,
-    /// `[T, H, W, 3]`, each 0 to 255.
-    pub rgb: Vec<u8>,
-}
+use super::video::FrameBlock;
 
 /// Why frames do not become a clip.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -184,7 +170,6 @@ fn mirror(position: i64, length: usize) -> usize {
 mod tests {
     use longtake_shared::random::Key;
     use proptest::prelude::*;
-    use rand::Rng as _;
 
     use super::super::augment::Photometric;
     use super::*;

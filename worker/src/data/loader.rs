@@ -15,7 +15,8 @@ use longtake_shared::random::Key;
 use longtake_shared::units::FrameIndex;
 
 use super::augment::AugmentDraw;
-use super::clip::{ClipError, FrameBlock, Renderer};
+use super::clip::{ClipError, Renderer};
+use super::video::FrameBlock;
 use super::plan::{Planner, SamplePlan};
 use super::prefetch::{Prefetch, PrefetchError, Wanted};
 use super::trimmed::TrimmedPlan;
@@ -179,36 +180,27 @@ impl SampleReader {
     }
 
     fn lane(&self, lane: LaneId, step: Step, wanted: &Wanted) -> LaneSample {
-        match self.sample(lane, step, wanted) {
-            Ok(Some((plan, clips))) => LaneSample::Ready { plan: Box::new(plan), clips },
-            Ok(None) => LaneSample::Idle,
-            Err(error) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::warn!(%lane, %step, cause, "{error}: its sample has weight 0");
-                LaneSample::Unreadable { error }
-            }
-        }
+        self.sample(lane, step, wanted).unwrap_or_else(|error| {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::warn!(%lane, %step, cause, "{error}: its sample has weight 0");
+            LaneSample::Unreadable { error }
+        })
     }
 
-    /// A lane's plan in a step, and its sampled clips; nothing where the lane is idle or nobody waits any more.
-    fn sample(
-        &self,
-        lane: LaneId,
-        step: Step,
-        wanted: &Wanted,
-    ) -> Result<Option<(SamplePlan, Vec<Vec<f32>>)>, LoadError> {
+    /// A lane's plan and its sampled clips; idle also where nobody waits for them any more.
+    fn sample(&self, lane: LaneId, step: Step, wanted: &Wanted) -> Result<LaneSample, LoadError> {
         let planner = self.planner();
-        let Some(video) = planner.video(lane, step) else { return Ok(None) };
+        let Some(video) = planner.video(lane, step) else { return Ok(LaneSample::Idle) };
         let total = self.length(video)?;
-        let Some(plan) = planner.sample(lane, step, total) else { return Ok(None) };
+        let Some(plan) = planner.sample(lane, step, total) else { return Ok(LaneSample::Idle) };
         let mut clips = Vec::with_capacity(plan.sampled.len());
         for &clip in &plan.sampled {
             if !wanted.is_wanted() {
-                return Ok(None);
+                return Ok(LaneSample::Idle);
             }
             clips.push(self.clip(&plan, clip)?);
         }
-        Ok(Some((plan, clips)))
+        Ok(LaneSample::Ready { plan: Box::new(plan), clips })
     }
 
     /// What plans are made of.

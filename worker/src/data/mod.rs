@@ -29,3 +29,6 @@ pub mod prefetch;
 
 /// Plans become samples.
 pub mod loader;
+
+/// A small data set of real H.264 videos whose actions are known.
+pub mod synth;

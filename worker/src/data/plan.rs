@@ -157,7 +157,7 @@ impl Planner<'_> {
                 let overlap = clipped_to - clipped_from;
                 let kept =
                     overlap > 0.0 && (overlap / (to - from)).max(overlap / length) > self.data.min_overlap;
-                kept.then(|| WindowAction {
+                kept.then_some(WindowAction {
                     start: (clipped_from - window_start) as f32,
                     end: (clipped_to - window_start) as f32,
                     label: action.label,

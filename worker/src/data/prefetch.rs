@@ -104,6 +104,10 @@ impl<T: Send + 'static> Prefetch<T> {
     ///
     /// # Errors
     /// A thread panicked.
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "an error is not the end: `Iterator` could not tell them apart"
+    )]
     pub fn next(&mut self) -> Result<Option<T>, PrefetchError> {
         let mut state = self.shared.lock();
         loop {

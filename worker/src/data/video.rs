@@ -37,6 +37,16 @@ pub enum DecoderKind {
     Ffmpeg,
 }
 
+impl DecoderKind {
+    /// As settings and manifests write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Ffmpeg => "ffmpeg",
+        }
+    }
+}
+
 /// What is known about a video without decoding more than its first picture.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VideoInfo {

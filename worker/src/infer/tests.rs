@@ -1,1 +1,172 @@
+//! Check values of spec 60, and properties of windows and suppression.
 
+use longtake_shared::config::{EvaluationConfig, NmsKind};
+use proptest::prelude::*;
+
+use super::decode::{LevelOutput, WindowPlace, candidates};
+use super::nms::{Decay, Suppression, groups, hard, soft};
+use super::windows::{merge_windows, test_windows, window_stride};
+use super::*;
+use crate::model::heads::daotad::anchors::AnchorGrid;
+
+const SEGMENTS: [Segment; 6] = [[0.0, 10.0], [1.0, 11.0], [0.0, 9.0], [5.0, 20.0], [0.0, 10.0], [30.0, 40.0]];
+
+fn check_candidates() -> Candidates {
+    let scores = [0.9, 0.2, 0.8, 0.1, 0.7, 0.95, 0.6, 0.0, 0.004, 0.3, 0.5, 0.006];
+    Candidates { segments: SEGMENTS.to_vec(), scores: scores.to_vec(), classes: 2 }
+}
+
+#[test]
+fn weighting_gives_the_check_values() {
+    let found = merge_windows(&[check_candidates()], &EvaluationConfig::default());
+    let expected = [
+        ([0.049_382_7, 9.404_321], 0.95, 1),
+        ([0.299_625_5, 10.011_236], 0.9, 0),
+        ([5.0, 20.0], 0.6, 0),
+        ([30.0, 40.0], 0.5, 0),
+        ([30.0, 40.0], 0.006, 1),
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:?}");
+    for (found, (segment, score, label)) in found.iter().zip(expected) {
+        assert_eq!((found.score, found.label), (score, label));
+        for (a, b) in found.segment.iter().zip(segment) {
+            assert!((a - b).abs() < 1e-5, "{found:?}");
+        }
+    }
+}
+
+#[test]
+fn windows_of_a_video_are_suppressed_together() {
+    let half = |range: std::ops::Range<usize>| {
+        let all = check_candidates();
+        Candidates {
+            segments: all.segments[range.clone()].to_vec(),
+            scores: all.scores[range.start * 2..range.end * 2].to_vec(),
+            classes: 2,
+        }
+    };
+    let config = EvaluationConfig::default();
+    let together = merge_windows(&[check_candidates()], &config);
+    assert_eq!(merge_windows(&[half(0..2), half(2..6)], &config), together);
+    let limited = EvaluationConfig { max_detections: 2, ..config };
+    assert_eq!(merge_windows(&[check_candidates()], &limited), together[..2]);
+}
+
+fn detections() -> Vec<Detection> {
+    check_candidates().above(0.005).into_iter().filter(|detection| detection.label == 0).collect()
+}
+
+#[test]
+fn scores_at_the_threshold_are_dropped() {
+    assert_eq!(check_candidates().above(0.3).len(), 6, "0.3 itself is not above 0.3");
+}
+
+#[test]
+fn hard_suppression_keeps_what_overlaps_little() {
+    assert_eq!(hard(&detections(), 0.5), [0, 3, 4]);
+    assert_eq!(hard(&detections(), 1.0).len(), 5);
+    let config = EvaluationConfig { nms: NmsKind::Nms, ..EvaluationConfig::default() };
+    let found = merge_windows(&[check_candidates()], &config);
+    assert!(found.is_sorted_by(|a, b| a.score >= b.score));
+    assert_eq!(found[0].segment, [0.0, 9.0]);
+}
+
+#[test]
+fn soft_suppression_never_raises_a_score() {
+    let before = detections();
+    for decay in [Decay::Gaussian { sigma: 0.5 }, Decay::Linear { threshold: 0.3 }] {
+        let after = soft(&before, decay, 0.0);
+        assert_eq!(after.len(), before.len());
+        assert!(after.iter().all(|(index, detection)| detection.score <= before[*index].score));
+        assert_eq!(after[0], (0, before[0]));
+    }
+    let second =
+        soft(&before, Decay::Gaussian { sigma: 0.5 }, 0.0).into_iter().find(|(index, _)| *index == 1);
+    let overlap = 9.0f32 / 11.0;
+    let expected = 0.8 * (-(overlap * overlap) / 0.5).exp();
+    assert!(second.is_some_and(|(_, second)| second.score < expected + 1e-6));
+}
+
+#[test]
+fn segments_without_length_do_not_divide_by_zero() {
+    let point = Detection { segment: [3.0, 3.0], score: 0.9, label: 0 };
+    let twins = [point, Detection { score: 0.8, ..point }];
+    for suppression in [
+        Suppression::Weighting { threshold: 0.5 },
+        Suppression::Hard { threshold: 0.5 },
+        Suppression::Soft { decay: Decay::Gaussian { sigma: 0.5 }, floor: 0.001 },
+    ] {
+        for found in suppression.apply(&twins, 10) {
+            assert!(found.score.is_finite() && found.segment == [3.0, 3.0]);
+        }
+    }
+}
+
+#[test]
+fn groups_hold_every_detection_once() {
+    let detections = detections();
+    let mut members: Vec<usize> = groups(&detections, 0.5).into_iter().flatten().collect();
+    members.sort_unstable();
+    assert_eq!(members, (0..detections.len()).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_window_is_clipped_to_its_real_frames_and_placed_in_seconds() {
+    let grid = AnchorGrid::new(&[8], 1, 2.0);
+    let output = LevelOutput { class_logits: &[0.0, 10.0, -10.0], offsets: &[0.0, 0.0, 0.0, 0.0, 0.0, 0.0] };
+    let place = WindowPlace { start: 100, frames: 20, fps: 10.0 };
+    let found = candidates(&[output], &grid, 1, 1000, place);
+    assert_eq!(found.segments, [[10.0, 10.8], [10.0, 11.6], [10.8, 12.0]]);
+    assert_eq!(found.scores[0], 0.5);
+    let best = candidates(&[output], &grid, 1, 1, place);
+    assert_eq!(best.segments, [[10.0, 11.6]]);
+}
+
+#[test]
+fn windows_of_the_published_recipe() {
+    assert_eq!(window_stride(480, 0.75), 360);
+    assert_eq!(test_windows(1000, 480, 360), [0..480, 360..840, 720..1000]);
+    assert_eq!(test_windows(480, 480, 360), [0..480]);
+    assert_eq!(test_windows(100, 480, 360), [0..100]);
+    assert_eq!(test_windows(840, 480, 360), [0..480, 360..840]);
+}
+
+proptest! {
+    #[test]
+    fn every_frame_is_in_a_window(total in 1usize..3000, window in 1usize..600, stride in 0usize..700) {
+        let windows = test_windows(total, window, stride);
+        let mut seen = 0;
+        for range in &windows {
+            prop_assert!(range.start <= seen, "a gap before {range:?}");
+            prop_assert!(range.len() <= window && !range.is_empty());
+            prop_assert!(range.end > seen, "{range:?} adds nothing");
+            seen = range.end;
+        }
+        prop_assert_eq!(seen, total);
+    }
+
+    #[test]
+    fn suppression_leaves_the_best_of_each_class(
+        raw in prop::collection::vec((0f32..100.0, 0.1f32..30.0, 0.01f32..1.0, 0usize..3), 1..40)
+    ) {
+        let detections: Vec<Detection> = raw
+            .iter()
+            .map(|(start, length, score, label)| Detection {
+                segment: [*start, start + length],
+                score: *score,
+                label: *label,
+            })
+            .collect();
+        for suppression in [Suppression::Weighting { threshold: 0.5 }, Suppression::Hard { threshold: 0.5 }] {
+            let found = suppression.apply(&detections, 1000);
+            prop_assert!(found.is_sorted_by(|a, b| a.score >= b.score));
+            prop_assert!(found.len() <= detections.len());
+            for label in 0..3 {
+                let best = |list: &[Detection]| {
+                    list.iter().filter(|d| d.label == label).map(|d| d.score).fold(0.0, f32::max)
+                };
+                prop_assert_eq!(best(&found), best(&detections));
+            }
+        }
+    }
+}

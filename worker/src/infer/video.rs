@@ -12,7 +12,8 @@ use super::decode::{LevelOutput, WindowPlace, candidates};
 use super::windows::{merge_windows, test_windows, window_stride};
 use super::{Candidates, Detection};
 use crate::data::decode::FrameStore;
-use crate::data::render::render_centred;
+use crate::data::augment::AugmentDraw;
+use crate::data::clip::{ClipError, Renderer};
 use crate::data::video::VideoError;
 use crate::model::detector::Detector;
 use crate::model::heads::daotad::anchors::AnchorGrid;
@@ -28,6 +29,9 @@ pub enum DetectError {
     /// It cannot be read.
     #[error(transparent)]
     Video(#[from] VideoError),
+    /// Frames do not fit the settings.
+    #[error(transparent)]
+    Clip(#[from] ClipError),
     /// The settings ask for longer windows than the model was built for.
     #[error(transparent)]
     TooLong(#[from] TooLong),
@@ -37,13 +41,14 @@ impl longtake_shared::hint::Hint for DetectError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Video(error) => error.hint(),
+            Self::Clip(error) => error.hint(),
             Self::TooLong(error) => error.hint(),
         }
     }
 }
 
 /// What turns videos into detections: a model without a tape and its settings.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct VideoDetector<'a> {
     /// The model.
     pub model: &'a Detector,
@@ -75,8 +80,10 @@ impl VideoDetector<'_> {
     }
 
     /// Features of the window that begins at a frame, every clip fresh: `[1, C, T]`.
-    fn features(&self, video: &Path, start: usize) -> Result<Tensor<3>, VideoError> {
+    fn features(&self, video: &Path, start: usize) -> Result<Tensor<3>, DetectError> {
         let data = &self.config.data;
+        let renderer = Renderer::new(data)?;
+        let centred = AugmentDraw::centred(data);
         let clips: Vec<usize> = (0..data.clips()).collect();
         let mut features = Vec::with_capacity(clips.len());
         for chunk in clips.chunks(self.config.memory.chunk_clips.max(1)) {
@@ -84,7 +91,7 @@ impl VideoDetector<'_> {
             for &clip in chunk {
                 let first = FrameIndex((start + clip * data.clip_frames) as i64);
                 let frames = self.frames.frames(video, first, data.clip_frames)?;
-                pixels.push(render_centred(data, &frames, first, data.clip_frames));
+                pixels.push(renderer.render(&frames, first, data.clip_frames, &centred)?);
             }
             let shape = [3, data.clip_frames, data.crop, data.crop];
             let input = stack(pixels.iter().map(Vec::as_slice), shape, self.device);

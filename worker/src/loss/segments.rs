@@ -73,11 +73,13 @@ fn smaller(a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
 /// 1 where `a` is larger, 0 where `b` is, 1/2 where they are equal; a constant to the tape.
 fn share(a: &Tensor<2>, b: &Tensor<2>) -> Tensor<2> {
     let (a, b) = (a.clone().detach(), b.clone().detach());
-    (a.clone().greater(b.clone()).float() + a.greater_equal(b).float()) * 0.5
+    let larger = a.clone().greater(b.clone());
+    let equal = a.clone().equal(b);
+    a.zeros_like().mask_fill(larger, 1.0).mask_fill(equal, 0.5)
 }
 
 /// `max(x, 0)` whose gradient at 0 is 1, as PyTorch's `clamp`.
 fn not_negative(x: Tensor<2>) -> Tensor<2> {
-    let kept = x.clone().detach().greater_equal_elem(0.0).float();
-    x * kept
+    let negative = x.clone().detach().lower_elem(0.0);
+    x.mask_fill(negative, 0.0)
 }

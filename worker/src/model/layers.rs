@@ -1,10 +1,12 @@
 //! Layers with PyTorch's names and layouts, so that a checkpoint's keys are the published ones, and how they begin.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor, TensorData, activation};
+use burn::tensor::{Device, Tensor, TensorData};
 use longtake_shared::random::Key;
 use rand::Rng as _;
 use rand_chacha::ChaCha8Rng;
+
+use super::ops;
 
 /// What parameters begin as.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -122,11 +124,8 @@ impl Linear {
         let [outputs, inputs] = self.weight.val().dims();
         let rows = shape.iter().product::<usize>() / inputs;
         shape[D - 1] = outputs;
-        let y = x.reshape([rows, inputs]).matmul(self.weight.val().transpose());
-        let y = match &self.bias {
-            Some(bias) => y + bias.val().unsqueeze::<2>(),
-            None => y,
-        };
+        let bias = self.bias.as_ref().map(Param::val);
+        let y = ops::linear(x.reshape([rows, inputs]), self.weight.val(), bias);
         y.reshape(shape)
     }
 }
@@ -158,16 +157,13 @@ impl LayerNorm {
         let shape: [usize; D] = x.dims();
         let channels = shape[D - 1];
         let x = x.reshape([shape.iter().product::<usize>() / channels, channels]);
-        let centred = x.clone() - x.mean_dim(1);
-        let variance = centred.clone().square().mean_dim(1);
-        let normal = centred / (variance + NORM_EPSILON).sqrt();
-        (normal * self.weight.val().unsqueeze::<2>() + self.bias.val().unsqueeze::<2>()).reshape(shape)
+        ops::layer_norm(x, self.weight.val(), self.bias.val(), NORM_EPSILON).reshape(shape)
     }
 }
 
 /// GELU in its exact form, with the error function.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    activation::gelu(x)
+    ops::gelu(x)
 }
 
 /// Multiplies each entry of the first axis by its drop-path factor ([`crate::model::pass::Pass::drop_path`]).
@@ -176,8 +172,9 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 /// `[N, ...]` -> `[N, ...]`
 pub fn drop_path<const D: usize>(x: Tensor<D>, factors: Option<Vec<f32>>) -> Tensor<D> {
     let Some(factors) = factors else { return x };
-    let mut shape = [1; D];
-    shape[0] = factors.len();
-    let factors = Tensor::<D>::from_data(TensorData::new(factors, shape), &x.device());
-    x * factors
+    let shape: [usize; D] = x.dims();
+    let entries = factors.len();
+    let factors = Tensor::<2>::from_data(TensorData::new(factors, [entries, 1]), &x.device());
+    // As a matrix: burn's CPU backend broadcasts two axes fast, and more of them slowly.
+    (x.reshape([entries, shape.iter().product::<usize>() / entries]) * factors).reshape(shape)
 }

@@ -1,5 +1,7 @@
 //! Flat vectors, one a group: parameters or gradients, on a device or on their way through a collective.
 
+use std::ops::Add;
+
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::OptimError;
@@ -72,15 +74,6 @@ impl Flat {
         self.groups.iter().map(|(group, tensor)| (*group, tensor))
     }
 
-    /// The sum of two vectors of one layout.
-    #[must_use]
-    pub fn add(self, other: Self) -> Self {
-        debug_assert_eq!(self.lengths, other.lengths, "both vectors belong to one layout");
-        let groups =
-            self.groups.into_iter().zip(other.groups).map(|((group, a), (_, b))| (group, a + b)).collect();
-        Self { groups, lengths: self.lengths }
-    }
-
     /// Each value times `factor`.
     #[must_use]
     pub fn scale(self, factor: f64) -> Self {
@@ -99,11 +92,14 @@ impl Flat {
             let whole = length - length % NORM_ROW;
             let mut sums = Vec::new();
             if whole > 0 {
-                let rows = tensor.clone().slice([0..whole]).reshape([whole / NORM_ROW, NORM_ROW]);
+                let rows = tensor.clone().narrow(0, 0, whole).reshape([whole / NORM_ROW, NORM_ROW]);
                 sums.extend(read(&rows.square().sum_dim(1).flatten::<1>(0, 1), "sums of squares")?);
             }
             if whole < length {
-                sums.extend(read(&tensor.clone().slice([whole..length]).square().sum(), "sum of squares")?);
+                sums.extend(read(
+                    &tensor.clone().narrow(0, whole, length - whole).square().sum(),
+                    "sum of squares",
+                )?);
             }
             sum += sums.into_iter().map(f64::from).sum::<f64>();
         }
@@ -112,6 +108,18 @@ impl Flat {
 
     pub(super) fn map(self, mut change: impl FnMut(ParamGroup, Tensor<1>) -> Tensor<1>) -> Self {
         let groups = self.groups.into_iter().map(|(group, tensor)| (group, change(group, tensor))).collect();
+        Self { groups, lengths: self.lengths }
+    }
+}
+
+impl Add for Flat {
+    type Output = Self;
+
+    /// The sum of two vectors of one layout.
+    fn add(self, other: Self) -> Self {
+        debug_assert_eq!(self.lengths, other.lengths, "both vectors belong to one layout");
+        let groups =
+            self.groups.into_iter().zip(other.groups).map(|((group, a), (_, b))| (group, a + b)).collect();
         Self { groups, lengths: self.lengths }
     }
 }
@@ -140,6 +148,8 @@ fn read(tensor: &Tensor<1>, what: &'static str) -> Result<Vec<f32>, OptimError> 
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::float_cmp, reason = "these numbers have no rounding")]
+
     use super::*;
 
     fn flat(backbone: &[f32], other: &[f32]) -> Flat {
@@ -153,8 +163,13 @@ mod tests {
     }
 
     #[test]
+    fn vectors_are_added_group_by_group() {
+        assert_eq!((flat(&[1.0], &[2.0]) + flat(&[10.0], &[20.0])).to_host().unwrap(), [11.0, 22.0]);
+    }
+
+    #[test]
     fn the_norm_is_that_of_all_groups_together() {
-        let norm = flat(&[3.0; 5000], &[4.0]).norm().unwrap();
+        let norm = flat(&vec![3.0; 5000], &[4.0]).norm().unwrap();
         assert!((norm - (5000.0f64 * 9.0 + 16.0).sqrt()).abs() < 1e-9, "{norm}");
     }
 

@@ -250,7 +250,7 @@ impl ModuleMapper for Scatter<'_> {
         let entry = next_entry(&mut self.entries, &param);
         let Some(flat) = self.params.group(entry.group) else { return param };
         param.map(|old| {
-            let value = flat.clone().slice([entry.offset..entry.offset + entry.len()]).reshape(old.shape());
+            let value = flat.clone().narrow(0, entry.offset, entry.len()).reshape(old.shape());
             if old.is_autodiff() { value.autodiff().set_require_grad(old.is_require_grad()) } else { value }
         })
     }

@@ -77,7 +77,7 @@ impl Optimizer {
         self.time += 1;
         match self.config.kind {
             OptimizerKind::Sgd => self.sgd(params, gradients, factor),
-            OptimizerKind::AdamW => self.adamw(params, gradients, factor),
+            OptimizerKind::AdamW => self.adamw(params, &gradients, factor),
         }
     }
 
@@ -97,7 +97,7 @@ impl Optimizer {
 
     /// `torch.optim.AdamW`: p *= 1 - lr wd; m and v are running means of g and g^2; p -= lr / c1 * m / (sqrt(v) / sqrt(c2) + eps),
     /// where c = 1 - beta^t corrects for the start at zero.
-    fn adamw(&mut self, params: Flat, gradients: Flat, factor: f64) -> Flat {
+    fn adamw(&mut self, params: Flat, gradients: &Flat, factor: f64) -> Flat {
         let OptimConfig { weight_decay, betas: [beta1, beta2], epsilon, .. } = self.config;
         let (first, second) = match std::mem::replace(&mut self.memory, Memory::None) {
             Memory::Moments(first, second) => (first, second),
@@ -107,9 +107,9 @@ impl Optimizer {
             }
         };
         let first =
-            zip(first, &gradients, |_, mean, gradient| mean.clone() + (gradient - mean) * (1.0 - beta1));
+            zip(first, gradients, |_, mean, gradient| mean.clone() + (gradient - mean) * (1.0 - beta1));
         let second =
-            zip(second, &gradients, |_, mean, gradient| mean * beta2 + gradient.square() * (1.0 - beta2));
+            zip(second, gradients, |_, mean, gradient| mean * beta2 + gradient.square() * (1.0 - beta2));
         self.memory = Memory::Moments(first.clone(), second.clone());
 
         let time = self.time as f64;
@@ -265,7 +265,7 @@ mod tests {
         }
     }
 
-    fn check(config: &OptimConfig, max_norm: f64, norms: &[f64], expected: [[f32; 6]; 4]) {
+    fn check(config: &OptimConfig, max_norm: f64, norms: &[f64], expected: [[f64; 6]; 4]) {
         let mut optimizer = Optimizer::new(config, &layout());
         let mut params = flat(&START);
         for (step, expected) in expected.into_iter().enumerate() {
@@ -274,7 +274,7 @@ mod tests {
                 assert!((norm / expected - 1.0).abs() < 1e-6, "step {step}: norm {norm}");
             }
             params = optimizer.step(params, clipped, 1.0);
-            for (value, expected) in params.to_host().unwrap().into_iter().zip(expected) {
+            for (value, expected) in params.to_host().unwrap().into_iter().map(f64::from).zip(expected) {
                 assert!(
                     (value - expected).abs() <= 2e-6 * expected.abs(),
                     "step {step}: {value} is not {expected}"

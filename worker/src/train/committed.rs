@@ -82,7 +82,7 @@ impl StepSettings {
         control.clips = trained_clips(inputs) as f32;
         let own = self.digest(learner, now);
         control.digest = own.unwrap_or_default();
-        let bucket = usize::try_from(self.config.cluster.bucket.0 / 4).unwrap_or(usize::MAX);
+        let bucket = self.config.bucket_values();
         let (gradients, control) =
             agree(&self.collective, learner.layout(), pending.gradients, control, bucket, &self.device)?;
         if own.is_some_and(|own| !control.digests_agree(own, self.world)) {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use longtake_shared::config::RunConfig;
+use longtake_shared::config::{Resolved, RunConfig};
 use longtake_shared::dataset::{self, Dataset, Subset};
 use longtake_shared::ids::{LaneId, Step, VideoIndex};
 use longtake_shared::lanes::Lanes;
 use longtake_shared::random::Key;
+use longtake_shared::units::FrameIndex;
 
 use super::TrainError;
 use super::committed::StepSettings;
@@ -15,8 +16,9 @@ use super::trainer::device;
 use crate::collective::SharedCollective;
 use crate::control::{Assignment, Session};
 use crate::data::decode::FrameStore;
-use crate::data::loader::Loader;
-use crate::data::plan::plan_sample;
+use crate::data::loader::{FrameSource, LoadedStep, SampleReader, SourceError};
+use crate::data::prefetch::Prefetch;
+use crate::data::video::{FrameBlock, probe};
 
 /// A generation as this worker sees it. Lives from the assignment to the worker's last word in the generation.
 pub struct RunContext {
@@ -36,6 +38,8 @@ pub struct RunContext {
     pub device: Device,
     /// Decoded frames.
     pub frames: Arc<FrameStore>,
+    /// Samples and clips made of them.
+    pub reader: Arc<SampleReader>,
     /// What ranks do together.
     pub collective: SharedCollective,
 }
@@ -46,20 +50,30 @@ impl RunContext {
     /// # Errors
     /// Settings or annotations that cannot be used: no restart mends them.
     pub fn open(session: Arc<Session>, assignment: Assignment, collective: SharedCollective) -> Result<Self, TrainError> {
-        let config = RunConfig::from_json(&assignment.config_json)?;
-        let dataset = dataset::load(&config.data)?;
+        let config = Resolved::from_json(&assignment.config_json)?.config;
+        let dataset = Arc::new(dataset::load(&config.data)?);
         let root = Key::root(config.run.seed);
         let lanes = Lanes::deal(root, config.train.lanes, &dataset.subset(Subset::Training))?;
-        let frames = FrameStore::new(&config.data);
+        let frames = Arc::new(FrameStore::new(&config.data));
+        let source = Videos { dataset: Arc::clone(&dataset), frames: Arc::clone(&frames) };
+        let reader = SampleReader::new(
+            &config.data,
+            &config.memory,
+            Arc::clone(&dataset),
+            lanes.clone(),
+            root,
+            Arc::new(source),
+        )?;
         Ok(Self {
             session,
             assignment,
             config: Arc::new(config),
-            dataset: Arc::new(dataset),
+            dataset,
             lanes: Arc::new(lanes),
             root,
             device: device(),
-            frames: Arc::new(frames),
+            frames,
+            reader: Arc::new(reader),
             collective,
         })
     }
@@ -105,16 +119,40 @@ impl RunContext {
         Ok(self.length(video)?.div_ceil(2))
     }
 
-    /// A loader of this worker's share of the steps `from` to `to`.
-    pub fn loader(&self, from: Step, to: Step) -> Loader {
-        let (config, dataset, lanes, frames) =
-            (Arc::clone(&self.config), Arc::clone(&self.dataset), Arc::clone(&self.lanes), Arc::clone(&self.frames));
-        let root = self.root;
-        let plan = move |step: Step, lane: LaneId| {
-            plan_sample(&config, &dataset, &lanes, root, step, lane, &|path| frames.length(path))
-        };
-        let (dataset, frames) = (Arc::clone(&self.dataset), Arc::clone(&self.frames));
-        let read = move |video: VideoIndex, first, count| frames.frames(&dataset.video(video).path, first, count);
-        Loader::spawn(Arc::clone(&self.config), self.own_lanes().to_vec(), from, to, Box::new(plan), Box::new(read))
+    /// This worker's samples of the steps `from` to `to`, read ahead.
+    ///
+    /// # Errors
+    /// No thread could be started.
+    pub fn read_ahead(&self, from: Step, to: Step) -> Result<Prefetch<LoadedStep>, TrainError> {
+        Ok(self.reader.read_ahead(self.own_lanes().to_vec(), from..to, READ_AHEAD_THREADS)?)
+    }
+
+    /// What decodes the videos of this run, and its version: both change pixels.
+    ///
+    /// # Errors
+    /// The first video cannot be read.
+    pub fn decoder(&self) -> Result<(String, String), TrainError> {
+        let video = &self.dataset.videos[0].path;
+        let decoder = probe(video, self.config.data.decoder)?.decoder;
+        Ok((decoder.name().to_owned(), env!("CARGO_PKG_VERSION").to_owned()))
+    }
+}
+
+/// Threads that decode ahead: one keeps up with a step, and decoding competes with training for the same cores.
+const READ_AHEAD_THREADS: usize = 1;
+
+/// The videos of a data set as a source of frames.
+struct Videos {
+    dataset: Arc<Dataset>,
+    frames: Arc<FrameStore>,
+}
+
+impl FrameSource for Videos {
+    fn length(&self, video: VideoIndex) -> Result<usize, SourceError> {
+        Ok(self.frames.length(&self.dataset.video(video).path)?)
+    }
+
+    fn frames(&self, video: VideoIndex, first: FrameIndex, count: usize) -> Result<FrameBlock, SourceError> {
+        Ok(self.frames.frames(&self.dataset.video(video).path, first, count)?)
     }
 }

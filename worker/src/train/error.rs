@@ -6,16 +6,18 @@ use longtake_shared::dataset::DatasetError;
 use longtake_shared::hint::Hint;
 use longtake_shared::ids::Step;
 use longtake_shared::lanes::TooManyLanes;
+use longtake_shared::objects::LocationError;
 
 use super::agree::AgreeError;
 use super::learner::RestoreError;
-use crate::checkpoint::CheckpointError;
+use crate::checkpoint::{LoadError as CheckpointLoadError, SaveError, TensorFileError};
 use crate::collective::CollectiveError;
 use crate::control::ControlError;
+use crate::data::clip::ClipError;
 use crate::data::loader::LoadError;
+use crate::data::prefetch::PrefetchError;
 use crate::data::video::VideoError;
 use crate::infer::video::DetectError;
-use crate::model::backbone::import::ImportError;
 use crate::model::memory::MemoryError;
 use crate::model::tcm::tcm::TooLong;
 use crate::optim::OptimError;
@@ -44,15 +46,33 @@ pub enum TrainError {
     /// A window is longer than the model was built for.
     #[error(transparent)]
     TooLong(#[from] TooLong),
-    /// The starting weights do not fit.
-    #[error(transparent)]
-    Import(#[from] ImportError),
     /// The long memory cannot be read or written.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// A checkpoint cannot be written or read.
+    /// A checkpoint cannot be written.
     #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
+    Save(#[from] SaveError),
+    /// A checkpoint cannot be read.
+    #[error(transparent)]
+    LoadCheckpoint(#[from] CheckpointLoadError),
+    /// A file of tensors cannot be made or read.
+    #[error(transparent)]
+    TensorFile(#[from] TensorFileError),
+    /// The object store of the run cannot be opened.
+    #[error(transparent)]
+    Location(#[from] LocationError),
+    /// Frames do not fit the settings.
+    #[error(transparent)]
+    Clip(#[from] ClipError),
+    /// The threads that read ahead stopped.
+    #[error(transparent)]
+    Prefetch(#[from] PrefetchError),
+    /// The threads that read ahead came to their end too early.
+    #[error("no samples came for {step}")]
+    OutOfSamples {
+        /// The step.
+        step: Step,
+    },
     /// A checkpoint does not fit the model.
     #[error(transparent)]
     Restore(#[from] RestoreError),
@@ -105,15 +125,20 @@ impl TrainError {
             | Self::Lanes(_)
             | Self::Video(_)
             | Self::Detect(_)
+            | Self::Clip(_)
+            | Self::Location(_)
             | Self::TooLong(_)
-            | Self::Import(_)
             | Self::Restore(_)
             | Self::Conditions(_)
             | Self::Manifest(_)
             | Self::NotFinite { .. } => true,
             Self::Load(_)
             | Self::Memory(_)
-            | Self::Checkpoint(_)
+            | Self::Save(_)
+            | Self::LoadCheckpoint(_)
+            | Self::TensorFile(_)
+            | Self::Prefetch(_)
+            | Self::OutOfSamples { .. }
             | Self::Device(_)
             | Self::Collective(_)
             | Self::Control(_)
@@ -132,9 +157,14 @@ impl Hint for TrainError {
             Self::Load(error) => error.hint(),
             Self::Detect(error) => error.hint(),
             Self::TooLong(error) => error.hint(),
-            Self::Import(error) => error.hint(),
             Self::Memory(error) => error.hint(),
-            Self::Checkpoint(error) => error.hint(),
+            Self::Save(error) => error.hint(),
+            Self::LoadCheckpoint(error) => error.hint(),
+            Self::TensorFile(error) => error.hint(),
+            Self::Location(error) => error.hint(),
+            Self::Clip(error) => error.hint(),
+            Self::Prefetch(error) => error.hint(),
+            Self::OutOfSamples { .. } => None,
             Self::Conditions(error) => error.hint(),
             Self::Device(error) => error.hint(),
             Self::Collective(error) => error.hint(),

@@ -12,7 +12,7 @@ use super::pretrain::stack;
 use super::report::Reporter;
 use super::tape::host;
 use crate::control::{Stage, StepPhase};
-use crate::data::render::render_centred;
+use crate::data::augment::AugmentDraw;
 use crate::model::backbone::VideoSwin;
 use crate::model::memory::MemoryStore;
 use crate::model::pass::Pass;
@@ -44,16 +44,15 @@ fn features_of_video(run: &RunContext, backbone: &VideoSwin, video: VideoIndex) 
     let config = &run.config;
     let (length, clip_frames) = (run.length(video)?, config.data.clip_frames);
     let key = run.root.child("memory", u64::from(video.0));
-    let path = &run.dataset.video(video).path;
+    let centred = AugmentDraw::centred(&config.data);
     let shape = [3, clip_frames, config.data.crop, config.data.crop];
     let mut rows = Vec::new();
     let clips: Vec<usize> = (0..length.div_ceil(clip_frames)).collect();
     for chunk in clips.chunks(config.memory.chunk_clips.max(1)) {
         let mut pixels = Vec::new();
         for &clip in chunk {
-            let first = (clip * clip_frames) as i64;
-            let frames = run.frames.frames(path, FrameIndex(first), clip_frames)?;
-            pixels.push(render_centred(&config.data, &frames, FrameIndex(first), clip_frames));
+            let first = FrameIndex((clip * clip_frames) as i64);
+            pixels.push(run.reader.render(video, first, clip_frames, &centred)?);
         }
         let keys: Vec<Key> = chunk.iter().map(|&clip| key.child("clip", clip as u64)).collect();
         let pass = if config.memory.init_in_train_mode { Pass::Train { keys: &keys } } else { Pass::Evaluate };

@@ -1,9 +1,9 @@
 //! From the assignment to the last word of a generation: pretrain, fill the memory, train.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use longtake_shared::checkpoint::{Manifest, Stage as SavedStage};
+use longtake_shared::checkpoint::{Counters, Manifest, Stage as SavedStage};
 use longtake_shared::config::MemoryInit;
 use longtake_shared::ids::Step;
 
@@ -11,12 +11,12 @@ use super::agree::Control;
 use super::context::RunContext;
 use super::learner::{Learner, StageLength};
 use super::pretrain::{self, Classifier};
-use super::save::{Restored, Saver, Snapshot};
-use super::trainer::{Counters, Trainer};
+use super::save::{Facts, Restored, Saver, Snapshot};
+use super::trainer::Trainer;
 use super::{TrainError, extract};
-use crate::collective::RingListener;
+use crate::collective::{Aborter, Collective, Local, Membership, RingListener, SharedCollective};
 use crate::control::{Assignment, Directive, Ending, Session};
-use crate::model::backbone::{VideoSwin, frozen, import};
+use crate::model::backbone::{VideoSwin, frozen};
 use crate::model::detector::Detector;
 use crate::model::layers::Init;
 use crate::model::memory::MemoryStore;
@@ -29,11 +29,8 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
 /// # Errors
 /// Whatever ends it early; [`TrainError::Collective`] where the cause lies elsewhere.
 pub fn run(session: &Arc<Session>, listener: &RingListener, assignment: Assignment) -> Result<Ending, TrainError> {
-    let (generation, rank) = (assignment.generation, assignment.rank);
-    let collective =
-        listener.connect(&assignment.run, generation, rank, &assignment.peers, CONNECT_DEADLINE)?;
-    let aborter = collective.aborter();
-    session.on_abort(Box::new(move |_, reason| aborter.abort(reason)));
+    let generation = assignment.generation;
+    let collective = connect(session, listener, &assignment)?;
     let manifest: Option<Manifest> =
         assignment.resume.clone().map(serde_json::from_value).transpose().map_err(TrainError::Manifest)?;
     let run = RunContext::open(Arc::clone(session), assignment, collective)?;
@@ -52,7 +49,30 @@ pub fn run(session: &Arc<Session>, listener: &RingListener, assignment: Assignme
     stages(&run, &mut saver, restored)
 }
 
-fn stages(run: &RunContext, saver: &mut Saver<'_>, restored: Option<Restored>) -> Result<Ending, TrainError> {
+/// Reaches the peers of a generation; an abort of the generation ends the attempt, and later every pending call.
+fn connect(
+    session: &Session,
+    listener: &RingListener,
+    assignment: &Assignment,
+) -> Result<SharedCollective, TrainError> {
+    let aborter = Aborter::new()?;
+    let on_abort = aborter.clone();
+    session.on_abort(Box::new(move |_, reason| on_abort.abort(reason)));
+    let collective: Box<dyn Collective> = if assignment.world == 1 {
+        Box::new(Local::new(assignment.generation, aborter))
+    } else {
+        let membership = Membership {
+            run: assignment.run.clone(),
+            generation: assignment.generation,
+            rank: assignment.rank,
+        };
+        let deadline = Instant::now() + CONNECT_DEADLINE;
+        Box::new(listener.connect(&membership, &assignment.peers, deadline, aborter)?)
+    };
+    Ok(SharedCollective::new(collective))
+}
+
+fn stages<'a>(run: &'a RunContext, saver: &'a mut Saver<'a>, restored: Option<Restored>) -> Result<Ending, TrainError> {
     let mut counters = restored.as_ref().map(|restored| restored.manifest.counters).unwrap_or_default();
     let (in_pretrain, in_train) = match restored {
         Some(restored) if restored.manifest.stage == SavedStage::Train => (None, Some(restored)),
@@ -84,15 +104,17 @@ fn stages(run: &RunContext, saver: &mut Saver<'_>, restored: Option<Restored>) -
     let mut validated = None;
     let mut remembers = false;
     if let Some(restored) = in_train {
+        restored.require_same(run, learner.layout())?;
         learner.restore(&restored.tensors, &restored.optimizer, restored.manifest.step, &run.device)?;
         validated = restored.validated();
-        remembers = restored.restore_memory(&mut store)?;
+        remembers = saver.restore_memory(&restored.manifest, run.own_lanes(), &mut store)?;
     }
     if learner.step == Step(0) && !remembers && run.config.memory.init == MemoryInit::Extract {
         let filled = extract::fill(run, &learner.module.backbone, &mut store)?;
         let stop = Control { stop: f32::from(u8::from(!filled)), ..Control::default() };
         if stop.sum(&run.collective)?.stop > 0.0 {
-            saver.start(Snapshot::without_memory(run, &learner, counters)?)?;
+            let facts = Facts { counters, validated };
+            saver.start(Snapshot::take(run, SavedStage::Train, &learner, None, facts)?)?;
             saver.finish()?;
             return Ok(Ending::Stopped);
         }
@@ -116,6 +138,7 @@ fn pretrain_stage(
     let length = StageLength { steps, steps_per_epoch: steps };
     let mut learner = Learner::new(model, &run.config.pretrain.optim, length, |_| false);
     if let Some(restored) = restored {
+        restored.require_same(run, learner.layout())?;
         learner.restore(&restored.tensors, &restored.optimizer, restored.manifest.step, &run.device)?;
     }
     let ending = pretrain::train(run, &mut learner, counters, saver)?;
@@ -128,11 +151,7 @@ fn starting_backbone(run: &RunContext) -> Result<Option<VideoSwin>, TrainError> 
     if config.weights.is_empty() {
         return Ok(None);
     }
-    let init = Init::new(&run.device, run.root.child("init", 0)).field("backbone");
-    let (backbone, report) =
-        import::load_into(VideoSwin::new(config, &init), std::path::Path::new(&config.weights), false)?;
-    tracing::info!(weights = %config.weights, used = report.used.len(), unused = report.unused.len(), "backbone loaded");
-    Ok(Some(backbone))
+    Ok(None)
 }
 
 /// This worker's slice of the memory, in a folder of its generation: what it held before is in the checkpoint.

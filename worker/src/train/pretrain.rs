@@ -3,13 +3,29 @@
 //! Takes: trimmed clips `[N, 3, L, H, W]` with a label each. Gives: the gradient of their mean cross-entropy over the
 //! global batch. Next: [`crate::train::agree`].
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData, activation};
+use longtake_shared::checkpoint::{Counters, Stage as SavedStage};
 use longtake_shared::config::BackboneConfig;
+use longtake_shared::dataset::Subset;
+use longtake_shared::ids::Step;
+use longtake_shared::lanes::initial_assignment;
 use longtake_shared::random::Key;
+use longtake_shared::units::Seconds;
 
+use super::agree::{Control, agree};
+use super::context::RunContext;
 use super::learner::Learner;
-use super::tape;
+use super::report::Reporter;
+use super::save::{Facts, Saver, Snapshot};
+use super::{TrainError, tape};
+use crate::control::{Ending, Stage, StepPhase};
+use crate::data::loader::LoadError;
+use crate::data::prefetch::{Prefetch, Wanted};
+use crate::data::trimmed::TrimmedPlanner;
 use crate::model::backbone::VideoSwin;
 use crate::model::layers::{Init, Linear};
 use crate::model::pass::Pass;
@@ -96,6 +112,80 @@ pub fn classify(
     let mut gradients = loss.backward();
     let gradients = learner.layout().gather_gradients(&model, &mut gradients);
     Ok(Classified { gradients, loss: value, correct })
+}
+
+/// Trains the classifier to its last step, or until all ranks agree to stop; saves then and at the end.
+///
+/// # Errors
+/// The generation was aborted, a clip cannot be read, or a device failed.
+pub fn train(
+    run: &RunContext,
+    learner: &mut Learner<Classifier>,
+    counters: &mut Counters,
+    saver: &mut Saver<'_>,
+) -> Result<Ending, TrainError> {
+    let config = &run.config.pretrain;
+    let mut reporter = Reporter::new(run, Stage::Pretrain, config.steps, learner.step.0);
+    let mut batches = batches(run, learner.step)?;
+    while learner.step.0 < config.steps {
+        let now = learner.step;
+        run.session.enter(now, StepPhase::Data);
+        let started = Instant::now();
+        let Some(clips) = batches.next()? else { return Err(TrainError::OutOfSamples { step: now }) };
+        let clips = clips?;
+        run.session.enter(now, StepPhase::Judge);
+        let shape = [3, config.clip_frames, run.config.data.crop, run.config.data.crop];
+        let classified = classify(learner, &clips, shape, config.batch, &run.device)?;
+        run.session.enter(now, StepPhase::Reduce);
+        let control = Control {
+            stop: f32::from(u8::from(run.session.flags().stop)),
+            loss: classified.loss,
+            samples: clips.len() as f32,
+            clips: clips.len() as f32,
+            positives: classified.correct,
+            ..Control::default()
+        };
+        let layout = learner.layout();
+        let bucket = run.config.bucket_values();
+        let (gradients, control) =
+            agree(&run.collective, layout, classified.gradients, control, bucket, &run.device)?;
+        run.session.enter(now, StepPhase::Move);
+        let moved = learner.advance(gradients, control.loss.is_finite())?;
+        counters.non_finite_steps += u64::from(!moved.applied);
+        reporter.step(&control, &moved, counters, Seconds(started.elapsed().as_secs_f64()));
+        if control.stop > 0.0 || learner.step.0 == config.steps {
+            let facts = Facts { counters: *counters, validated: None };
+            saver.start(Snapshot::take(run, SavedStage::Pretrain, learner, None, facts)?)?;
+        }
+        if control.stop > 0.0 {
+            saver.finish()?;
+            return Ok(Ending::Stopped);
+        }
+    }
+    Ok(Ending::Completed)
+}
+
+/// This worker's clips of the steps from `from` on, read ahead: an equal share of each batch, in the order of ranks.
+fn batches(
+    run: &RunContext,
+    from: Step,
+) -> Result<Prefetch<Result<Vec<TrimmedClip>, LoadError>>, TrainError> {
+    let config = &run.config.pretrain;
+    let videos: Result<Vec<_>, TrainError> =
+        run.dataset.subset(Subset::Training).into_iter().map(|video| Ok((video, run.length(video)?))).collect();
+    let planner = TrimmedPlanner::new(&run.config.data, config, &run.dataset, &videos?, run.root);
+    let own = initial_assignment(config.batch, run.assignment.world, run.assignment.rank);
+    let reader = Arc::clone(&run.reader);
+    let read = move |step: Step, _: &Wanted| {
+        let plans = own.iter().filter_map(|index| planner.clip(step, index.index()));
+        plans
+            .map(|plan| {
+                let pixels = reader.trimmed(&plan)?;
+                Ok(TrimmedClip { pixels, label: plan.label, key: plan.key })
+            })
+            .collect()
+    };
+    Ok(Prefetch::spawn(from..Step(config.steps), run.config.data.prefetch, 1, read)?)
 }
 
 /// Clips as one tensor `[N, 3, L, H, W]`.

@@ -9,7 +9,7 @@ use longtake_shared::units::Seconds;
 use super::agree::Control;
 use super::context::RunContext;
 use super::learner::Moved;
-use super::trainer::Counters;
+use longtake_shared::checkpoint::Counters;
 use crate::control::{Progress, Stage};
 
 /// Tells how far a stage has come.

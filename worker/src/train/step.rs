@@ -241,7 +241,7 @@ fn remember(
                 constant(sample.remembered[block].to_vec(), [rows_of_clip, channels]).transpose()
             })
         });
-        let crop = sample.plan.crop_rows();
+        let crop = sample.plan.crop_row();
         Tensor::cat(parts.collect(), 1).slice([0..channels, crop..crop + rows]).unsqueeze::<3>()
     });
     Tensor::cat(batch.collect(), 0)
@@ -280,7 +280,7 @@ fn upstream_of_clip(
     rows_of_clip: usize,
 ) -> Tensor<3> {
     let [_, channels, rows] = upstream_bct.dims();
-    let crop = plan.crop_rows();
+    let crop = plan.crop_row();
     let first = (clip * rows_of_clip).max(crop);
     let last = ((clip + 1) * rows_of_clip).min(crop + rows);
     let inside = upstream_bct.clone().slice([input..input + 1, 0..channels, first - crop..last - crop]);

@@ -52,8 +52,8 @@ fn config() -> RunConfig {
     config.model.head.convs = 1;
     config.model.head.scales_per_octave = 2;
     config.memory.sampling_rate = 0.5;
-    config.optim.kind = OptimizerKind::AdamW;
-    config.optim.learning_rate = 1e-3;
+    config.optim.kind = OptimizerKind::Sgd;
+    config.optim.learning_rate = 0.02;
     config.optim.clip_norm = 1.0;
     config.optim.schedule.warmup_steps = 0;
     config.train.lanes = LANES;
@@ -83,12 +83,14 @@ fn input(config: &RunConfig, step: Step, lane: LaneId) -> LaneInput {
     let plan = SamplePlan {
         step,
         lane,
+        key,
         video: VideoIndex(lane.0),
         start: FrameIndex(0),
         shift: 0,
         clips,
+        clip_frames: config.data.clip_frames,
         sampled: sampled.clone(),
-        augment: AugmentDraw::none(&config.data),
+        augment: AugmentDraw::centred(&config.data),
         actions,
         frames_total: 64,
     };
@@ -204,7 +206,7 @@ fn worlds_of_one_two_and_three_agree_within_rounding() {
     let (one, losses_of_one, rows_of_one) = train_in_world(1, 5);
     for world in [2, 3] {
         let (other, losses, rows) = train_in_world(world, 5);
-        // AdamW divides by the root of tiny second moments, which magnifies rounding: 5 steps of at most 1e-3 each.
+        // SGD, since AdamW divides by the root of second moments that are rounding noise where a gradient is zero analytically.
         let worst = difference(&other, &one);
         assert!(worst < 2e-3, "parameters and statistics differ by {worst} in a world of {world}");
         for (a, b) in losses.iter().zip(&losses_of_one) {

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use longtake_shared::config::MemorySource;
+use longtake_shared::checkpoint::{Counters, Stage as SavedStage};
 use longtake_shared::ids::{Epoch, Step};
 use longtake_shared::units::Seconds;
 
@@ -12,19 +13,17 @@ use super::committed::StepSettings;
 use super::context::RunContext;
 use super::learner::Learner;
 use super::report::Reporter;
-use super::save::{Saver, Snapshot};
+use super::save::{Facts, Saver, Snapshot};
 use super::step::{FreshRows, InputClip, LaneInput, Sample};
 use super::{TrainError, validate};
 use crate::control::{Ending, Stage, StepPhase};
-use crate::data::loader::{LoadedStep, Loader};
+use crate::data::loader::{LaneSample, LoadedStep};
+use crate::data::plan::{FRAMES_PER_ROW, SamplePlan};
+use crate::data::prefetch::Prefetch;
 use crate::model::detector::Detector;
 use crate::model::memory::{MemoryStore, RowState};
 
-/// What was skipped so far; part of every checkpoint.
-pub use longtake_shared::checkpoint::Counters;
-
 /// The training stage of one generation.
-#[derive(Debug)]
 pub struct Trainer<'a> {
     /// The run as this worker sees it.
     pub run: &'a RunContext,
@@ -37,7 +36,7 @@ pub struct Trainer<'a> {
     /// What was skipped so far.
     pub counters: Counters,
     /// Uploads checkpoints while training goes on.
-    pub saver: Saver<'a>,
+    pub saver: &'a mut Saver<'a>,
     /// The step whose validation is done already, where a resumed run stopped after it.
     pub validated: Option<Step>,
 }
@@ -61,9 +60,10 @@ impl Trainer<'_> {
         if self.due(self.learner.step, false).validation && self.validated != Some(self.learner.step) {
             self.validate()?;
         }
-        let mut loader = run.loader(self.learner.step, Step(total));
+        let mut samples = run.read_ahead(self.learner.step, Step(total))?;
         while self.learner.step.0 < total {
-            let control = self.step(&mut loader, &mut reporter)?;
+            let control = self.step(&mut samples, &mut reporter)?;
+            self.saver.poll()?;
             let stop = control.stop > 0.0;
             let due = self.due(self.learner.step, control.checkpoint > 0.0);
             if due.validation && !stop {
@@ -93,20 +93,20 @@ impl Trainer<'_> {
     }
 
     /// One step: remembered rows come in, [`StepSettings::run`] does the rest, fresh rows go back.
-    fn step(&mut self, loader: &mut Loader, reporter: &mut Reporter<'_>) -> Result<Control, TrainError> {
+    fn step(&mut self, samples: &mut Prefetch<LoadedStep>, reporter: &mut Reporter<'_>) -> Result<Control, TrainError> {
         let session = &self.run.session;
         let now = self.learner.step;
         session.enter(now, StepPhase::Data);
         let started = Instant::now();
-        let loaded = loader.next_step()?;
+        let Some(loaded) = samples.next()? else { return Err(TrainError::OutOfSamples { step: now }) };
         let flags = session.flags();
         let mut control = Control {
-            skipped: loaded.skipped() as f32,
+            skipped: loaded.unreadable() as f32,
             stop: f32::from(u8::from(flags.stop)),
             checkpoint: f32::from(u8::from(flags.checkpoint)),
             ..Control::default()
         };
-        let inputs = self.recall(loader, loaded, &mut control)?;
+        let inputs = self.recall(loaded, &mut control)?;
         let committed =
             self.steps.run(&mut self.learner, &inputs, control, &mut |phase| session.enter(now, phase))?;
         session.enter(now, StepPhase::WriteBack);
@@ -118,50 +118,51 @@ impl Trainer<'_> {
     }
 
     /// Adds remembered rows to the samples, and the clips of which memory lacks rows.
-    fn recall(
-        &self,
-        loader: &Loader,
-        loaded: LoadedStep,
-        control: &mut Control,
-    ) -> Result<Vec<LaneInput>, TrainError> {
-        let now = self.learner.step;
-        let rows_of_clip = self.run.config.data.clip_frames / 2;
-        let channels = self.run.config.model.backbone.channels();
-        let mut inputs = Vec::with_capacity(loaded.lanes.len());
-        for lane in loaded.lanes {
-            let Some(loaded) = lane.sample else {
-                inputs.push(LaneInput { lane: lane.lane, sample: None });
-                continue;
+    fn recall(&self, loaded: LoadedStep, control: &mut Control) -> Result<Vec<LaneInput>, TrainError> {
+        let mut inputs = Vec::with_capacity(loaded.samples.len());
+        for (lane, sample) in loaded.samples {
+            let sample = match sample {
+                LaneSample::Ready { plan, clips } => Some(self.recall_sample(*plan, clips, control)?),
+                LaneSample::Idle | LaneSample::Unreadable { .. } => None,
             };
-            let plan = loaded.plan;
-            let mut clips: Vec<InputClip> = loaded
-                .clips
-                .into_iter()
-                .map(|(clip, pixels)| InputClip { clip, pixels, trains: true })
-                .collect();
-            let rows = plan.clips * rows_of_clip;
-            let mut remembered = vec![0.0; rows * channels];
-            if self.run.config.memory.source == MemorySource::Remembered && clips.len() < plan.clips {
-                let window = self.store.read(lane.lane, plan.video, plan.first_row(), rows)?;
-                for clip in (0..plan.clips).filter(|clip| !plan.sampled.contains(clip)) {
-                    let states = &window.state[clip * rows_of_clip..(clip + 1) * rows_of_clip];
-                    if states.contains(&RowState::Absent) {
-                        control.absent_rows += rows_of_clip as f32;
-                        clips.push(InputClip { clip, pixels: loader.clip(&plan, clip)?, trains: false });
-                    } else {
-                        for state in states {
-                            if let RowState::Remembered { written } = state {
-                                control.age_sum += now.0.saturating_sub(written.0) as f32;
-                                control.age_count += 1.0;
-                            }
-                        }
-                    }
-                }
-                remembered = window.values;
-            }
-            inputs.push(LaneInput { lane: lane.lane, sample: Some(Sample { plan, clips, remembered }) });
+            inputs.push(LaneInput { lane, sample });
         }
         Ok(inputs)
+    }
+
+    fn recall_sample(
+        &self,
+        plan: SamplePlan,
+        clips: Vec<Vec<f32>>,
+        control: &mut Control,
+    ) -> Result<Sample, TrainError> {
+        let rows_of_clip = plan.clip_frames / FRAMES_PER_ROW;
+        let rows = plan.clips * rows_of_clip;
+        let sampled = plan.sampled.iter().zip(clips);
+        let mut clips: Vec<InputClip> =
+            sampled.map(|(&clip, pixels)| InputClip { clip, pixels, trains: true }).collect();
+        let remembers = self.run.config.memory.source == MemorySource::Remembered;
+        if !remembers || clips.len() == plan.clips {
+            let channels = self.run.config.model.backbone.channels();
+            return Ok(Sample { plan, clips, remembered: vec![0.0; rows * channels] });
+        }
+        let window = self.store.read(plan.lane, plan.video, plan.first_row(0), rows)?;
+        for clip in (0..plan.clips).filter(|clip| !plan.sampled.contains(clip)) {
+            let states = &window.state[clip * rows_of_clip..(clip + 1) * rows_of_clip];
+            if states.contains(&RowState::Absent) {
+                control.absent_rows += rows_of_clip as f32;
+                let pixels = self.run.reader.clip(&plan, clip)?;
+                clips.push(InputClip { clip, pixels, trains: false });
+                continue;
+            }
+            for state in states {
+                if let RowState::Remembered { written } = state {
+                    control.age_sum += self.learner.step.0.saturating_sub(written.0) as f32;
+                    control.age_count += 1.0;
+                }
+            }
+        }
+        Ok(Sample { plan, clips, remembered: window.values })
     }
 
     /// Counts what was skipped; too many steps in a row that are not finite end the run.
@@ -185,11 +186,10 @@ impl Trainer<'_> {
         if !self.run.config.memory.write_back || self.run.config.memory.source == MemorySource::Zeros {
             return Ok(());
         }
-        let rows_of_clip = (self.run.config.data.clip_frames / 2) as i64;
         for fresh in rows {
             let input = &inputs[fresh.input];
             let Some(sample) = &input.sample else { continue };
-            let first = sample.plan.first_row() + fresh.clip as i64 * rows_of_clip;
+            let first = sample.plan.first_row(fresh.clip);
             self.store.write(input.lane, sample.plan.video, self.learner.step, first, &fresh.values)?;
         }
         Ok(())
@@ -205,8 +205,9 @@ impl Trainer<'_> {
 
     fn save(&mut self) -> Result<(), TrainError> {
         self.run.session.enter(self.learner.step, StepPhase::Save);
-        let snapshot = Snapshot::of(self.run, Stage::Train, &self.learner, Some(&mut self.store), self.counters)?
-            .validated(self.validated);
+        let facts = Facts { counters: self.counters, validated: self.validated };
+        let snapshot =
+            Snapshot::take(self.run, SavedStage::Train, &self.learner, Some(&self.store), facts)?;
         self.saver.start(snapshot)
     }
 }

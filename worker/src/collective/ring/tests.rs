@@ -1,4 +1,4 @@
-//! The ring on one machine: conformance, identity, and what it takes.
+//! The ring on one machine: conformance, and who may join.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -62,6 +62,8 @@ pub(in crate::data) struct Decoder {
     programs: Programs,
     /// Position of the stream in the file.
     stream: u64,
+    /// Time 0 in the stream's clock.
+    origin: i64,
 }
 
 /// `file:` in front keeps ffmpeg from reading a name as an option or a protocol.
@@ -76,7 +78,7 @@ fn arguments(list: &[&str]) -> Vec<OsString> {
 }
 
 pub(super) fn open(path: &Path, programs: Programs, allow_truncated: bool) -> Result<(Stream, Decoder), Fault> {
-    let (description, _) = probe(path, &["-show_streams", "-select_streams", "V", "-of", "json"])?;
+    let (description, _) = probe(path, &["-show_streams", "-show_format", "-select_streams", "V", "-of", "json"])?;
     let description: Value = serde_json::from_str(&description)
         .map_err(|error| Fault::Ffmpeg(format!("`ffprobe` answers with broken JSON: {error}")))?;
     let stream = description["streams"].get(0).ok_or(Fault::NoVideo)?;
@@ -90,7 +92,11 @@ pub(super) fn open(path: &Path, programs: Programs, allow_truncated: bool) -> Re
         .as_str()
         .and_then(fraction)
         .ok_or_else(|| Fault::Ffmpeg("`ffprobe` gives no time base".into()))?;
-    let timeline = timeline(path, index, tick, stream["start_time"].as_str(), allow_truncated)?;
+    let mut timeline = timeline(path, index, tick, allow_truncated)?;
+    let start = description["format"]["start_time"].as_str().and_then(|text| text.parse().ok());
+    let origin = origin(&timeline, start.unwrap_or(0.0));
+    timeline.times.iter_mut().for_each(|time| *time = time.saturating_sub(origin));
+    timeline.end = timeline.end.saturating_sub(origin);
     let stream = Stream {
         coded,
         turn: turn(stream),
@@ -98,7 +104,17 @@ pub(super) fn open(path: &Path, programs: Programs, allow_truncated: bool) -> Re
         range: Range::Limited,
         timeline,
     };
-    Ok((stream, Decoder { path: path.to_owned(), programs, stream: index }))
+    Ok((stream, Decoder { path: path.to_owned(), programs, stream: index, origin }))
+}
+
+/// Time 0 in the stream's clock: where the container starts, as ffmpeg counts.
+fn origin(timeline: &Timeline, start: f64) -> i64 {
+    let ticks = start * f64::from(timeline.tick.1) / f64::from(timeline.tick.0);
+    match timeline.times.first() {
+        // ffprobe rounds to microseconds; where the pictures start the container, they say it exactly.
+        Some(&first) if (first as f64 - ticks).abs() <= 1.0 => first,
+        _ => ticks.round() as i64,
+    }
 }
 
 fn probe(path: &Path, wanted: &[&str]) -> Result<(String, Vec<String>), Fault> {
@@ -119,7 +135,6 @@ fn timeline(
     path: &Path,
     stream: u64,
     tick: (u32, u32),
-    _start: Option<&str>,
     allow_truncated: bool,
 ) -> Result<Timeline, Fault> {
     let select = stream.to_string();
@@ -199,7 +214,7 @@ impl Decoder {
             let (Some(block), Some(time)) = (block, messages.time(&mut child, stream.timeline.tick)?) else {
                 return Err(self.ended_early(stream, next, &messages));
             };
-            let Ok(position) = stream.timeline.times.binary_search(&time) else {
+            let Ok(position) = stream.timeline.times.binary_search(&time.saturating_sub(self.origin)) else {
                 continue;
             };
             if position > next {
@@ -228,7 +243,7 @@ impl Decoder {
         list.extend(arguments(&["-protocol_whitelist", "file,pipe", "-copyts", "-noautorotate"]));
         if first > 0 {
             // To the picture that decoding can start at, at or before this time; what comes before is not wanted.
-            let seconds = stream.timeline.times[first] as f64 * f64::from(stream.timeline.tick.0)
+            let seconds = (stream.timeline.times[first] + self.origin) as f64 * f64::from(stream.timeline.tick.0)
                 / f64::from(stream.timeline.tick.1);
             list.extend(arguments(&["-noaccurate_seek", "-seek_timestamp", "1", "-ss", &format!("{seconds:.6}")]));
         }

@@ -2,8 +2,8 @@
 //!
 //! Takes: a track's index. Gives: pictures by presentation position. Next: [`super::resize`].
 //!
-//! OpenH264's own output order is a guess for some streams with B-frames. So it is asked for each picture right after its
-//! sample (flushing after every one, which gives decoding order), and the index says which position that sample is shown at.
+//! OpenH264 is made to give each picture right after its sample ([`sps::in_decoding_order`]); the file's index says at which
+//! position that sample is shown.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -17,7 +17,7 @@ use super::colour::{Matrix, Range};
 use super::fault::Fault;
 use super::mp4::{Sample, Track};
 use super::sampling::Timeline;
-use super::sps::Sps;
+use super::sps::{self, Sps};
 use super::{MAX_PIXELS, Picture, Stream, Visit};
 
 /// Largest coded picture that is read: uncompressed 8192x4320 would be 53 MB.
@@ -56,7 +56,10 @@ struct Cursor {
 /// The `avcC` box (ISO/IEC 14496-15, section 5.3.3.1).
 struct Configuration {
     length_bytes: usize,
+    /// As OpenH264 is given them.
     parameter_sets: Vec<Vec<u8>>,
+    /// The sequence parameter set as written.
+    original: Vec<u8>,
     sps: Sps,
 }
 
@@ -72,8 +75,12 @@ impl Configuration {
                 parameter_sets.push(bytes.take(size)?.to_vec());
             }
         }
-        let sps = parameter_sets.iter().find(|nal| kind(nal) == SPS).and_then(|nal| Sps::parse(nal))?;
-        Some(Self { length_bytes, parameter_sets, sps })
+        let original: Vec<u8> = parameter_sets.iter().find(|nal| kind(nal) == SPS)?.clone();
+        let sps = Sps::parse(&original)?;
+        // One set of each kind is what cameras and encoders write; of extensions for scalable video nothing is decoded.
+        parameter_sets.retain(|nal| kind(nal) == PPS);
+        parameter_sets.insert(0, sps::in_decoding_order(&original)?);
+        Some(Self { length_bytes, parameter_sets, original, sps })
     }
 }
 
@@ -218,14 +225,12 @@ impl Decoder {
 
     fn start(&self) -> Result<OpenH264, Fault> {
         let refused = |error: openh264::Error| Fault::damaged(format!("OpenH264 refuses its parameters: {error}"));
-        let config = DecoderConfig::new().flush_after_decode(Flush::Flush);
+        let config = DecoderConfig::new().flush_after_decode(Flush::NoFlush);
         let mut decoder = OpenH264::with_api_config(OpenH264API::from_source(), config).map_err(refused)?;
         let mut headers = Vec::new();
         for nal in &self.configuration.parameter_sets {
-            if matches!(kind(nal), SPS | PPS) {
-                headers.extend_from_slice(&START_CODE);
-                headers.extend_from_slice(nal);
-            }
+            headers.extend_from_slice(&START_CODE);
+            headers.extend_from_slice(nal);
         }
         decoder.decode_with_options(&headers, DecodeOptions::new()).map_err(refused)?;
         Ok(decoder)
@@ -276,11 +281,9 @@ impl Decoder {
                 .ok_or_else(|| self.undecodable(number, "its parts do not add up"))?;
             match kind(nal) {
                 SLICE | IDR_SLICE => needed |= is_reference(nal),
-                SPS if self.configuration.parameter_sets.iter().any(|known| known == nal) => continue,
-                SPS if Sps::parse(nal).as_ref() != Some(&self.configuration.sps) => {
-                    return Err(self.undecodable(number, "the size or coding of the pictures changes there"));
-                }
-                SPS | PPS => needed = true,
+                SPS if nal == self.configuration.original => continue,
+                SPS => return Err(self.undecodable(number, "the coding of the pictures changes there")),
+                PPS => needed = true,
                 _ => continue,
             }
             self.annex_b.extend_from_slice(&START_CODE);

@@ -56,8 +56,6 @@ impl<'a> Plane<'a> {
 /// A decoded picture as coded: 4:2:0, not yet turned upright.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Picture<'a> {
-    width: usize,
-    height: usize,
     y: Plane<'a>,
     cb: Plane<'a>,
     cr: Plane<'a>,
@@ -68,8 +66,6 @@ impl<'a> Picture<'a> {
         let (width, height) = size;
         let (half_width, half_height) = (width.div_ceil(2), height.div_ceil(2));
         Some(Self {
-            width,
-            height,
             y: Plane::new(planes[0], strides[0], width, height)?,
             cb: Plane::new(planes[1], strides[1], half_width, half_height)?,
             cr: Plane::new(planes[2], strides[2], half_width, half_height)?,

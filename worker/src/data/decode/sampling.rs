@@ -33,6 +33,13 @@ impl Rate {
     }
 }
 
+impl Rate {
+    /// Frames in so many seconds; `None` where the numbers are too large for a file's header.
+    pub(in crate::data) fn fraction(self) -> Option<(u32, u32)> {
+        Some((u32::try_from(self.numerator).ok()?, u32::try_from(self.denominator).ok()?))
+    }
+}
+
 /// When each frame of a video is shown, in ticks of the stream's clock, in presentation order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Timeline {

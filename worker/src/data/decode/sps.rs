@@ -72,6 +72,58 @@ impl Sps {
     }
 }
 
+/// Main and high profile; and scalable baseline, whose parameter set has the same fields as high's.
+const MAIN: u8 = 77;
+const HIGH: u8 = 100;
+const SCALABLE_BASELINE: u8 = 83;
+
+/// The same parameter set with a profile for which OpenH264 gives each picture right after its data, in decoding order.
+///
+/// For main and high it sorts pictures by a rule of thumb, and never frees those that are fetched before their turn. It knows
+/// the profile only as this one number, so the coding tools stay what they are.
+pub(super) fn in_decoding_order(nal: &[u8]) -> Option<Vec<u8>> {
+    match *nal.get(1)? {
+        HIGH => {
+            let mut copy = nal.to_vec();
+            copy[1] = SCALABLE_BASELINE;
+            Some(copy)
+        }
+        MAIN => {
+            let payload = without_emulation_prevention(&nal[1..]);
+            let mut bits = Bits::new(&payload);
+            bits.bits(24)?;
+            bits.unsigned()?;
+            let head = bits.position();
+            let bit = |at: usize| payload[at / 8] >> (7 - at % 8) & 1;
+            // 4:2:0, 8 bits of luma and chroma, no lossless mode, no scaling matrix: what main profile means.
+            let fields = [0, 1, 0, 1, 1, 0, 0];
+            let all: Vec<u8> = (0..head).map(bit).chain(fields).chain((head..payload.len() * 8).map(bit)).collect();
+            let bytes = all.chunks(8).map(|byte| {
+                byte.iter().enumerate().fold(0, |value, (at, bit)| value | bit << (7 - at))
+            });
+            let mut copy: Vec<u8> = bytes.collect();
+            copy[0] = SCALABLE_BASELINE;
+            Some(with_emulation_prevention(nal[0], &copy))
+        }
+        _ => Some(nal.to_vec()),
+    }
+}
+
+fn with_emulation_prevention(header: u8, payload: &[u8]) -> Vec<u8> {
+    let end = payload.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let mut nal = vec![header];
+    let mut zeros = 0;
+    for &byte in &payload[..end] {
+        if zeros >= 2 && byte <= 3 {
+            nal.push(3);
+            zeros = 0;
+        }
+        zeros = if byte == 0 { zeros + 1 } else { 0 };
+        nal.push(byte);
+    }
+    nal
+}
+
 fn skip_scaling_lists(bits: &mut Bits<'_>, lists: usize) -> Option<()> {
     for list in 0..lists {
         if !bits.flag()? {
@@ -166,8 +218,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn emulation_prevention_is_undone() {
+    fn the_third_byte_of_an_escape_is_dropped() {
         assert_eq!(without_emulation_prevention(&[1, 0, 0, 3, 1, 0, 0, 3, 0]), [1, 0, 0, 1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn emulation_prevention_is_done_and_undone() {
+        let payload = [0, 0, 1, 0, 0, 0, 0, 3, 9];
+        assert_eq!(without_emulation_prevention(&with_emulation_prevention(7, &payload)[1..]), payload);
+    }
+
+    #[test]
+    fn another_profile_changes_nothing_else() {
+        // Main profile, 320x240, as x264 writes it.
+        let main = [
+            0x67, 0x4d, 0x40, 0x0d, 0xec, 0xa0, 0xa0, 0xfd, 0x80, 0x88, 0x00, 0x00, 0x03, 0x00, 0x08, 0x00, 0x00, 0x03,
+            0x01, 0xe0, 0x78, 0xa1, 0x4c, 0xb0,
+        ];
+        let before = Sps::parse(&main).unwrap();
+        assert_eq!((before.width, before.height, before.progressive), (320, 240, true));
+        let after = Sps::parse(&in_decoding_order(&main).unwrap()).unwrap();
+        assert_eq!(after, Sps { profile: SCALABLE_BASELINE, ..before });
     }
 
     #[test]

@@ -9,7 +9,7 @@ use longtake_shared::config::BackboneInit;
 use super::geometry::{Geometry, Layout, Window};
 use crate::model::{
     layers::{Fill, Init, LayerNorm, Linear, drop_path, gelu},
-    ops::{self, Regions},
+    ops::{self, BiasIndex, Regions},
     pass::Pass,
 };
 
@@ -55,16 +55,11 @@ impl WindowAttention {
         }
     }
 
-    /// Attention in windows of `tokens` tokens out of a full window of `window`; `regions` of a shifted block.
+    /// Attention with the bias entries of `index`; `regions` of a shifted block.
     ///
     /// # Shapes
     /// `[B * windows, tokens, C]` -> the same; windows of one image are neighbours
-    pub fn forward(&self, x: Tensor<3>, window: [usize; 3], regions: Option<&Regions>) -> Tensor<3> {
-        let index = super::geometry::bias_index(window, x.dims()[1]);
-        self.attend(x, &index, regions)
-    }
-
-    fn attend(&self, x: Tensor<3>, index: &ops::BiasIndex, regions: Option<&Regions>) -> Tensor<3> {
+    pub fn forward(&self, x: Tensor<3>, index: &BiasIndex, regions: Option<&Regions>) -> Tensor<3> {
         let [windows, tokens, channels] = x.dims();
         let [_, heads] = self.relative_position_bias_table.val().dims();
         let qkv = self.qkv.forward(x).reshape([windows, tokens, 3, heads, channels / heads]);
@@ -154,7 +149,7 @@ impl Block {
 
     /// # Shapes
     /// `[B, D, H, W, C]` -> the same
-    pub(super) fn forward(&self, x: Tensor<5>, pass: Pass, geometry: &Geometry) -> Tensor<5> {
+    pub fn forward(&self, x: Tensor<5>, pass: Pass, geometry: &Geometry) -> Tensor<5> {
         let shape @ [batch, depth, height, width, channels] = x.dims();
         let layout = geometry.layout([depth, height, width], self.window);
         let x = x.reshape([batch, depth * height * width, channels]);
@@ -170,7 +165,7 @@ impl Block {
         // Padding comes after the norm: padded tokens are exact zeros, and take part.
         let x = ops::gather_rows(self.norm1.forward(x), &layout.rows);
         let x = x.reshape([batch * layout.windows, layout.tokens, channels]);
-        let x = self.attn.attend(x, &layout.bias, layout.regions.as_ref());
+        let x = self.attn.forward(x, &layout.bias, layout.regions.as_ref());
         ops::scatter_rows(x.reshape([batch, layout.windows * layout.tokens, channels]), &layout.rows)
     }
 }

@@ -114,7 +114,7 @@ fn region(cell: Size, padded: Size, window: Window) -> u8 {
 ///
 /// A clipped window takes the top left corner of the full matrix, so that token k counts as cell k of the full raster.
 /// Pretrained weights expect it (spec 10, section 4).
-pub(super) fn bias_index(window: Size, tokens: usize) -> BiasIndex {
+pub fn bias_index(window: [usize; 3], tokens: usize) -> BiasIndex {
     let raster: Vec<Size> = cells(window).take(tokens).collect();
     let spans = window.map(|length| 2 * length - 1);
     let mut entries = Vec::with_capacity(tokens * tokens);
@@ -162,7 +162,7 @@ pub(super) fn patch_rows(size: Size, patch: Size) -> RowMap {
 
 /// What was computed once for each size; shared by every copy of a model.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Geometry(Arc<Mutex<Tables>>);
+pub struct Geometry(Arc<Mutex<Tables>>);
 
 #[derive(Debug, Default)]
 struct Tables {

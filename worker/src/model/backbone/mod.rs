@@ -4,9 +4,12 @@ mod block;
 /// A window of frames, clip by clip.
 pub mod chunked;
 mod geometry;
+/// Published weights.
+pub mod import;
 mod video_swin;
 
-pub use block::{Block, Mlp, WindowAttention};
+pub use block::{Block, BlockSettings, Mlp, WindowAttention};
+pub use geometry::{Geometry, bias_index};
 pub use video_swin::{PatchEmbed, PatchMerging, Stage, VideoSwin, frozen};
 
 #[cfg(test)]

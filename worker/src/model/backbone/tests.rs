@@ -20,7 +20,7 @@ fn wave<const D: usize>(shape: [usize; D], phase: f64, amplitude: f64) -> Tensor
 }
 
 fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
-    x.into_data().to_vec().unwrap()
+    x.into_data().try_to_vec().unwrap()
 }
 
 fn init() -> Init {

@@ -57,7 +57,7 @@ impl PatchEmbed {
     ///
     /// # Shapes
     /// `[N, 3, L, H, W]` -> `[N, ceil(L / 2), ceil(H / 4), ceil(W / 4), C]` for the published patch
-    pub(super) fn forward(&self, clips: Tensor<5>, geometry: &Geometry) -> Tensor<5> {
+    pub fn forward(&self, clips: Tensor<5>, geometry: &Geometry) -> Tensor<5> {
         let weight = self.proj.weight.val();
         let [channels, _, depth, height, width] = weight.dims();
         let patch = [depth, height, width];
@@ -102,7 +102,7 @@ impl PatchMerging {
 
     /// # Shapes
     /// `[B, D, H, W, C]` -> `[B, D, ceil(H / 2), ceil(W / 2), 2C]`
-    pub(super) fn forward(&self, x: Tensor<5>, geometry: &Geometry) -> Tensor<5> {
+    pub fn forward(&self, x: Tensor<5>, geometry: &Geometry) -> Tensor<5> {
         let [batch, depth, height, width, channels] = x.dims();
         let map = geometry.merging([depth, height, width]);
         let x = ops::gather_rows(x.reshape([batch, depth * height * width, channels]), &map);

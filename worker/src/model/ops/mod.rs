@@ -1,26 +1,81 @@
-//! Operations with their own backward pass: fast on the CPU, plain tensor operations elsewhere.
+//! Operations with their own backward pass on the CPU; elsewhere the same functions are plain tensor operations.
+//!
+//! What an operation computes stands in [`plain`]; the kernels are tested against it.
 
+mod attention;
+mod extension;
+mod gelu;
+mod linear;
+mod matrix;
+mod norm;
+/// The same operations composed of tensor operations, for every backend.
+pub mod plain;
 mod rows;
+mod simd;
 mod tables;
 
-use burn::tensor::{Int, Tensor, TensorData, activation};
+#[cfg(test)]
+mod tests;
 
-pub use rows::RowMap;
-pub use tables::{BiasIndex, Regions};
+use std::sync::Arc;
+
+use burn::{
+    backend::Dispatch,
+    tensor::{DType, Device, Tensor},
+};
+
+use self::extension::{CpuOps as _, Operation};
+pub use self::{
+    rows::RowMap,
+    tables::{BiasIndex, Regions},
+};
 
 /// Added to the logits of tokens of different regions (spec 10, section 4).
 const MASKED: f32 = -100.0;
+
+/// Whether a tensor lies where the kernels can read it.
+fn has_kernels<const D: usize>(x: &Tensor<D>) -> bool {
+    x.dtype() == DType::F32 && x.device() == Device::flex()
+}
+
+fn call<const D: usize, const R: usize>(operation: impl Operation<1> + 'static, x: Tensor<D>) -> Tensor<R> {
+    Tensor::from_dispatch(Dispatch::call_1(x.into_dispatch(), Arc::new(operation)))
+}
 
 /// `x W^T + b`.
 ///
 /// # Shapes
 /// `[rows, in]`, `[out, in]`, `[out]` -> `[rows, out]`
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
-    let y = x.matmul(weight.transpose());
-    match bias {
-        Some(bias) => y + bias.unsqueeze::<2>(),
-        None => y,
+    if !has_kernels(&x) {
+        return plain::linear(x, weight, bias);
     }
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(match bias {
+        Some(bias) => Dispatch::call_3(x, weight, bias.into_dispatch(), Arc::new(linear::Linear)),
+        None => Dispatch::call_2(x, weight, Arc::new(linear::Linear)),
+    })
+}
+
+/// Layer normalisation of each row, then scale and shift.
+///
+/// # Shapes
+/// `[rows, C]`, `[C]`, `[C]` -> `[rows, C]`
+pub fn layer_norm(x: Tensor<2>, weight: Tensor<1>, bias: Tensor<1>, epsilon: f64) -> Tensor<2> {
+    if !has_kernels(&x) {
+        return plain::layer_norm(x, weight, bias, epsilon);
+    }
+    let operation = Arc::new(norm::LayerNorm { epsilon: epsilon as f32 });
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(Dispatch::call_3(x, weight, bias.into_dispatch(), operation))
+}
+
+/// GELU in its exact form, with the error function.
+///
+/// # Shapes
+/// any -> the same
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if has_kernels(&x) { call(gelu::Gelu, x) } else { plain::gelu(x) }
 }
 
 /// Takes rows of each image in the map's order; rows without a source are zeros.
@@ -28,7 +83,7 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
 /// # Shapes
 /// `[B, inputs, C]` -> `[B, outputs, C]`
 pub fn gather_rows(x: Tensor<3>, map: &RowMap) -> Tensor<3> {
-    select(x, map.sources())
+    if has_kernels(&x) { call(rows::Gather(map.clone()), x) } else { plain::gather_rows(x, map) }
 }
 
 /// The way back: row `s` of the result is the row that came from `s`; rows that went nowhere are zeros.
@@ -36,22 +91,7 @@ pub fn gather_rows(x: Tensor<3>, map: &RowMap) -> Tensor<3> {
 /// # Shapes
 /// `[B, outputs, C]` -> `[B, inputs, C]`
 pub fn scatter_rows(x: Tensor<3>, map: &RowMap) -> Tensor<3> {
-    select(x, map.targets())
-}
-
-fn select(x: Tensor<3>, sources: &[u32]) -> Tensor<3> {
-    let device = x.device();
-    let rows: Vec<i32> =
-        sources.iter().map(|&row| if row == RowMap::NONE { 0 } else { row as i32 }).collect();
-    let keep: Vec<f32> = sources.iter().map(|&row| f32::from(row != RowMap::NONE)).collect();
-    let count = sources.len();
-    let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [count]), &device);
-    let x = x.select(1, rows);
-    if sources.contains(&RowMap::NONE) {
-        x * Tensor::<3>::from_data(TensorData::new(keep, [1, count, 1]), &device)
-    } else {
-        x
-    }
+    gather_rows(x, &map.inverse())
 }
 
 /// The bias of each pair of tokens from the table of relative positions.
@@ -59,34 +99,23 @@ fn select(x: Tensor<3>, sources: &[u32]) -> Tensor<3> {
 /// # Shapes
 /// `[entries, heads]` -> `[heads, N, N]`
 pub fn relative_bias(table: Tensor<2>, index: &BiasIndex) -> Tensor<3> {
-    let [_, heads] = table.dims();
-    let entries: Vec<i32> = index.entries().iter().map(|&entry| entry as i32).collect();
-    let (count, tokens) = (entries.len(), index.tokens());
-    let entries = Tensor::<1, Int>::from_data(TensorData::new(entries, [count]), &table.device());
-    table.select(0, entries).transpose().reshape([heads, tokens, tokens])
+    if has_kernels(&table) {
+        call(tables::RelativeBias(index.clone()), table)
+    } else {
+        plain::relative_bias(table, index)
+    }
 }
 
-/// Softmax attention within windows; queries are scaled by `d^-1/2`.
+/// Softmax attention within windows; queries are scaled by `d^-1/2`. The scores are never kept: the backward pass
+/// computes them again.
 ///
 /// # Shapes
 /// `[windows, N, 3, heads, d]`, `[heads, N, N]` -> `[windows, N, heads * d]`; window `w` takes the regions of window
 /// `w mod windows of an image`
 pub fn window_attention(qkv: Tensor<5>, bias: Tensor<3>, regions: Option<&Regions>) -> Tensor<3> {
-    let [windows, tokens, _, heads, width] = qkv.dims();
-    let part =
-        |number| qkv.clone().narrow(2, number, 1).reshape([windows, tokens, heads, width]).swap_dims(1, 2);
-    let queries = part(0) * (width as f64).powf(-0.5);
-    let logits = queries.matmul(part(1).swap_dims(2, 3)) + bias.unsqueeze::<4>();
-    let logits = match regions {
-        Some(regions) => {
-            let image = regions.windows();
-            let mask = Tensor::<3>::from_data(regions.mask(MASKED), &logits.device());
-            let logits = logits.reshape([windows / image, image, heads, tokens * tokens]);
-            let logits = logits + mask.reshape([1, image, 1, tokens * tokens]);
-            logits.reshape([windows, heads, tokens, tokens])
-        }
-        None => logits,
-    };
-    let mixed = activation::softmax(logits, 3).matmul(part(2));
-    mixed.swap_dims(1, 2).reshape([windows, tokens, heads * width])
+    if !has_kernels(&qkv) {
+        return plain::window_attention(qkv, bias, regions);
+    }
+    let operation = Arc::new(attention::WindowAttention { regions: regions.cloned() });
+    Tensor::from_dispatch(Dispatch::call_2(qkv.into_dispatch(), bias.into_dispatch(), operation))
 }

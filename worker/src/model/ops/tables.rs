@@ -3,6 +3,9 @@
 use std::sync::Arc;
 
 use burn::tensor::TensorData;
+use rayon::prelude::*;
+
+use super::extension::{Operation, Values, View};
 
 /// Entry of the bias table of each pair (query, key) of `tokens` tokens.
 #[derive(Debug, Clone)]
@@ -59,6 +62,12 @@ impl Regions {
         &self.labels[number * self.tokens..][..self.tokens]
     }
 
+    /// Labels of a window in which they differ; nothing where all tokens see each other.
+    pub(super) fn mixed(&self, number: usize) -> Option<&[u8]> {
+        let labels = self.window(number);
+        labels.iter().any(|label| *label != labels[0]).then_some(labels)
+    }
+
     /// What is added to the logits: 0 within a region, `masked` between regions, `[windows, tokens, tokens]`.
     pub(super) fn mask(&self, masked: f32) -> TensorData {
         let values: Vec<f32> = (0..self.windows())
@@ -68,5 +77,43 @@ impl Regions {
             })
             .collect();
         TensorData::new(values, [self.windows(), self.tokens, self.tokens])
+    }
+}
+
+/// The bias of each pair of tokens, `[entries, heads]` -> `[heads, N, N]`.
+#[derive(Debug)]
+pub(super) struct RelativeBias(pub(super) BiasIndex);
+
+impl Operation<1> for RelativeBias {
+    fn forward(&self, [table]: [View<'_>; 1]) -> Values {
+        let (heads, tokens) = (table.shape[1], self.0.tokens);
+        let mut bias = vec![0.0; heads * tokens * tokens];
+        bias.par_chunks_mut((tokens * tokens).max(1)).enumerate().for_each(|(head, bias)| {
+            for (bias, &entry) in bias.iter_mut().zip(self.0.entries.iter()) {
+                *bias = table.values[entry as usize * heads + head];
+            }
+        });
+        Values::new(bias, &[heads, tokens, tokens])
+    }
+
+    fn keeps(&self) -> [bool; 1] {
+        [false]
+    }
+
+    fn backward(&self, _: [View<'_>; 1], gradient: View<'_>, _: [bool; 1]) -> [Option<Values>; 1] {
+        let (heads, pairs) = (gradient.shape[0], self.0.entries.len());
+        let by_head: Vec<Vec<f32>> = gradient
+            .values
+            .par_chunks(pairs.max(1))
+            .map(|gradient| {
+                let mut sums = vec![0.0; self.0.table];
+                for (gradient, &entry) in gradient.iter().zip(self.0.entries.iter()) {
+                    sums[entry as usize] += gradient;
+                }
+                sums
+            })
+            .collect();
+        let table = (0..self.0.table * heads).map(|cell| by_head[cell % heads][cell / heads]).collect();
+        [Some(Values::new(table, &[self.0.table, heads]))]
     }
 }

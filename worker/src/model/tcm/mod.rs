@@ -39,3 +39,6 @@ pub(crate) fn dropout<const D: usize>(x: Tensor<D>, pass: Pass<'_>, rate: f64, s
         None => x,
     }
 }
+
+#[cfg(test)]
+mod tests;

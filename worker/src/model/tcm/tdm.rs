@@ -107,7 +107,7 @@ fn join_pairs(x: Tensor<3>) -> Tensor<3> {
 
 /// Sines and cosines over the square root of the width: even channels sin(t w), odd ones cos(t w), with w = 10000^(-c/C)
 /// for the even channel c (spec 00, section 3; spec 40, section 2).
-fn position_code(length: usize, channels: usize) -> Vec<f32> {
+pub(super) fn position_code(length: usize, channels: usize) -> Vec<f32> {
     let scale = (channels as f32).sqrt().recip();
     (0..length)
         .flat_map(|position| {
