@@ -16,12 +16,8 @@ pub type OnProgress<'a> = &'a mut dyn FnMut(u64, u64);
 pub struct WorkRequest {
     /// The Unix socket of its agent.
     pub socket: PathBuf,
-    /// The worker's name.
-    pub worker: String,
-    /// Which of the node's devices it computes on.
-    pub device: usize,
-    /// Threads it may compute with; 0: as many as there are cores.
-    pub threads: usize,
+    /// Which worker of the run, from 0.
+    pub index: u32,
 }
 
 /// A data set to make.

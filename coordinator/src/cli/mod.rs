@@ -122,15 +122,7 @@ pub struct WorkerArgs {
     #[arg(long)]
     pub socket: PathBuf,
 
-    /// The worker's name
+    /// Which worker of the run, from 0
     #[arg(long)]
-    pub name: String,
-
-    /// Which of the node's devices it computes on
-    #[arg(long, default_value_t = 0)]
-    pub device: usize,
-
-    /// Threads it may compute with; 0: as many as there are cores
-    #[arg(long, default_value_t = 0)]
-    pub threads: usize,
+    pub index: u32,
 }

@@ -9,6 +9,7 @@ mod files;
 mod import;
 mod pictures;
 mod run_folder;
+mod runtime;
 mod settings;
 mod status;
 mod stop;
@@ -17,6 +18,7 @@ mod train;
 mod work;
 
 use longtake_shared::hint::{ExitCode, Failure};
+use longtake_shared::telemetry::{self, LogFormat};
 
 use crate::cli::{Command, DataCommand};
 use crate::terminal::console::Console;
@@ -43,6 +45,7 @@ impl Session {
 /// # Errors
 /// Whatever keeps the command from its end, as one sentence with advice.
 pub fn run(command: &Command, session: &Session) -> Result<ExitCode, Failure> {
+    start_logging(command)?;
     match command {
         Command::Train(args) => train::train(args, session),
         Command::Pretrain(args) => train::pretrain(args, session),
@@ -59,4 +62,11 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode, Failure> {
         Command::Bench(args) => bench::run(args, session),
         Command::Worker(args) => work::run(args, session),
     }
+}
+
+/// Log lines go to standard error: a worker's is its log, which tells more than a terminal should.
+fn start_logging(command: &Command) -> Result<(), Failure> {
+    let wanted = std::env::var(telemetry::LOG_VARIABLE).ok().filter(|filter| !filter.is_empty());
+    let default = if matches!(command, Command::Worker(_)) { "info" } else { "warn" };
+    Ok(telemetry::init(wanted.as_deref().unwrap_or(default), LogFormat::Text)?)
 }

@@ -8,10 +8,5 @@ use crate::cli::WorkerArgs;
 
 pub(super) fn run(args: &WorkerArgs, session: &Session) -> Result<ExitCode, Failure> {
     let worker = session.worker("worker")?;
-    (worker.work)(&WorkRequest {
-        socket: args.socket.clone(),
-        worker: args.name.clone(),
-        device: args.device,
-        threads: args.threads,
-    })
+    (worker.work)(&WorkRequest { socket: args.socket.clone(), index: args.index })
 }

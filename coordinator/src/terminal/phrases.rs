@@ -5,16 +5,6 @@ use longtake_shared::units::Seconds;
 use super::rate::Rate;
 use crate::updates::{Progress, RunUpdate, Stage};
 
-/// A stage's name in front of its numbers.
-pub fn stage_name(stage: Stage) -> &'static str {
-    match stage {
-        Stage::Pretrain => "pretrain",
-        Stage::Memory => "memory",
-        Stage::Train => "train",
-        Stage::Validate => "validate",
-    }
-}
-
 /// What a stage counts.
 pub fn unit(stage: Stage) -> &'static str {
     match stage {

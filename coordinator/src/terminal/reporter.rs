@@ -90,7 +90,7 @@ impl Reporter {
         self.end_bar();
         if let View::Bars(bar) = &mut self.view {
             let style = ProgressStyle::with_template("{prefix:>9} {bar:24.cyan/dim} {wide_msg}");
-            *bar = ProgressBar::new(total.max(1)).with_prefix(phrases::stage_name(stage)).with_position(done);
+            *bar = ProgressBar::new(total.max(1)).with_prefix(stage.name()).with_position(done);
             if let Ok(style) = style {
                 bar.set_style(style.progress_chars("━╸─"));
             }
@@ -110,7 +110,7 @@ impl Reporter {
                 let last_unit = progress.done >= progress.total;
                 if last_unit || phrases::line_is_due(progress.elapsed, self.last_line) {
                     self.last_line = Some(progress.elapsed);
-                    self.view.line(&format!("{:>9}  {text}", phrases::stage_name(progress.stage)));
+                    self.view.line(&format!("{:>9}  {text}", progress.stage.name()));
                 }
             }
         }

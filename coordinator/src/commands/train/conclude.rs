@@ -89,16 +89,14 @@ fn draw(prepared: &Prepared, dataset: &Dataset) -> Result<(), Failure> {
 
 /// A failed run as one sentence; the log's last lines and the way on are advice.
 fn failure(outcome: &Outcome, prepared: &Prepared) -> Failure {
-    let Outcome::Failed { cause, rank, log, never_restart, resumable_at } = outcome else {
+    let Outcome::Failed { cause, hint: advice, rank, log, never_restart, resumable_at } = outcome else {
         return Failure::new("the run ended");
     };
     let whose = rank.map(|rank| format!(" ({rank})")).unwrap_or_default();
-    let mut hint = String::new();
+    let run = prepared.folder.0.display();
+    let mut hint = advice.clone().unwrap_or_else(|| format!("read the logs in {run}/logs"));
     if let Some(step) = resumable_at.filter(|_| !never_restart) {
-        let run = prepared.folder.0.display();
-        let _ = write!(hint, "go on from {step} with `longtake train --resume {run}`");
-    } else {
-        let _ = write!(hint, "read the logs in {}", prepared.folder.0.join("logs").display());
+        let _ = write!(hint, "; then go on from {step} with `longtake train --resume {run}`");
     }
     if !log.is_empty() {
         let _ = write!(hint, "; the log ends with\n  {}", log.join("\n  "));

@@ -1,14 +1,17 @@
 //! `longtake train` and `longtake pretrain`: from settings to the mAP table, or to a checkpoint to go on from.
 
+mod committing;
 mod conclude;
 mod prepare;
 mod start;
+mod validation;
+mod weights_file;
 
-use std::sync::mpsc;
 use std::time::Instant;
 
 use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::units::Seconds;
+use tokio::sync::mpsc;
 
 use super::Session;
 use crate::cli::{ConfigArgs, PretrainArgs, TrainArgs};
@@ -16,22 +19,23 @@ use crate::terminal::metrics_file::MetricsFile;
 use crate::terminal::reporter::{Reporter, View};
 use conclude::Ended;
 use prepare::Prepared;
-use start::Stages;
+
+/// Updates that may wait for the terminal; progress beyond them is dropped.
+const UPDATE_QUEUE: usize = 256;
 
 pub(super) fn train(args: &TrainArgs, session: &Session) -> Result<ExitCode, Failure> {
-    let prepared = prepare::settings(args)?;
-    run(&prepared, Stages::All, session)
+    run(&prepare::settings(args)?, session)
 }
 
 pub(super) fn pretrain(args: &PretrainArgs, session: &Session) -> Result<ExitCode, Failure> {
     let ConfigArgs { config, overrides } = &args.config;
-    let prepared = prepare::new_run(config, overrides)?;
-    prepare::require_pretraining(&prepared.resolved.config)?;
-    run(&prepared, Stages::PretrainOnly, session)
+    let mut prepared = prepare::new_run(config, overrides)?;
+    prepare::leave_out_training(&mut prepared.resolved.config)?;
+    run(&prepared, session)
 }
 
 /// Starts the run, shows it to its end, and says what it leaves behind.
-fn run(prepared: &Prepared, stages: Stages, session: &Session) -> Result<ExitCode, Failure> {
+fn run(prepared: &Prepared, session: &Session) -> Result<ExitCode, Failure> {
     let worker = session.worker("train")?;
     let config = &prepared.resolved.config;
     prepare::make_data(config, worker, &session.console)?;
@@ -41,16 +45,16 @@ fn run(prepared: &Prepared, stages: Stages, session: &Session) -> Result<ExitCod
     let metrics = MetricsFile::open(&prepared.folder.metrics())?;
     let view = View::of_process(session.console.live());
     let mut reporter = Reporter::new(view, Some(metrics), Some(config.train.epochs));
-    let (sender, updates) = mpsc::channel();
+    let (sender, mut updates) = mpsc::channel(UPDATE_QUEUE);
     let watching = std::thread::spawn(move || {
-        for update in updates {
+        while let Some(update) = updates.blocking_recv() {
             reporter.show(&update);
         }
         reporter.close()
     });
-    let outcome = start::start(prepared, stages, sender)?;
+    let outcome = start::start(prepared, &dataset, sender);
     // A panic of the watching thread has been reported and must not hide the outcome.
     let report = watching.join().ok().flatten();
-    let ended = Ended { outcome, report, elapsed: Seconds(begun.elapsed().as_secs_f64()) };
+    let ended = Ended { outcome: outcome?, report, elapsed: Seconds(begun.elapsed().as_secs_f64()) };
     conclude::conclude(&ended, prepared, &dataset, session)
 }

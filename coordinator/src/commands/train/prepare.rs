@@ -75,14 +75,15 @@ fn with_weights(overrides: &Overrides, weights: Option<&Path>) -> Overrides {
     overrides
 }
 
-/// Fails where the configuration leaves the stage out.
-pub(super) fn require_pretraining(config: &RunConfig) -> Result<(), Failure> {
-    if config.pretrain.steps > 0 {
-        return Ok(());
+/// Leaves only the pretraining of a run: a run without epochs ends after it.
+pub(super) fn leave_out_training(config: &mut RunConfig) -> Result<(), Failure> {
+    if config.pretrain.steps == 0 {
+        return Err(Failure::new("`pretrain.steps` is 0, so there is nothing to pretrain")
+            .hint("add `--set pretrain.steps=300`")
+            .never_restart());
     }
-    Err(Failure::new("`pretrain.steps` is 0, so there is nothing to pretrain")
-        .hint("add `--set pretrain.steps=300`")
-        .never_restart())
+    config.train.epochs = 0;
+    Ok(())
 }
 
 /// Makes the data set that the configuration describes, where its annotations do not exist yet.

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use longtake_shared::checkpoint::{self, CheckpointStore, Depth, Manifest};
-use longtake_shared::config::RunConfig;
 use longtake_shared::dataset::{Dataset, Subset};
 use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::lanes::Lanes;
@@ -18,14 +17,6 @@ use crate::commands::files;
 use crate::signals::Signals;
 use crate::updates::{Outcome, RunUpdate};
 use crate::{Resume, TrainError, TrainRequest, train_local};
-
-/// Updates that may wait for the terminal; progress beyond them is dropped.
-const UPDATE_QUEUE: usize = 256;
-
-/// A runtime for the control plane, and the channel it tells its updates on.
-pub(super) fn channel() -> (mpsc::Sender<RunUpdate>, mpsc::Receiver<RunUpdate>) {
-    mpsc::channel(UPDATE_QUEUE)
-}
 
 /// Runs to the end; the channel is closed when nothing more will be told.
 pub(super) fn start(
@@ -113,9 +104,4 @@ fn failure(error: TrainError) -> Failure {
         matches!(error, TrainError::TooManyWorkers { .. } | TrainError::NoWorkers | TrainError::Lease(_));
     let failure = Failure::from(error);
     if settings { Failure { exit: ExitCode::NeverRestart, ..failure } } else { failure }
-}
-
-/// The settings of a run that only pretrains: it has no epochs.
-pub(super) fn without_training(config: &mut RunConfig) {
-    config.train.epochs = 0;
 }
