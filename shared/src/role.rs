@@ -122,9 +122,3 @@ pub struct BenchRow {
     /// In which unit.
     pub unit: String,
 }
-
-/// The name under which a weights file carries its settings: a [`RunConfig`] as JSON in safetensors' metadata.
-pub const SETTINGS_METADATA: &str = "longtake.settings";
-
-/// The name under which a weights file carries its classes: a JSON array of names, in the order of labels.
-pub const CLASSES_METADATA: &str = "longtake.classes";

@@ -6,10 +6,8 @@ use std::path::PathBuf;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use longtake_shared::checkpoint::{Appender, Best, CheckpointStore, Manifest, Retention, assemble};
-use longtake_shared::config::RunConfig;
 use longtake_shared::hint::Failure;
 
-use super::weights_file;
 use crate::commands::files;
 use crate::driver::{Committer, Fence};
 use crate::run::command::CommitRequest;
@@ -20,10 +18,8 @@ pub(super) struct ChainCommitter {
     pub(super) store: CheckpointStore,
     /// Who may append, once the fence is won.
     pub(super) appender: Option<Appender>,
-    /// The settings that the weights were trained with.
-    pub(super) config: RunConfig,
-    /// The names of the classes.
-    pub(super) classes: Vec<String>,
+    /// How many checkpoints are kept.
+    pub(super) retention: Retention,
     /// Where the best weights go.
     pub(super) best_weights: PathBuf,
     /// The best validation so far.
@@ -32,23 +28,30 @@ pub(super) struct ChainCommitter {
 
 impl Committer for ChainCommitter {
     fn fence(&mut self) -> BoxFuture<'_, Result<Fence, Failure>> {
-        async {
-            let owner = format!("process {} {}", std::process::id(), uuid::Uuid::new_v4());
-            let incarnation = self.store.claim_incarnation(&owner).await?;
-            self.appender = Some(self.store.fence(incarnation).await?);
-            let chain = self.store.chain().await?;
-            let generation = chain.checkpoints().map(|committed| committed.generation).max().unwrap_or_default();
-            Ok(Fence { incarnation, generation })
-        }
-        .boxed()
+        async { wait_here(self.win_fence()) }.boxed()
     }
 
     fn commit(&mut self, request: CommitRequest) -> BoxFuture<'_, Result<u64, Failure>> {
-        self.commit_one(request).boxed()
+        async { wait_here(self.commit_one(request)) }.boxed()
     }
 }
 
+/// The object store's streams borrow in ways that the compiler cannot prove to be `Send` (rust-lang/rust#102211), so they
+/// stay on one thread; the runtime moves its other tasks away from it.
+fn wait_here<T>(work: impl Future<Output = T>) -> T {
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(work))
+}
+
 impl ChainCommitter {
+    async fn win_fence(&mut self) -> Result<Fence, Failure> {
+        let owner = format!("process {} {}", std::process::id(), uuid::Uuid::new_v4());
+        let incarnation = self.store.claim_incarnation(&owner).await?;
+        self.appender = Some(self.store.fence(incarnation).await?);
+        let chain = self.store.chain().await?;
+        let generation = chain.checkpoints().map(|committed| committed.generation).max().unwrap_or_default();
+        Ok(Fence { incarnation, generation })
+    }
+
     async fn commit_one(&mut self, request: CommitRequest) -> Result<u64, Failure> {
         let mut manifest = assemble(&request.parts)?;
         let validated = request.average_map.map(|average_map| Best { step: request.step, average_map });
@@ -63,9 +66,8 @@ impl ChainCommitter {
             self.write_weights(&manifest).await?;
         }
         // Between two saves nothing is in flight.
-        let retention = Retention { newest: self.config.checkpoint.keep };
         let appender = self.appender.as_ref().ok_or_else(|| Failure::new("a checkpoint comes before the fence"))?;
-        if let Err(error) = appender.sweep(retention, &BTreeSet::new()).await {
+        if let Err(error) = appender.sweep(self.retention, &BTreeSet::new()).await {
             tracing::warn!(%error, "old checkpoints could not be removed");
         }
         Ok(sequence.0)
@@ -73,7 +75,6 @@ impl ChainCommitter {
 
     async fn write_weights(&self, manifest: &Manifest) -> Result<(), Failure> {
         let weights = self.store.get_part(&manifest.model).await?;
-        let file = weights_file::with_metadata(&weights, &self.config, &self.classes)?;
-        files::write_whole(&self.best_weights, &file)
+        files::write_whole(&self.best_weights, &weights)
     }
 }

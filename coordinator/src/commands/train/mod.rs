@@ -5,7 +5,6 @@ mod conclude;
 mod prepare;
 mod start;
 mod validation;
-mod weights_file;
 
 use std::time::Instant;
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use longtake_shared::checkpoint::{self, CheckpointStore, Depth, Manifest};
+use longtake_shared::checkpoint::{self, CheckpointStore, Depth, Manifest, Retention};
 use longtake_shared::dataset::{Dataset, Subset};
 use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::lanes::Lanes;
@@ -53,8 +53,7 @@ async fn request(
     let committer = ChainCommitter {
         store,
         appender: None,
-        config: config.clone(),
-        classes: dataset.classes.clone(),
+        retention: Retention { newest: config.checkpoint.keep },
         best_weights: prepared.folder.best_weights(),
         best,
     };
