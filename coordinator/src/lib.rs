@@ -1,4 +1,24 @@
-//! Longtake's control plane: the run's protocol as a value, the loop that carries it out, the node agent, and launchers.
+//! Longtake's control plane, node agent and command line.
+//!
+//! Start at [`main`]: what was typed ([`cli`]) becomes what is done ([`commands`]), and what a person sees of it
+//! ([`terminal`], [`timeline`]). [`mod@train`] is a whole run on this machine; below it lies the control plane, with the
+//! protocol as a value in [`run`]. Nothing here touches a tensor: what needs one is asked of the worker library through
+//! [`worker_role`].
+
+/// What can be typed.
+pub mod cli;
+
+/// What it means: one file a command.
+pub mod commands;
+
+/// What people and programs see: bars, lines, tables, errors. The only place that prints.
+pub mod terminal;
+
+/// Detections and ground truth as a picture.
+pub mod timeline;
+
+/// The worker library, as functions.
+pub mod worker_role;
 
 // Control plane: begin.
 /// What a run tells whoever watches it.
@@ -36,3 +56,28 @@ pub mod train;
 
 pub use train::{Resume, TrainError, TrainRequest, coordinate, join_as_agent, train_local};
 // Control plane: end.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::Cli;
+use commands::Session;
+use terminal::console::Console;
+use worker_role::WorkerRole;
+
+/// Parses, runs, reports: everything between the operating system and a command.
+pub fn main(args: impl IntoIterator<Item = OsString>, worker: Option<WorkerRole>) -> ExitCode {
+    terminal::panics::report_as_one_sentence();
+    let args: Vec<OsString> = args.into_iter().collect();
+    let console = Console::of_process(args.iter().any(|arg| arg == "--json"));
+    let exit = match Cli::try_parse_from(&args) {
+        Ok(cli) => terminal::panics::contain(|| {
+            let session = Session { worker, console };
+            commands::run(&cli.command, &session).unwrap_or_else(|failure| console.fail(&failure))
+        }),
+        Err(error) => console.usage(&error),
+    };
+    ExitCode::from(exit.code())
+}

@@ -43,5 +43,8 @@ pub mod task;
 /// Advice that an error carries.
 pub mod hint;
 
+/// What the command line asks of the worker library.
+pub mod role;
+
 /// Logging set-up and the names of its fields.
 pub mod telemetry;

@@ -30,3 +30,6 @@ pub mod control;
 
 /// Which threads exist, who owns them, how they end.
 pub mod runtime;
+
+/// What the command line may ask of this library.
+pub mod role;

@@ -1,21 +1,23 @@
 //! What the command line may ask of this library, as plain functions over shared types.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use longtake_shared::config::RunConfig;
+use longtake_shared::config::{Resolved, RunConfig};
 use longtake_shared::dataset::{self, ProbedVideo, Subset};
-use longtake_shared::hint::{ExitCode, Failure, Hint as _};
-use longtake_shared::metrics::{Detection, Detections};
+use longtake_shared::hint::{ExitCode, Failure};
+use longtake_shared::metrics::{self, Detections};
+use longtake_shared::random::Key;
 use longtake_shared::role::{
-    BenchRow, CLASSES_METADATA, DetectRequest, Detected, EvaluateRequest, ImportReport, ImportRequest, OnProgress,
-    ProbeRequest, SETTINGS_METADATA, SynthReport, SynthRequest, WorkRequest,
+    BenchRow, CLASSES_METADATA, DetectRequest, Detected, EvaluateRequest, ImportReport, ImportRequest, OnProgress, ProbeRequest,
+    SETTINGS_METADATA, SynthReport, SynthRequest, WorkRequest,
 };
 use longtake_shared::units::Seconds;
 
 use crate::checkpoint::{TensorData, TensorFile};
 use crate::data::decode::FrameStore;
-use crate::data::{synth, video};
+use crate::data::{synth as videos, video};
 use crate::infer::video::VideoDetector;
+use crate::model::backbone::import as published;
 use crate::model::detector::Detector;
 use crate::model::layers::Init;
 use crate::runtime;
@@ -25,23 +27,20 @@ use crate::train::trainer::device;
 /// Is a worker of a run, from its start to its end.
 ///
 /// # Errors
-/// What made it fail, as a sentence for the worker's log.
+/// As sentences for the worker's log.
 pub fn work(request: &WorkRequest) -> Result<ExitCode, Failure> {
-    if request.threads > 0 {
-        // Fails only where a pool exists already, which is then the one that computes.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(request.threads).build_global();
-    }
     runtime::run(&request.socket, request.index)
 }
 
-/// Makes a data set; counts videos.
+/// Makes a data set; counts videos. The folder appears whole or not at all.
 ///
 /// # Errors
-/// Settings the encoder cannot meet, files that cannot be written.
+/// Settings the encoder cannot meet, files that cannot be written, a folder that holds anything else.
 pub fn synth(request: &SynthRequest, on_progress: OnProgress<'_>) -> Result<SynthReport, Failure> {
-    let mut told = |done: usize, total: usize| on_progress(done as u64, total as u64);
-    let report = synth::write(&request.synth, &request.folder, &mut told)?;
-    Ok(SynthReport { videos: report.videos, actions: report.actions })
+    let made = videos::write(&request.synth, &request.folder, &mut |done, total| {
+        on_progress(done as u64, total as u64);
+    })?;
+    Ok(SynthReport { videos: made.videos, actions: made.actions })
 }
 
 /// Looks into a video.
@@ -49,10 +48,14 @@ pub fn synth(request: &SynthRequest, on_progress: OnProgress<'_>) -> Result<Synt
 /// # Errors
 /// A file that is not a video, or that no decoder here can read.
 pub fn probe(request: &ProbeRequest) -> Result<ProbedVideo, Failure> {
-    let reader =
-        video::VideoReader::open(&request.video, request.data.decoder, request.data.allow_truncated)?;
-    let info = reader.info();
-    Ok(ProbedVideo { frames: info.frames, duration: info.duration, width: info.width, height: info.height })
+    let data = &request.data;
+    let info = video::VideoReader::open(&request.video, data.decoder, data.allow_truncated)?.info();
+    Ok(ProbedVideo {
+        frames: info.frames as usize,
+        duration: info.duration.0,
+        width: info.width,
+        height: info.height,
+    })
 }
 
 /// Finds actions; counts videos.
@@ -61,42 +64,31 @@ pub fn probe(request: &ProbeRequest) -> Result<ProbedVideo, Failure> {
 /// Weights or videos that cannot be read.
 pub fn detect(request: &DetectRequest, on_progress: OnProgress<'_>) -> Result<Detected, Failure> {
     let weights = Weights::read(&request.weights)?;
-    let config = request.config.as_deref().unwrap_or(&weights.config);
-    let videos: Vec<(String, &Path)> = request
+    let config = match &request.config {
+        Some(config) => (**config).clone(),
+        None => weights.settings(&request.weights)?,
+    };
+    let named: Vec<(String, PathBuf)> = request
         .videos
         .iter()
-        .map(|video| {
-            let name = video.file_stem().unwrap_or(video.as_os_str());
-            (name.to_string_lossy().into_owned(), video.as_path())
-        })
+        .map(|path| (path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), path.clone()))
         .collect();
-    weights.detect(config, &videos, on_progress)
+    weights.detect(&request.weights, &config, &named, on_progress)
 }
 
 /// Finds actions in the validation videos of a data set; counts videos.
 ///
 /// # Errors
-/// Weights or a data set that cannot be read, or classes that are not those of the weights.
+/// Weights or a data set that cannot be read.
 pub fn evaluate(request: &EvaluateRequest, on_progress: OnProgress<'_>) -> Result<Detected, Failure> {
     let weights = Weights::read(&request.weights)?;
     let dataset = dataset::load(&request.config.data)?;
-    if dataset.classes != weights.classes {
-        return Err(Failure::new(format!(
-            "the weights `{}` know the classes {}, but `{}` has {}",
-            request.weights.display(),
-            weights.classes.join(", "),
-            request.config.data.annotations,
-            dataset.classes.join(", "),
-        ))
-        .hint("evaluate on a data set with the same classes in the same order"));
-    }
-    let videos: Vec<(String, &Path)> = dataset
+    let named: Vec<(String, PathBuf)> = dataset
         .subset(Subset::Validation)
         .into_iter()
-        .map(|video| dataset.video(video))
-        .map(|video| (video.id.clone(), video.path.as_path()))
+        .map(|index| (dataset.video(index).id.clone(), dataset.video(index).path.clone()))
         .collect();
-    weights.detect(&request.config, &videos, on_progress)
+    weights.detect(&request.weights, &request.config, &named, on_progress)
 }
 
 /// Takes over weights of another program.
@@ -104,7 +96,16 @@ pub fn evaluate(request: &EvaluateRequest, on_progress: OnProgress<'_>) -> Resul
 /// # Errors
 /// A file that cannot be read or written, tensors of another model.
 pub fn import(request: &ImportRequest) -> Result<ImportReport, Failure> {
-    Err(Failure::new(format!("the weights `{}` cannot be imported by this build", request.weights.display())))
+    let imported = published::read(&request.weights)?;
+    imported.save(&request.output)?;
+    let parameters = imported.tensors.values().map(|weight| weight.values.len() as u64).sum();
+    Ok(ImportReport {
+        output: request.output.clone(),
+        model: imported.family.name().to_owned(),
+        tensors: imported.tensors.len(),
+        parameters,
+        left_out: imported.unused,
+    })
 }
 
 /// Measures; an unknown name fails with the known ones as advice. Files it needs lie below the folder.
@@ -112,82 +113,78 @@ pub fn import(request: &ImportRequest) -> Result<ImportReport, Failure> {
 /// # Errors
 /// An unknown name.
 pub fn bench(name: &str, _folder: &Path) -> Result<Vec<BenchRow>, Failure> {
-    Err(Failure::new(format!("there is no benchmark `{name}`")))
+    Err(Failure::new(format!("there is no benchmark `{name}`")).hint("none is built in yet"))
 }
 
-/// Weights as a run leaves them, with what they were trained on.
+/// A file of weights with the notes that a run leaves in it.
 struct Weights {
     tensors: Vec<NamedTensor>,
-    config: RunConfig,
+    config: Option<String>,
     classes: Vec<String>,
-    name: String,
 }
 
 impl Weights {
     fn read(path: &Path) -> Result<Self, Failure> {
-        let name = path.display().to_string();
-        let hint = "use the `best.safetensors` of a run of `longtake train`";
-        let bytes = std::fs::read(path)
-            .map_err(|error| Failure::new(format!("the weights `{name}` cannot be read: {error}")).hint(hint))?;
-        let file = TensorFile::decode(&bytes)
-            .map_err(|error| Failure::new(format!("`{name}` is no file of weights: {error}")).hint(hint))?;
-        let note = |key: &str| {
-            file.metadata.get(key).ok_or_else(|| {
-                Failure::new(format!("the weights `{name}` do not say what they were trained with (`{key}`)")).hint(hint)
-            })
+        let unreadable = |what: String| {
+            Failure::new(format!("the weights `{}` {what}", path.display()))
+                .hint("give weights that `longtake train` has written, such as `runs/quickstart/best.safetensors`")
         };
-        let damaged = |error: serde_json::Error| {
-            Failure::new(format!("the notes of the weights `{name}` cannot be read: {error}")).hint(hint)
-        };
-        let config = serde_json::from_str(note(SETTINGS_METADATA)?).map_err(damaged)?;
-        let classes = serde_json::from_str(note(CLASSES_METADATA)?).map_err(damaged)?;
-        let tensors = file
-            .tensors
-            .into_iter()
-            .filter_map(|tensor| match tensor.data {
-                TensorData::F32(values) => Some(NamedTensor { name: tensor.name, shape: tensor.shape, values }),
-                _ => None,
-            })
-            .collect();
-        Ok(Self { tensors, config, classes, name })
+        let bytes = std::fs::read(path).map_err(|error| unreadable(format!("cannot be read: {error}")))?;
+        let mut file =
+            TensorFile::decode(&bytes).map_err(|error| unreadable(format!("are not whole: {error}")))?;
+        let classes = file.metadata.get(CLASSES_METADATA).and_then(|text| serde_json::from_str(text).ok());
+        let classes = classes.ok_or_else(|| unreadable("do not name the classes of a detector".into()))?;
+        let tensors = file.tensors.into_iter().filter_map(|tensor| match tensor.data {
+            TensorData::F32(values) => Some(NamedTensor { name: tensor.name, shape: tensor.shape, values }),
+            _ => None,
+        });
+        Ok(Self { tensors: tensors.collect(), config: file.metadata.remove(SETTINGS_METADATA), classes })
     }
 
+    /// The settings the weights were trained with.
+    fn settings(&self, path: &Path) -> Result<RunConfig, Failure> {
+        let text = self.config.as_deref().unwrap_or_default();
+        let resolved = Resolved::from_json(text).map(|resolved| resolved.config).ok();
+        resolved.or_else(|| serde_json::from_str(text).ok()).ok_or_else(|| {
+            Failure::new(format!("the weights `{}` do not carry settings this version reads", path.display()))
+                .hint("name a configuration with `--config`")
+        })
+    }
+
+    /// The detections of named videos, in their order.
     fn detect(
         &self,
+        path: &Path,
         config: &RunConfig,
-        videos: &[(String, &Path)],
+        videos: &[(String, PathBuf)],
         on_progress: OnProgress<'_>,
     ) -> Result<Detected, Failure> {
         let device = device();
-        let fresh = Detector::new(config, self.classes.len(), &Init::new(&device, longtake_shared::random::Key::root(0)));
+        let fresh = Detector::new(config, self.classes.len(), &Init::new(&device, Key::root(config.run.seed)));
         let (model, loaded) = load_named(fresh, &self.tensors);
         if let Some(first) = loaded.missing.first() {
-            return Err(Failure::new(format!(
-                "the weights `{}` lack {} tensors of the model in the settings, the first is `{first}`",
-                self.name,
-                loaded.missing.len()
-            ))
-            .hint("leave out the settings to use those that the weights were trained with"));
+            let (path, count) = (path.display(), loaded.missing.len());
+            return Err(Failure::new(format!("the weights `{path}` lack {count} tensors, the first is `{first}`"))
+                .hint("use the settings the weights were trained with"));
         }
         let frames = FrameStore::new(&config.data);
         let detector = VideoDetector { model: &model, config, frames: &frames, device: &device };
-        let (mut found, mut durations) = (Vec::new(), Vec::new());
-        for (done, (id, path)) in videos.iter().enumerate() {
-            let length = frames.length(path)?;
-            durations.push(Seconds(length as f64 / config.data.fps));
-            for detection in detector.detect(path)? {
-                found.push(Detection {
-                    video: done,
-                    label: detection.label,
-                    start: Seconds(f64::from(detection.segment[0])),
-                    end: Seconds(f64::from(detection.segment[1])),
-                    score: f64::from(detection.score),
-                });
-            }
-            let _ = id;
-            on_progress(done as u64 + 1, videos.len() as u64);
+        let names = videos.iter().map(|(name, _)| name.clone()).collect();
+        let mut detections = Detections { videos: names, labels: self.classes.clone(), items: Vec::new() };
+        let mut durations = Vec::with_capacity(videos.len());
+        on_progress(0, videos.len() as u64);
+        for (index, (_, file)) in videos.iter().enumerate() {
+            let found = detector.detect(file)?;
+            detections.items.extend(found.into_iter().map(|found| metrics::Detection {
+                video: index as u32,
+                label: found.label as u32,
+                start: f64::from(found.segment[0]),
+                end: f64::from(found.segment[1]),
+                score: f64::from(found.score),
+            }));
+            durations.push(Seconds(frames.length(file)? as f64 / config.data.fps));
+            on_progress(index as u64 + 1, videos.len() as u64);
         }
-        let videos = videos.iter().map(|(id, _)| id.clone()).collect();
-        Ok(Detected { detections: Detections { videos, classes: self.classes.clone(), detections: found }, durations })
+        Ok(Detected { detections, durations })
     }
 }

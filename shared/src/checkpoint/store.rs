@@ -1,5 +1,6 @@
 //! Checkpoints of one run in an object store: parts, manifests, the chain of commits.
 
+use std::path::Path;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -12,7 +13,8 @@ use super::manifest::{Manifest, ManifestError};
 use super::{ContentHash, PartRef};
 use crate::hint::Hint;
 use crate::ids::{Generation, Incarnation, Step};
-use crate::objects::{Created, ObjectError, Objects};
+use crate::config::RunConfig;
+use crate::objects::{Created, LocationError, ObjectError, Objects};
 
 /// Objects that are read at a time where many are.
 const READS_AT_A_TIME: usize = 8;
@@ -182,6 +184,20 @@ impl CheckpointStore {
     /// Checkpoints below these objects, which are one run's.
     pub fn new(objects: Objects) -> Self {
         Self { objects }
+    }
+
+    /// The checkpoints of a run: in its own folder, or below `checkpoint.url` in a folder of its name.
+    ///
+    /// # Errors
+    /// A URL that cannot be understood, a folder that cannot be created.
+    pub fn of_run(config: &RunConfig, run_folder: &Path) -> Result<Self, LocationError> {
+        let url = &config.checkpoint.url;
+        let objects = if url.is_empty() {
+            Objects::open(&run_folder.to_string_lossy())?
+        } else {
+            Objects::open(url)?.below(&config.run.name)
+        };
+        Ok(Self::new(objects))
     }
 
     /// Wins the next incarnation of the run: no two callers ever get the same one.

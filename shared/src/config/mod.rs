@@ -28,7 +28,7 @@ pub use fingerprint::{differences, training_fingerprint};
 pub use memory::{ClipSampler, MemoryConfig, MemoryDtype, MemoryInit, MemorySource, Replay};
 pub use model::{BackboneConfig, BackboneInit, HeadConfig, LossConfig, ModelConfig, NeckConfig, Variant};
 pub use optim::{OptimConfig, OptimizerKind, ScheduleConfig, ScheduleUnit};
-pub use resolve::{Resolved, load};
+pub use resolve::{Resolved, load, load_without_file};
 pub use synth::SynthConfig;
 pub use train::{PretrainConfig, TrainConfig};
 pub use validate::{BrokenRule, Range};

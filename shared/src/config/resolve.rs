@@ -35,10 +35,32 @@ pub fn load(
     environment: impl Iterator<Item = (String, String)>,
     sets: &[String],
 ) -> Result<Resolved, ConfigError> {
+    layered(Some(file), environment, sets)
+}
+
+/// The same for a command that needs no file: defaults < environment < `--set`.
+///
+/// # Errors
+/// Those of [`load`].
+pub fn load_without_file(
+    environment: impl Iterator<Item = (String, String)>,
+    sets: &[String],
+) -> Result<Resolved, ConfigError> {
+    layered(None, environment, sets)
+}
+
+fn layered(
+    file: Option<&Path>,
+    environment: impl Iterator<Item = (String, String)>,
+    sets: &[String],
+) -> Result<Resolved, ConfigError> {
     let schema = Schema::new();
     let texts = |key: &str| schema.leaves.get(key).is_some_and(Json::is_string);
-    let layers =
-        [Layer::of_file(file)?, Layer::of_environment(environment, &texts), Layer::of_sets(sets, &texts)?];
+    let layers = [
+        file.map_or_else(|| Ok(Layer::default()), Layer::of_file)?,
+        Layer::of_environment(environment, &texts),
+        Layer::of_sets(sets, &texts)?,
+    ];
     for layer in &layers {
         schema.check(layer)?;
     }

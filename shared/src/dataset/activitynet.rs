@@ -80,21 +80,24 @@ fn number(field: &str, value: &Json) -> Result<f64, String> {
 /// A class with a start and an end in seconds.
 type NamedSpan = (String, f64, f64);
 
-/// Id and actions of each video of one subset, nothing mended.
-pub(crate) fn read_subset(path: &Path, subset: &str) -> Result<Vec<(String, Vec<NamedSpan>)>, DatasetError> {
+/// Id and actions of each video of one subset, or of all, nothing mended.
+pub(crate) fn read_subset(
+    path: &Path,
+    subset: Option<&str>,
+) -> Result<Vec<(String, Vec<NamedSpan>)>, DatasetError> {
     let raw = read(path)?;
     let present: BTreeSet<String> = raw.videos.iter().map(|video| video.subset.clone()).collect();
-    if !present.contains(subset) {
+    if let Some(wanted) = subset.filter(|wanted| !present.contains(*wanted)) {
         return Err(DatasetError::NoSuchSubset {
             annotations: path.display().to_string(),
-            wanted: subset.to_owned(),
+            wanted: wanted.to_owned(),
             key: "data.validation_subset",
             present: present.into_iter().collect(),
         });
     }
     raw.videos
         .into_iter()
-        .filter(|video| video.subset == subset)
+        .filter(|video| subset.is_none_or(|wanted| video.subset == wanted))
         .map(|video| {
             let actions = video
                 .actions

@@ -56,12 +56,24 @@ impl GroundTruth {
     /// Unreadable or malformed files, a subset that no video belongs to.
     pub fn read(path: &Path, subset: &str, blocked: Option<&Path>) -> Result<Self, MetricsError> {
         let blocked = blocked.map(read_blocked).transpose()?.unwrap_or_default();
+        let videos = read_subset(path, Some(subset))?;
+        let kept =
+            videos.into_iter().filter(|(id, _)| !blocked.contains(id.strip_prefix("v_").unwrap_or(id)));
+        Ok(Self::of_videos(kept))
+    }
+
+    /// The same of every subset, for whoever looks at videos one by one.
+    ///
+    /// # Errors
+    /// Unreadable or malformed files.
+    pub fn read_all(path: &Path) -> Result<Self, MetricsError> {
+        Ok(Self::of_videos(read_subset(path, None)?))
+    }
+
+    fn of_videos(videos: impl IntoIterator<Item = (String, Vec<(String, f64, f64)>)>) -> Self {
         let mut truth = Self::default();
         let mut classes = BTreeMap::new();
-        for (id, actions) in read_subset(path, subset)? {
-            if blocked.contains(id.strip_prefix("v_").unwrap_or(&id)) {
-                continue;
-            }
+        for (id, actions) in videos {
             let video = truth.videos.len() as u32;
             for (name, start, end) in actions {
                 let label = *classes.entry(name.clone()).or_insert_with(|| {
@@ -72,7 +84,7 @@ impl GroundTruth {
             }
             truth.videos.push(id);
         }
-        Ok(truth)
+        truth
     }
 
     /// Drops actions without length, and repeated ones: same video and class, both ends within 1 ms of one that was

@@ -1,0 +1,183 @@
+//! What can be typed about weights and what they find.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use longtake_shared::metrics::{TieOrder, UnknownVideos, thresholds};
+use serde::de::DeserializeOwned;
+
+use super::Overrides;
+
+/// `longtake detect`
+#[derive(Debug, Args)]
+pub struct DetectArgs {
+    /// The weights, as a run leaves them (.safetensors)
+    pub weights: PathBuf,
+
+    /// The video files
+    #[arg(required = true)]
+    pub videos: Vec<PathBuf>,
+
+    /// Draw what is annotated beside what is found (ActivityNet layout)
+    #[arg(long, value_name = "FILE")]
+    pub annotations: Option<PathBuf>,
+
+    /// The folder for `detections.json` and `timeline.svg`
+    #[arg(long, value_name = "FOLDER", default_value = "detections")]
+    pub out: PathBuf,
+
+    /// Draw detections from this score on (the JSON file holds all)
+    #[arg(long, value_name = "SCORE", default_value_t = 0.3, value_parser = score)]
+    pub threshold: f64,
+
+    /// Use these settings in place of those the weights were trained with
+    #[arg(long, value_name = "CONFIG")]
+    pub config: Option<PathBuf>,
+
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would print it as help")]
+    pub overrides: Overrides,
+}
+
+/// `longtake evaluate`
+#[derive(Debug, Args)]
+pub struct EvaluateArgs {
+    /// The weights, or the folder of a run (its best weights are used)
+    #[arg(required_unless_present = "predictions", requires = "config")]
+    pub weights: Option<PathBuf>,
+
+    /// The settings that name the data set
+    pub config: Option<PathBuf>,
+
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would print it as help")]
+    pub overrides: Overrides,
+
+    /// Evaluate this results file instead (ActivityNet layout)
+    #[arg(long, value_name = "FILE", requires = "annotations", conflicts_with = "weights")]
+    pub predictions: Option<PathBuf>,
+
+    /// What is true (ActivityNet layout)
+    #[arg(long, value_name = "FILE", requires = "predictions")]
+    pub annotations: Option<PathBuf>,
+
+    /// Also write the detections of WEIGHTS as a results file
+    #[arg(long, value_name = "FILE", conflicts_with = "predictions")]
+    pub out: Option<PathBuf>,
+
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would print it as help")]
+    pub rules: RuleArgs,
+}
+
+/// How detections are judged, where the field's evaluators differ.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Rules")]
+pub struct RuleArgs {
+    /// Thresholds, as `0.3:0.1:0.7` or `0.5,0.75,0.95` [default: those of CONFIG, or 0.3:0.1:0.7]
+    #[arg(long, value_name = "LIST", value_parser = tiou)]
+    pub tiou: Option<Thresholds>,
+
+    /// The subset of --annotations
+    #[arg(long, value_name = "NAME", default_value = "validation", requires = "annotations")]
+    pub subset: String,
+
+    /// A JSON array of video ids to leave out of --annotations
+    #[arg(long, value_name = "FILE", requires = "annotations")]
+    pub blocked: Option<PathBuf>,
+
+    /// Whose rules
+    #[arg(long, value_enum, default_value_t = Rules::Activitynet)]
+    pub rules: Rules,
+
+    /// Which of two detections with the same score counts first: `later-first` or `earlier-first`
+    #[arg(long, value_name = "ORDER", value_parser = word::<TieOrder>)]
+    pub ties: Option<TieOrder>,
+
+    /// What detections in videos outside the ground truth are: `wrong` or `dropped`
+    #[arg(long, value_name = "WHAT", value_parser = word::<UnknownVideos>)]
+    pub unknown_videos: Option<UnknownVideos>,
+
+    /// Drop ground truth without length, and repeated ground truth
+    #[arg(long)]
+    pub clean_ground_truth: bool,
+}
+
+/// A published set of rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Rules {
+    /// The official evaluator, made stable: the later of equal scores first; detections in unknown videos are wrong
+    Activitynet,
+    /// The same, with repeated and empty ground truth dropped
+    Opentad,
+    /// The copy in AFSD and TALLFormer: detections in unknown videos are dropped
+    Afsd,
+    /// The evaluator behind TALLFormer's THUMOS14 figures
+    Vedatad,
+}
+
+/// tIoU thresholds as typed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Thresholds(pub Vec<f64>);
+
+/// `longtake import`
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// The weights: .pth, .pt or .safetensors
+    pub weights: PathBuf,
+
+    /// The file to write; beside WEIGHTS where none is given
+    pub out: Option<PathBuf>,
+}
+
+fn score(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|score| (0.0..=1.0).contains(score))
+        .ok_or_else(|| "not a score from 0 to 1".to_owned())
+}
+
+/// `FIRST:STEP:LAST`, or values with commas between.
+fn tiou(text: &str) -> Result<Thresholds, String> {
+    let number = |part: &str| part.trim().parse::<f64>().ok();
+    let parts: Vec<&str> = text.split(':').collect();
+    let values = if let [first, step, last] = parts[..] {
+        let (first, step, last) = (number(first), number(step), number(last));
+        first.zip(step).zip(last).and_then(|((first, step), last)| {
+            let count = ((last - first) / step).round() + 1.0;
+            (1.0..=1000.0).contains(&count).then(|| thresholds(first, last, count as usize))
+        })
+    } else {
+        text.split(',').map(number).collect()
+    };
+    values
+        .filter(|values| values.iter().all(|value| *value > 0.0 && *value <= 1.0))
+        .map(Thresholds)
+        .ok_or_else(|| "write `0.3:0.1:0.7`, or `0.5,0.75,0.95`; each above 0 and at most 1".to_owned())
+}
+
+/// A word as settings and reports spell it.
+fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thresholds_are_a_range_or_a_list() {
+        assert_eq!(tiou("0.3:0.1:0.7").unwrap().0, thresholds(0.3, 0.7, 5));
+        assert_eq!(tiou("0.5,0.75, 0.95").unwrap().0, [0.5, 0.75, 0.95]);
+        assert_eq!(tiou("0.5").unwrap().0, [0.5]);
+        for text in ["", "0.3:0.7", "0.7:0.1:0.3", "0.3:0:0.7", "0,1", "1.1", "half"] {
+            assert!(tiou(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn rules_are_spelt_as_in_reports() {
+        assert_eq!(word::<TieOrder>("earlier-first"), Ok(TieOrder::EarlierFirst));
+        assert!(word::<UnknownVideos>("ignored").unwrap_err().contains("`wrong`"));
+    }
+}

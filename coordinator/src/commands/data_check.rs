@@ -1,0 +1,23 @@
+//! `longtake data check`: annotations and every video file, before a run finds out.
+
+use longtake_shared::dataset;
+use longtake_shared::hint::{ExitCode, Failure};
+use longtake_shared::role::ProbeRequest;
+
+use super::{Session, settings};
+use crate::cli::ConfigArgs;
+
+pub(super) fn run(args: &ConfigArgs, session: &Session) -> Result<ExitCode, Failure> {
+    let worker = session.worker("data check")?;
+    let data = settings::load(&args.config, &args.overrides)?.config.data;
+    let bar = session.console.bar("probing");
+    let report = dataset::check(&data, &|video| {
+        bar.inc(1);
+        let request = ProbeRequest { data: data.clone(), video: video.to_owned() };
+        (worker.probe)(&request).map_err(|failure| failure.message)
+    });
+    bar.finish_and_clear();
+    let report = report?;
+    session.console.result(&report.to_string(), &report)?;
+    Ok(if report.problems.is_empty() { ExitCode::Done } else { ExitCode::Failed })
+}

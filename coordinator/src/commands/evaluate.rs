@@ -1,0 +1,74 @@
+//! `longtake evaluate`: predictions, or weights on a data set -> the mAP table.
+
+use std::path::Path;
+
+use longtake_shared::config::EvaluationConfig;
+use longtake_shared::dataset::{self, Subset};
+use longtake_shared::hint::{ExitCode, Failure};
+use longtake_shared::metrics::{Detections, GroundTruth, Options, Report, evaluate};
+use longtake_shared::role::EvaluateRequest;
+
+use super::run_folder::weights_of;
+use super::{Session, files, settings};
+use crate::cli::{EvaluateArgs, RuleArgs, Rules};
+
+pub(super) fn run(args: &EvaluateArgs, session: &Session) -> Result<ExitCode, Failure> {
+    let report = match (&args.predictions, &args.annotations, &args.weights, &args.config) {
+        (Some(predictions), Some(annotations), _, _) => {
+            let detections = Detections::read(predictions)?;
+            let truth = GroundTruth::read(annotations, &args.rules.subset, args.rules.blocked.as_deref())?;
+            evaluate(&truth, &detections, &options(&args.rules, &EvaluationConfig::default()))?
+        }
+        (_, _, Some(weights), Some(config)) => of_weights(weights, config, args, session)?,
+        _ => {
+            return Err(Failure::new("`longtake evaluate` needs something to evaluate")
+                .hint("give WEIGHTS and CONFIG, or --predictions and --annotations"));
+        }
+    };
+    let text = format!("{}\n{}", report.table(), report.notes().join("\n"));
+    session.console.result(&text, &report)?;
+    Ok(ExitCode::Done)
+}
+
+/// Detects in the validation videos first.
+fn of_weights(
+    weights: &Path,
+    config: &Path,
+    args: &EvaluateArgs,
+    session: &Session,
+) -> Result<Report, Failure> {
+    let worker = session.worker("evaluate")?;
+    let weights = weights_of(weights);
+    files::require(&weights, "the weights file")?;
+    let config = Box::new(settings::load(config, &args.overrides)?.config);
+    let dataset = dataset::load(&config.data)?;
+    let options = options(&args.rules, &config.evaluation);
+    let bar = session.console.bar("detecting");
+    let detected = (worker.evaluate)(&EvaluateRequest { weights, config }, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    let mut detections = detected?.detections;
+    // The order of a results file decides between equal scores, so that file and memory give the same figures.
+    detections.sort();
+    if let Some(path) = &args.out {
+        files::write_whole(path, detections.to_json().as_bytes())?;
+    }
+    Ok(evaluate(&GroundTruth::of_dataset(&dataset, Subset::Validation), &detections, &options)?)
+}
+
+fn options(rules: &RuleArgs, config: &EvaluationConfig) -> Options {
+    let tiou = rules.tiou.as_ref().map_or_else(|| config.tiou.clone(), |typed| typed.0.clone());
+    let own = Options::of_config(&EvaluationConfig { tiou, ..config.clone() });
+    let mut options = match rules.rules {
+        Rules::Activitynet => Options::activitynet(own.tiou),
+        Rules::Opentad => Options::opentad(own.tiou),
+        Rules::Afsd => Options::afsd(own.tiou),
+        Rules::Vedatad => Options::vedatad(own.tiou),
+    };
+    options.ties = rules.ties.unwrap_or(options.ties);
+    options.unknown_videos = rules.unknown_videos.unwrap_or(options.unknown_videos);
+    options.clean_ground_truth |= rules.clean_ground_truth;
+    options
+}

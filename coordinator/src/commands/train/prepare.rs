@@ -1,0 +1,119 @@
+//! What must be true before a run starts: settings that fit together, a data set that is there.
+
+use std::path::Path;
+
+use longtake_shared::config::{self, Resolved, RunConfig};
+use longtake_shared::dataset::{self, Dataset};
+use longtake_shared::hint::{ExitCode, Failure};
+use longtake_shared::role::SynthRequest;
+
+use crate::cli::{Overrides, TrainArgs};
+use crate::commands::run_folder::RunFolder;
+use crate::commands::{settings, synth};
+use crate::terminal::console::Console;
+use crate::worker_role::WorkerRole;
+
+/// A run that may start.
+pub(super) struct Prepared {
+    /// Its settings and where they come from.
+    pub(super) resolved: Resolved,
+    /// Its folder.
+    pub(super) folder: RunFolder,
+    /// Whether it goes on from a checkpoint.
+    pub(super) resume: bool,
+}
+
+/// The settings that `longtake train` was given, or those of the run it goes on with.
+pub(super) fn settings(args: &TrainArgs) -> Result<Prepared, Failure> {
+    let Some(run) = &args.resume else {
+        let config = args.config.as_deref().unwrap_or(Path::new(""));
+        return new_run(config, &with_weights(&args.overrides, args.init.as_deref()));
+    };
+    let folder = RunFolder(run.clone());
+    let stored = folder.stored_settings()?;
+    let resolved = match &args.config {
+        Some(config) => settings::load(config, &args.overrides)?,
+        None if args.overrides.set.is_empty() => stored.clone(),
+        None => {
+            return Err(Failure::new("`--set` changes a configuration file, and none is given")
+                .hint(format!("write `longtake train CONFIG --resume {} --set ...`", run.display())));
+        }
+    };
+    let differences = config::differences(&stored.config, &resolved.config);
+    if !differences.is_empty() && !args.allow_different_config {
+        let message = format!(
+            "the run `{}` was started with other settings: {}",
+            run.display(),
+            differences.join("; ")
+        );
+        return Err(Failure::new(message)
+            .hint("give the same settings, or add --allow-different-config")
+            .never_restart());
+    }
+    Ok(Prepared { resolved, folder, resume: true })
+}
+
+/// A run that starts from the beginning, in a folder that holds none yet.
+pub(super) fn new_run(config: &Path, overrides: &Overrides) -> Result<Prepared, Failure> {
+    let resolved = settings::load(config, overrides)?;
+    let run = &resolved.config.run;
+    let folder = RunFolder(Path::new(&run.folder).join(&run.name));
+    if folder.stored_settings_file().exists() {
+        let path = folder.0.display().to_string();
+        return Err(Failure::new(format!("the folder `{path}` already holds a run")).hint(format!(
+            "go on with `longtake train --resume {path}`, or name another with `--set run.name=...`"
+        )));
+    }
+    Ok(Prepared { resolved, folder, resume: false })
+}
+
+/// `--init` is a setting with a shorter name.
+fn with_weights(overrides: &Overrides, weights: Option<&Path>) -> Overrides {
+    let mut overrides = overrides.clone();
+    let quoted = weights.map(|path| serde_json::Value::from(path.display().to_string()));
+    overrides.set.extend(quoted.map(|path| format!("model.backbone.weights={path}")));
+    overrides
+}
+
+/// Leaves only the pretraining of a run: a run without epochs ends after it.
+pub(super) fn leave_out_training(config: &mut RunConfig) -> Result<(), Failure> {
+    if config.pretrain.steps == 0 {
+        return Err(Failure::new("`pretrain.steps` is 0, so there is nothing to pretrain")
+            .hint("add `--set pretrain.steps=300`")
+            .never_restart());
+    }
+    config.train.epochs = 0;
+    Ok(())
+}
+
+/// Makes the data set that the configuration describes, where its annotations do not exist yet.
+pub(super) fn make_data(config: &RunConfig, worker: WorkerRole, console: &Console) -> Result<(), Failure> {
+    let annotations = Path::new(&config.data.annotations);
+    let Some(wanted) = config.synth.as_ref().filter(|_| !annotations.exists()) else { return Ok(()) };
+    let folder = annotations.parent().unwrap_or(Path::new(""));
+    let request = SynthRequest { synth: wanted.clone(), folder: folder.to_owned() };
+    if request.annotations() != annotations || request.videos() != Path::new(&config.data.videos) {
+        let message = format!(
+            "`[synth]` makes `{}` and `{}`, but `data.annotations` and `data.videos` name others",
+            request.annotations().display(),
+            request.videos().display(),
+        );
+        return Err(Failure::new(message).hint("name those, or remove `[synth]`").never_restart());
+    }
+    let made = synth::make(&request, worker, console)?;
+    console.say(&format!(
+        "made {} videos with {} actions in {}",
+        made.videos,
+        made.actions,
+        folder.display()
+    ));
+    Ok(())
+}
+
+/// The data set, with what was dropped or renamed told as warnings.
+pub(super) fn dataset(config: &RunConfig, console: &Console) -> Result<Dataset, Failure> {
+    let never = |failure: Failure| Failure { exit: ExitCode::NeverRestart, ..failure };
+    let dataset = dataset::load(&config.data).map_err(|error| never(error.into()))?;
+    dataset.remarks.iter().for_each(|remark| console.warn(remark));
+    Ok(dataset)
+}

@@ -1,0 +1,106 @@
+//! Hands a prepared run to the control plane: coordinator and agent in this process, workers as its children.
+
+use std::path::Path;
+
+use longtake_shared::checkpoint::{self, CheckpointStore, Depth, Manifest, Retention};
+use longtake_shared::dataset::{Dataset, Subset};
+use longtake_shared::hint::{ExitCode, Failure};
+use longtake_shared::lanes::Lanes;
+use longtake_shared::protocol::Stage;
+use longtake_shared::random::Key;
+use tokio::sync::mpsc;
+
+use super::committing::ChainCommitter;
+use super::prepare::Prepared;
+use super::validation::Judge;
+use crate::commands::files;
+use crate::signals::Signals;
+use crate::updates::{Outcome, RunUpdate};
+use crate::{Resume, TrainError, TrainRequest, train_local};
+
+/// Runs to the end; the channel is closed when nothing more will be told.
+pub(super) fn start(
+    prepared: &Prepared,
+    dataset: &Dataset,
+    updates: mpsc::Sender<RunUpdate>,
+) -> Result<Outcome, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("the threads of the coordinator cannot start: {error}")))?;
+    runtime.block_on(async {
+        let request = request(prepared, dataset, updates).await?;
+        files::write_whole(&prepared.folder.stored_settings_file(), prepared.resolved.to_json().as_bytes())?;
+        train_local(request).await.map_err(failure)
+    })
+}
+
+async fn request(
+    prepared: &Prepared,
+    dataset: &Dataset,
+    updates: mpsc::Sender<RunUpdate>,
+) -> Result<TrainRequest, Failure> {
+    let config = &prepared.resolved.config;
+    let lanes = Lanes::deal(Key::root(config.run.seed), config.train.lanes, &dataset.subset(Subset::Training))
+        .map_err(|error| Failure::from(error).never_restart())?;
+    let folder = absolute(&prepared.folder.0)?;
+    let store = CheckpointStore::of_run(config, &folder)?;
+    let newest = if prepared.resume { newest(&store).await? } else { None };
+    let best = newest.as_ref().and_then(|manifest| manifest.best);
+    let best_map = best.map(|best| best.average_map);
+    let mut judge = Judge::new(dataset, &config.evaluation, lanes, prepared.folder.results(), best_map);
+    let committer = ChainCommitter {
+        store,
+        appender: None,
+        retention: Retention { newest: config.checkpoint.keep },
+        best_weights: prepared.folder.best_weights(),
+        best,
+    };
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::new(format!("the path of this program cannot be found out: {error}")))?;
+    Ok(TrainRequest {
+        config: config.clone(),
+        run_folder: folder,
+        worker_command: vec![program.into(), "worker".into()],
+        resume: newest.map(|manifest| resume(&manifest)).transpose()?,
+        committer: Box::new(committer),
+        reporter: Box::new(move |validation| judge.judge(&validation)),
+        updates,
+        signals: Signals::install()
+            .map_err(|error| Failure::new(format!("stop signals cannot be received: {error}")))?,
+    })
+}
+
+/// Workers are told the folder, whatever folder they run in.
+fn absolute(folder: &Path) -> Result<std::path::PathBuf, Failure> {
+    std::path::absolute(folder)
+        .map_err(|error| Failure::new(format!("`{}` cannot be found: {error}", folder.display())))
+}
+
+/// The newest whole checkpoint; what had to be passed over is said.
+async fn newest(store: &CheckpointStore) -> Result<Option<Manifest>, Failure> {
+    let newest = store.newest(Depth::Contents).await?;
+    for damage in &newest.passed_over {
+        tracing::warn!(%damage, "a checkpoint is passed over");
+    }
+    Ok(newest.found.map(|(_, manifest)| manifest))
+}
+
+fn resume(manifest: &Manifest) -> Result<Resume, Failure> {
+    let stage = match manifest.stage {
+        checkpoint::Stage::Pretrain => Stage::Pretrain,
+        checkpoint::Stage::Train => Stage::Train,
+    };
+    let value = serde_json::to_value(manifest)
+        .map_err(|error| Failure::new(format!("the checkpoint has no JSON form: {error}")))?;
+    Ok(Resume { stage, step: manifest.step, manifest: value })
+}
+
+/// Settings that no run can have are wrong at every restart too.
+fn failure(error: TrainError) -> Failure {
+    let settings =
+        matches!(error, TrainError::TooManyWorkers { .. } | TrainError::NoWorkers | TrainError::Lease(_));
+    let failure = Failure::from(error);
+    if settings { Failure { exit: ExitCode::NeverRestart, ..failure } } else { failure }
+}

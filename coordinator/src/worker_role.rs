@@ -1,0 +1,40 @@
+//! The worker library as the command line sees it: functions that `main.rs` fills in where the feature `worker` is on.
+
+use std::path::Path;
+
+use longtake_shared::dataset::ProbedVideo;
+use longtake_shared::hint::{ExitCode, Failure};
+use longtake_shared::role::{
+    BenchRow, DetectRequest, Detected, EvaluateRequest, ImportReport, ImportRequest, OnProgress,
+    ProbeRequest, SynthReport, SynthRequest, WorkRequest,
+};
+
+/// What the worker library can do for a command. Each function reports what is wrong as a [`Failure`].
+#[derive(Debug, Clone, Copy)]
+pub struct WorkerRole {
+    /// Is a worker of a run, from its start to its end.
+    pub work: fn(&WorkRequest) -> Result<ExitCode, Failure>,
+    /// Makes a data set; counts videos.
+    pub synth: fn(&SynthRequest, OnProgress<'_>) -> Result<SynthReport, Failure>,
+    /// Looks into a video.
+    pub probe: fn(&ProbeRequest) -> Result<ProbedVideo, Failure>,
+    /// Finds actions; counts videos.
+    pub detect: fn(&DetectRequest, OnProgress<'_>) -> Result<Detected, Failure>,
+    /// Finds actions in the validation videos of a data set; counts videos.
+    pub evaluate: fn(&EvaluateRequest, OnProgress<'_>) -> Result<Detected, Failure>,
+    /// Takes over weights of another program.
+    pub import: fn(&ImportRequest) -> Result<ImportReport, Failure>,
+    /// Measures; an unknown name fails with the known ones as advice. Files it needs lie below the folder.
+    pub bench: fn(&str, &Path) -> Result<Vec<BenchRow>, Failure>,
+}
+
+/// The role, or the sentence that says that this build has none.
+///
+/// # Errors
+/// The program was built without the feature `worker`.
+pub fn require(role: Option<WorkerRole>, command: &str) -> Result<WorkerRole, Failure> {
+    role.ok_or_else(|| {
+        Failure::new(format!("`longtake {command}` needs the worker library, which this build leaves out"))
+            .hint("use a `longtake` built with the default features")
+    })
+}

@@ -1,0 +1,124 @@
+//! What the command line asks of the worker library, and what it answers. Neither side knows more of the other.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{DataConfig, RunConfig, SynthConfig};
+use crate::metrics::Detections;
+use crate::units::Seconds;
+
+/// How a long answer tells how far it is: units done, units in all.
+pub type OnProgress<'a> = &'a mut dyn FnMut(u64, u64);
+
+/// A worker process of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkRequest {
+    /// The Unix socket of its agent.
+    pub socket: PathBuf,
+    /// Which worker of the run, from 0.
+    pub index: u32,
+}
+
+/// A data set to make.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SynthRequest {
+    /// What to make.
+    pub synth: SynthConfig,
+    /// Where; the folder does not exist or is empty.
+    pub folder: PathBuf,
+}
+
+impl SynthRequest {
+    /// The annotation file, in the ActivityNet layout.
+    pub fn annotations(&self) -> PathBuf {
+        self.folder.join("annotations.json")
+    }
+
+    /// The folder of the videos, one `<id>.mp4` each.
+    pub fn videos(&self) -> PathBuf {
+        self.folder.join("videos")
+    }
+}
+
+/// A data set that was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SynthReport {
+    /// Videos made.
+    pub videos: usize,
+    /// Actions in them.
+    pub actions: usize,
+}
+
+/// A video to look into.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProbeRequest {
+    /// Which decoder, and whether truncated videos are welcome.
+    pub data: DataConfig,
+    /// The file.
+    pub video: PathBuf,
+}
+
+/// Videos to find actions in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DetectRequest {
+    /// Weights as a run leaves them; they carry the settings and classes they were trained with.
+    pub weights: PathBuf,
+    /// Settings in place of those the weights carry.
+    pub config: Option<Box<RunConfig>>,
+    /// The video files.
+    pub videos: Vec<PathBuf>,
+}
+
+/// What was found in videos.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Detected {
+    /// The detections; a video is named by its file without the extension.
+    pub detections: Detections,
+    /// The length of each of the detections' videos.
+    pub durations: Vec<Seconds>,
+}
+
+/// Weights of another program to take over.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImportRequest {
+    /// The file: `.pth`, `.pt` or `.safetensors`.
+    pub weights: PathBuf,
+    /// The file to write.
+    pub output: PathBuf,
+}
+
+/// Weights that were taken over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImportReport {
+    /// The file that was written.
+    pub output: PathBuf,
+    /// What the weights are, for example `Video Swin-B`.
+    pub model: String,
+    /// Tensors taken over.
+    pub tensors: usize,
+    /// Numbers in them.
+    pub parameters: u64,
+    /// Names in the file that have no place here.
+    pub left_out: Vec<String>,
+}
+
+/// Weights to evaluate on the validation subset of a data set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EvaluateRequest {
+    /// The weights.
+    pub weights: PathBuf,
+    /// The data set and how to detect.
+    pub config: Box<RunConfig>,
+}
+
+/// One number of a benchmark.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BenchRow {
+    /// What was measured.
+    pub name: String,
+    /// How much.
+    pub value: f64,
+    /// In which unit.
+    pub unit: String,
+}
