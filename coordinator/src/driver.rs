@@ -132,10 +132,8 @@ pub struct Driver {
 pub struct DriverParts {
     /// What the run is told.
     pub settings: Settings,
-    /// This start of the coordinator.
-    pub incarnation: Incarnation,
-    /// The newest generation of any earlier one.
-    pub generation: Generation,
+    /// This start of the coordinator, and the newest generation of any earlier one.
+    pub fence: Fence,
     /// Where durable facts go.
     pub journal: Journal,
     /// What workers are given beside their place.
@@ -153,14 +151,14 @@ pub struct DriverParts {
 impl Driver {
     /// A driver whose committer and reporter run as tasks of the group.
     pub fn new(parts: DriverParts, tasks: &mut TaskGroup) -> Self {
-        let DriverParts { settings, incarnation, generation, journal, context, inputs, updates, .. } = parts;
-        let (sender, inputs) = inputs;
+        let DriverParts { settings, fence, journal, context, inputs: (sender, inputs), updates, committer, reporter } =
+            parts;
         let (commits, requests) = mpsc::unbounded_channel();
         let (validations, done) = mpsc::unbounded_channel();
-        tasks.spawn(TaskKind::Committer, commit_all(parts.committer, requests, sender.clone()));
-        tasks.spawn(TaskKind::Reporter, report_all(parts.reporter, done, sender));
+        tasks.spawn(TaskKind::Committer, commit_all(committer, requests, sender.clone()));
+        tasks.spawn(TaskKind::Reporter, report_all(reporter, done, sender));
         Self {
-            engine: RunEngine::new(settings, incarnation, generation, Duration::ZERO),
+            engine: RunEngine::new(settings, fence.incarnation, fence.generation, Duration::ZERO),
             journal,
             context,
             started: Instant::now(),

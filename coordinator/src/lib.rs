@@ -51,10 +51,10 @@ pub mod launch;
 /// What an operator asks from another process.
 pub mod operator;
 
-/// A whole run on this machine.
+/// A whole run, on this machine or on several.
 pub mod train;
 
-pub use train::{Resume, TrainError, TrainRequest, train_local};
+pub use train::{Resume, TrainError, TrainRequest, coordinate, join_as_agent, train_local};
 // Control plane: end.
 
 use std::ffi::OsString;

@@ -1,10 +1,10 @@
-//! A whole run on this machine: coordinator and agent in this process, workers as its children.
+//! A whole run: coordinator and agent in this process, or each in its own, as schedulers want it.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use longtake_shared::config::RunConfig;
+use longtake_shared::config::{Resolved, RunConfig};
 use longtake_shared::hint::{Failure, Hint};
 use longtake_shared::ids::{Incarnation, RunId, Step};
 use longtake_shared::protocol::Stage;
@@ -12,11 +12,13 @@ use longtake_shared::task::{TaskGroup, TaskKind};
 use tokio::sync::mpsc;
 
 use crate::agent::{self, AgentOptions};
-use crate::driver::{Committer, Driver, DriverParts, INPUT_QUEUE, Reporter};
+use crate::driver::{Committer, Driver, DriverParts, Fence, INPUT_QUEUE, Reporter};
 use crate::journal::{Journal, JournalError, Record};
 use crate::launch::local::LocalLauncher;
+use crate::operator;
 use crate::run::Settings;
-use crate::server::address::{AddressError, CoordinatorAddress, FolderLock};
+use crate::run::event::StopSource;
+use crate::server::address::{self, AddressError, CoordinatorAddress, FolderLock};
 use crate::server::convert::FormContext;
 use crate::server::{self, ServerError};
 use crate::signals::Signals;
@@ -96,9 +98,6 @@ pub enum TrainError {
         /// What the journal knows.
         had: Incarnation,
     },
-    /// The configuration cannot be written down.
-    #[error("the configuration cannot be written as JSON")]
-    Config(#[source] serde_json::Error),
 }
 
 impl Hint for TrainError {
@@ -116,82 +115,135 @@ impl Hint for TrainError {
             Self::Incarnation { .. } => {
                 Some("`checkpoint.url` does not belong to this run's folder: put both back together".to_owned())
             }
-            Self::Config(_) => None,
         }
     }
 }
 
-/// Runs to the end of the run. No process, thread or socket of it is left when this returns.
+/// Runs to the end of the run, with coordinator and agent in this process. No process, thread or socket of it is left when
+/// this returns.
 ///
 /// # Errors
 /// The run could not even begin; how it ends otherwise is its outcome.
 pub async fn train_local(request: TrainRequest) -> Result<Outcome, TrainError> {
-    let TrainRequest { config, run_folder, worker_command, resume, mut committer, reporter, updates, mut signals } =
-        request;
-    let settings = settings(&config, resume.as_ref())?;
-    let config_json = serde_json::to_string(&config).map_err(TrainError::Config)?;
-    let lock = FolderLock::take(&run_folder)?;
-    let (mut journal, history) = Journal::open(&run_folder)?;
-    if history.torn_bytes > 0 {
-        tracing::warn!(bytes = history.torn_bytes, "the end of the journal was torn off");
-    }
-    let (had, journaled) = history.newest();
-    let fence = committer.fence().await.map_err(TrainError::Fence)?;
-    if fence.incarnation <= had {
-        return Err(TrainError::Incarnation { won: fence.incarnation, had });
-    }
-    let config_hash = blake3::hash(config_json.as_bytes()).to_hex().to_string();
-    journal.append(&Record::Started { incarnation: fence.incarnation, config_hash })?;
+    run(request, true).await
+}
 
-    let (listener, address) = server::bind(&config.cluster.listen).await?;
-    let token = uuid::Uuid::new_v4().simple().to_string();
-    let run = settings.run.clone();
-    lock.publish(&CoordinatorAddress {
-        run: run.clone(),
-        incarnation: fence.incarnation,
-        address,
-        pid: std::process::id(),
-        token: token.clone(),
-    })?;
-    let (sender, receiver) = mpsc::channel(INPUT_QUEUE);
-    let mut tasks = TaskGroup::default();
-    let stop = tasks.stop_token();
-    tasks.spawn(
-        TaskKind::CoordinatorServer,
-        server::serve(listener, run.clone(), token.clone(), sender.clone(), stop),
-    );
-    let launcher =
-        LocalLauncher { command: worker_command, threads: config.cluster.threads, workers: settings.workers };
-    let agent = AgentOptions {
-        run,
-        coordinator: address,
-        token,
-        slots: settings.workers,
+/// Runs to the end of the run, with the coordinator in this process and agents elsewhere: see [`join_as_agent`].
+///
+/// # Errors
+/// The run could not even begin; how it ends otherwise is its outcome.
+pub async fn coordinate(request: TrainRequest) -> Result<Outcome, TrainError> {
+    run(request, false).await
+}
+
+/// Serves the run whose coordinator has told its address in `run_folder`, as an agent with `slots` workers, until the run is
+/// over. The first stop signal is passed on to the coordinator; a second interrupt ends the agent and its workers.
+///
+/// # Errors
+/// The coordinator cannot be found or is lost, or what the agent needs cannot be made.
+pub async fn join_as_agent(
+    run_folder: &Path,
+    slots: usize,
+    launcher: LocalLauncher,
+    mut signals: Signals,
+) -> Result<(), Failure> {
+    let found = address::find(run_folder)?;
+    let options = AgentOptions {
+        run: found.run,
+        coordinator: found.address,
+        token: found.token,
+        slots,
         launcher,
         log_folder: run_folder.join(LOG_FOLDER),
     };
-    let stop = tasks.stop_token();
-    tasks.spawn(TaskKind::Agent, agent::run(agent, stop));
-    let parts = DriverParts {
-        settings,
+    let tasks = TaskGroup::default();
+    let agent = agent::run(options, tasks.stop_token());
+    tokio::pin!(agent);
+    let mut interrupted = false;
+    loop {
+        tokio::select! {
+            biased;
+            source = signals.next() => {
+                if interrupted && source == StopSource::Interrupt {
+                    tasks.stop(STOP_GRACE).await;
+                    return agent.await.map_err(Failure::from);
+                }
+                interrupted |= source == StopSource::Interrupt;
+                if let Err(error) = operator::stop(run_folder).await {
+                    tracing::warn!(%error, "the coordinator cannot be asked to stop");
+                }
+            }
+            end = &mut agent => return end.map_err(Failure::from),
+        }
+    }
+}
+
+async fn run(request: TrainRequest, with_agent: bool) -> Result<Outcome, TrainError> {
+    let TrainRequest { config, run_folder, worker_command, resume, mut committer, reporter, updates, mut signals } =
+        request;
+    let settings = settings(&config, resume.as_ref())?;
+    let config_json = Resolved::from(config.clone()).to_json();
+    let lock = FolderLock::take(&run_folder)?;
+    let (journal, fence) = begin(&run_folder, &config_json, committer.as_mut()).await?;
+    let (listener, address) = server::bind(&config.cluster.listen).await?;
+    let found = CoordinatorAddress {
+        run: settings.run.clone(),
         incarnation: fence.incarnation,
-        generation: journaled.max(fence.generation),
-        journal,
-        context: FormContext {
-            run_folder: run_folder.to_string_lossy().into_owned(),
-            config_json,
-            resume_json: resume.map(|resume| resume.manifest.to_string()),
-        },
-        inputs: (sender, receiver),
-        updates,
-        committer,
-        reporter,
+        address,
+        pid: std::process::id(),
+        token: uuid::Uuid::new_v4().simple().to_string(),
     };
+    lock.publish(&found)?;
+    let mut tasks = TaskGroup::default();
+    let (sender, receiver) = mpsc::channel(INPUT_QUEUE);
+    let serve =
+        server::serve(listener, found.run.clone(), found.token.clone(), sender.clone(), tasks.stop_token());
+    tasks.spawn(TaskKind::CoordinatorServer, serve);
+    if with_agent {
+        let (threads, workers) = (config.cluster.threads, settings.workers);
+        let agent = AgentOptions {
+            run: found.run,
+            coordinator: address,
+            token: found.token,
+            slots: workers,
+            launcher: LocalLauncher { command: worker_command, threads, workers },
+            log_folder: run_folder.join(LOG_FOLDER),
+        };
+        let stop = tasks.stop_token();
+        tasks.spawn(TaskKind::Agent, agent::run(agent, stop));
+    }
+    let context = FormContext {
+        run_folder: run_folder.to_string_lossy().into_owned(),
+        config_json,
+        resume_json: resume.map(|resume| resume.manifest.to_string()),
+    };
+    let inputs = (sender, receiver);
+    let parts = DriverParts { settings, fence, journal, context, inputs, updates, committer, reporter };
     let outcome = Driver::new(parts, &mut tasks).run(&mut signals, &mut tasks).await;
     for failure in tasks.stop(STOP_GRACE).await {
         tracing::debug!(%failure, "a task failed while the run ended");
     }
     Ok(outcome)
+}
+
+/// Wins an incarnation and writes it down. The generation of the fence is the newest of chain and journal.
+async fn begin(
+    run_folder: &Path,
+    config_json: &str,
+    committer: &mut dyn Committer,
+) -> Result<(Journal, Fence), TrainError> {
+    let (mut journal, history) = Journal::open(run_folder)?;
+    if history.torn_bytes > 0 {
+        tracing::warn!(bytes = history.torn_bytes, "the end of the journal was torn off");
+    }
+    let (had, journaled) = history.newest();
+    let Fence { incarnation, generation } = committer.fence().await.map_err(TrainError::Fence)?;
+    if incarnation <= had {
+        return Err(TrainError::Incarnation { won: incarnation, had });
+    }
+    let config_hash = blake3::hash(config_json.as_bytes()).to_hex().to_string();
+    journal.append(&Record::Started { incarnation, config_hash })?;
+    Ok((journal, Fence { incarnation, generation: generation.max(journaled) }))
 }
 
 fn settings(config: &RunConfig, resume: Option<&Resume>) -> Result<Settings, TrainError> {
