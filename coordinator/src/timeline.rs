@@ -76,6 +76,8 @@ const BAND: &str = "#f7f9fb";
 const TRUTH: &str = "#46525f";
 /// The palette of Okabe and Ito, made to be told apart by colour-blind readers, without its black and yellow.
 const PALETTE: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
+/// The first colours of the palette are dark enough for white text.
+const DARK_COLOURS: usize = 3;
 
 /// Draws the picture.
 pub fn draw(picture: &Picture) -> String {
@@ -289,7 +291,8 @@ fn draw_row(canvas: &mut Canvas, row: &Row, (axis, threshold): (&Axis, f64), top
         let told = format!("{}, score {score:.2}", told(&placed.detection.segment));
         canvas.rect([start, lane_top, end - start, LANE_HEIGHTS[placed.lane]], paint, &told);
         if placed.lane == 0 && end - start >= 32.0 {
-            let ink = if opacity(score, threshold) > 0.6 && colour != PALETTE[5] { "#ffffff" } else { INK };
+            let dark = PALETTE[..DARK_COLOURS].contains(&colour) && paint.opacity > 0.7;
+            let ink = if dark { "#ffffff" } else { INK };
             let text = format!("{score:.2}");
             canvas.text(f64::midpoint(start, end), lane_top + 13.2, &Text::new(&text, 11.5, ink).centred());
         }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use longtake_shared::config::RunConfig;
+use longtake_shared::config::{Resolved, RunConfig};
 use longtake_shared::hint::{Failure, Hint};
 use longtake_shared::ids::{Incarnation, RunId, Step};
 use longtake_shared::protocol::Stage;
@@ -98,9 +98,6 @@ pub enum TrainError {
         /// What the journal knows.
         had: Incarnation,
     },
-    /// The configuration cannot be written down.
-    #[error("the configuration cannot be written as JSON")]
-    Config(#[source] serde_json::Error),
 }
 
 impl Hint for TrainError {
@@ -118,7 +115,6 @@ impl Hint for TrainError {
             Self::Incarnation { .. } => {
                 Some("`checkpoint.url` does not belong to this run's folder: put both back together".to_owned())
             }
-            Self::Config(_) => None,
         }
     }
 }
@@ -186,7 +182,7 @@ async fn run(request: TrainRequest, with_agent: bool) -> Result<Outcome, TrainEr
     let TrainRequest { config, run_folder, worker_command, resume, mut committer, reporter, updates, mut signals } =
         request;
     let settings = settings(&config, resume.as_ref())?;
-    let config_json = serde_json::to_string(&config).map_err(TrainError::Config)?;
+    let config_json = Resolved::from(config.clone()).to_json();
     let lock = FolderLock::take(&run_folder)?;
     let (journal, fence) = begin(&run_folder, &config_json, committer.as_mut()).await?;
     let (listener, address) = server::bind(&config.cluster.listen).await?;

@@ -8,8 +8,8 @@ use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::metrics::{self, Detections};
 use longtake_shared::random::Key;
 use longtake_shared::role::{
-    BenchRow, CLASSES_METADATA, DetectRequest, Detected, EvaluateRequest, ImportReport, ImportRequest, OnProgress, ProbeRequest,
-    SETTINGS_METADATA, SynthReport, SynthRequest, WorkRequest,
+    BenchRow, DetectRequest, Detected, EvaluateRequest, ImportReport, ImportRequest, OnProgress, ProbeRequest,
+    SynthReport, SynthRequest, WorkRequest,
 };
 use longtake_shared::units::Seconds;
 
@@ -21,6 +21,7 @@ use crate::model::backbone::import as published;
 use crate::model::detector::Detector;
 use crate::model::layers::Init;
 use crate::runtime;
+use crate::train::save::{NOTE_CLASSES, NOTE_CONFIG};
 use crate::train::tape::{NamedTensor, load_named};
 use crate::train::trainer::device;
 
@@ -132,13 +133,13 @@ impl Weights {
         let bytes = std::fs::read(path).map_err(|error| unreadable(format!("cannot be read: {error}")))?;
         let mut file =
             TensorFile::decode(&bytes).map_err(|error| unreadable(format!("are not whole: {error}")))?;
-        let classes = file.metadata.get(CLASSES_METADATA).and_then(|text| serde_json::from_str(text).ok());
+        let classes = file.metadata.get(NOTE_CLASSES).and_then(|text| serde_json::from_str(text).ok());
         let classes = classes.ok_or_else(|| unreadable("do not name the classes of a detector".into()))?;
         let tensors = file.tensors.into_iter().filter_map(|tensor| match tensor.data {
             TensorData::F32(values) => Some(NamedTensor { name: tensor.name, shape: tensor.shape, values }),
             _ => None,
         });
-        Ok(Self { tensors: tensors.collect(), config: file.metadata.remove(SETTINGS_METADATA), classes })
+        Ok(Self { tensors: tensors.collect(), config: file.metadata.remove(NOTE_CONFIG), classes })
     }
 
     /// The settings the weights were trained with.

@@ -99,6 +99,13 @@ fn resolve(schema: &Schema, layers: impl IntoIterator<Item = Layer>) -> Result<R
     Ok(Resolved { config, sources })
 }
 
+impl From<RunConfig> for Resolved {
+    /// Settings of which nobody knows the source.
+    fn from(config: RunConfig) -> Self {
+        Self { config, sources: BTreeMap::new() }
+    }
+}
+
 impl Resolved {
     /// All settings in the order of their sections: key, value as TOML, source.
     pub fn rows(&self) -> Vec<(String, String, String)> {

@@ -19,7 +19,7 @@ use crate::model::detector::Detector;
 use crate::model::heads::daotad::anchors::AnchorGrid;
 use crate::model::norm::{LocalMoments, MomentsReducer};
 use crate::model::pass::Pass;
-use crate::model::tcm::tcm::TooLong;
+use crate::model::tcm::consistency::TooLong;
 use crate::train::pretrain::stack;
 use crate::train::tape::host;
 

@@ -20,7 +20,7 @@ use crate::model::detector::Detector;
 use crate::model::heads::daotad::anchors::{AnchorGrid, level_lengths};
 use crate::model::norm::{MomentsReducer, apply_statistics};
 use crate::model::tcm::srm::TemporalReduction;
-use crate::model::tcm::tcm::TooLong;
+use crate::model::tcm::consistency::TooLong;
 
 /// What steps need that does not change between them.
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use longtake_shared::config::RunConfig;
+use longtake_shared::config::{Resolved, RunConfig};
 use longtake_shared::dataset::{self, Dataset, Subset};
 use longtake_shared::ids::{LaneId, Step, VideoIndex};
 use longtake_shared::lanes::Lanes;
@@ -50,7 +50,7 @@ impl RunContext {
     /// # Errors
     /// Settings or annotations that cannot be used: no restart mends them.
     pub fn open(session: Arc<Session>, assignment: Assignment, collective: SharedCollective) -> Result<Self, TrainError> {
-        let config: RunConfig = serde_json::from_str(&assignment.config_json).map_err(TrainError::Settings)?;
+        let config = Resolved::from_json(&assignment.config_json)?.config;
         let dataset = Arc::new(dataset::load(&config.data)?);
         let root = Key::root(config.run.seed);
         let lanes = Lanes::deal(root, config.train.lanes, &dataset.subset(Subset::Training))?;

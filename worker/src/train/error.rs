@@ -1,6 +1,7 @@
 //! Why a generation does not come to its end on this worker.
 
 use longtake_shared::checkpoint::Mismatches;
+use longtake_shared::config::ConfigError;
 use longtake_shared::dataset::DatasetError;
 use longtake_shared::hint::Hint;
 use longtake_shared::ids::Step;
@@ -19,15 +20,15 @@ use crate::data::video::VideoError;
 use crate::infer::video::DetectError;
 use crate::model::backbone::import::ImportError;
 use crate::model::memory::MemoryError;
-use crate::model::tcm::tcm::TooLong;
+use crate::model::tcm::consistency::TooLong;
 use crate::optim::OptimError;
 
 /// Why a generation does not come to its end on this worker.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// The settings that the coordinator handed out are none.
-    #[error("the settings that the coordinator handed out cannot be read")]
-    Settings(#[source] serde_json::Error),
+    /// The settings cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The annotations cannot be used.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
@@ -123,7 +124,7 @@ impl TrainError {
     /// Whether no restart mends it: the process should end with exit code 78.
     pub fn never_restart(&self) -> bool {
         match self {
-            Self::Settings(_)
+            Self::Config(_)
             | Self::Dataset(_)
             | Self::Lanes(_)
             | Self::Video(_)
@@ -154,6 +155,7 @@ impl TrainError {
 impl Hint for TrainError {
     fn hint(&self) -> Option<String> {
         match self {
+            Self::Config(error) => error.hint(),
             Self::Dataset(error) => error.hint(),
             Self::Lanes(error) => error.hint(),
             Self::Video(error) => error.hint(),
@@ -173,7 +175,7 @@ impl Hint for TrainError {
             Self::Device(error) => error.hint(),
             Self::Collective(error) => error.hint(),
             Self::Control(error) => error.hint(),
-            Self::Restore(_) | Self::Manifest(_) | Self::Settings(_) => {
+            Self::Restore(_) | Self::Manifest(_) => {
                 Some("resume with the configuration and the version that saved the checkpoint".into())
             }
             Self::Diverged { .. } => {

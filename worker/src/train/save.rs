@@ -58,7 +58,7 @@ impl Snapshot {
         if run.assignment.rank == Rank(0) {
             let optimizer = learner.optimizer_state()?;
             manifest = Some(draft(run, stage, learner.step, learner.layout(), optimizer.time, facts)?);
-            request.model = Some(encode_model(learner.tensors())?);
+            request.model = Some(encode_model(run, learner.tensors())?);
             request.optimizer = Some(encode_optimizer(optimizer)?);
         }
         Ok(Self { stage, step: learner.step, manifest, request })
@@ -74,11 +74,19 @@ pub struct Facts {
     pub validated: Option<Step>,
 }
 
+/// Note in a file of weights: the settings of the run, as JSON of [`longtake_shared::config::Resolved`].
+pub const NOTE_CONFIG: &str = "longtake.settings";
+/// Note in a file of weights: names of the classes, as a JSON array in the order of labels.
+pub const NOTE_CLASSES: &str = "longtake.classes";
+
 /// Metric of a manifest that holds [`Facts::validated`].
 const VALIDATED_STEP: &str = "validated_step";
 
-fn encode_model(tensors: Vec<NamedTensor>) -> Result<Bytes, TrainError> {
+fn encode_model(run: &RunContext, tensors: Vec<NamedTensor>) -> Result<Bytes, TrainError> {
     let mut file = TensorFile::default();
+    file.metadata.insert(NOTE_CONFIG.into(), run.assignment.config_json.clone());
+    let classes = serde_json::to_string(&run.dataset.classes).map_err(TrainError::Manifest)?;
+    file.metadata.insert(NOTE_CLASSES.into(), classes);
     for NamedTensor { name, shape, values } in tensors {
         file.tensors.push(checkpoint::NamedTensor { name, shape, data: TensorData::F32(values) });
     }

@@ -20,7 +20,7 @@ use crate::loss::{Criterion, SampleTargets};
 use crate::model::detector::Detector;
 use crate::model::norm::{MomentsReducer, PendingStatistics};
 use crate::model::pass::Pass;
-use crate::model::tcm::tcm::TooLong;
+use crate::model::tcm::consistency::TooLong;
 use crate::optim::Flat;
 
 /// What a step is told besides its samples.

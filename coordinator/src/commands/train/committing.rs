@@ -58,7 +58,8 @@ impl ChainCommitter {
         let best = validated.filter(|new| self.best.is_none_or(|old| new.average_map > old.average_map));
         manifest.best = best.or(self.best);
         let reference = self.store.put_manifest(&manifest).await?;
-        let appender = self.appender.as_mut().ok_or_else(|| Failure::new("a checkpoint comes before the fence"))?;
+        let appender =
+            self.appender.as_mut().ok_or_else(|| Failure::new("a checkpoint comes before the fence"))?;
         let sequence = appender.append(&manifest, &reference, best.is_some()).await?;
         self.best = manifest.best;
         // Before the first validation the newest weights are the best there are.
@@ -66,7 +67,8 @@ impl ChainCommitter {
             self.write_weights(&manifest).await?;
         }
         // Between two saves nothing is in flight.
-        let appender = self.appender.as_ref().ok_or_else(|| Failure::new("a checkpoint comes before the fence"))?;
+        let appender =
+            self.appender.as_ref().ok_or_else(|| Failure::new("a checkpoint comes before the fence"))?;
         if let Err(error) = appender.sweep(self.retention, &BTreeSet::new()).await {
             tracing::warn!(%error, "old checkpoints could not be removed");
         }

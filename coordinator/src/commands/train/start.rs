@@ -42,8 +42,9 @@ async fn request(
     updates: mpsc::Sender<RunUpdate>,
 ) -> Result<TrainRequest, Failure> {
     let config = &prepared.resolved.config;
-    let lanes = Lanes::deal(Key::root(config.run.seed), config.train.lanes, &dataset.subset(Subset::Training))
-        .map_err(|error| Failure::from(error).never_restart())?;
+    let lanes =
+        Lanes::deal(Key::root(config.run.seed), config.train.lanes, &dataset.subset(Subset::Training))
+            .map_err(|error| Failure::from(error).never_restart())?;
     let folder = absolute(&prepared.folder.0)?;
     let store = CheckpointStore::of_run(config, &folder)?;
     let newest = if prepared.resume { newest(&store).await? } else { None };
