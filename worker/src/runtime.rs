@@ -33,8 +33,13 @@ pub fn run(socket: &Path, index: u32) -> Result<ExitCode, Failure> {
             Directive::Form(assignment) => {
                 let generation = assignment.generation;
                 match generation::run(&session, &listener, *assignment) {
-                    Ok(Ending::Completed) => exit = ExitCode::Done,
-                    Ok(Ending::Stopped) => exit = ExitCode::Preempted,
+                    Ok((ending, step)) => {
+                        exit = match ending {
+                            Ending::Completed => ExitCode::Done,
+                            Ending::Stopped => ExitCode::Preempted,
+                        };
+                        session.finished(generation, step, ending)?;
+                    }
                     Err(TrainError::Collective(error)) => {
                         session.collective_failed(generation, &error.to_string())?;
                     }

@@ -11,6 +11,7 @@ mod memory;
 mod model;
 mod optim;
 mod resolve;
+mod rules;
 mod synth;
 #[cfg(test)]
 mod tests;
@@ -29,9 +30,9 @@ pub use memory::{ClipSampler, MemoryConfig, MemoryDtype, MemoryInit, MemorySourc
 pub use model::{BackboneConfig, BackboneInit, HeadConfig, LossConfig, ModelConfig, NeckConfig, Variant};
 pub use optim::{OptimConfig, OptimizerKind, ScheduleConfig, ScheduleUnit};
 pub use resolve::{Resolved, load, load_without_file};
+pub use rules::{BrokenRule, Range};
 pub use synth::SynthConfig;
 pub use train::{PretrainConfig, TrainConfig};
-pub use validate::{BrokenRule, Range};
 
 /// Everything a run is told. Each section is documented where it is defined.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

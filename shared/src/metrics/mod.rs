@@ -1,6 +1,6 @@
 //! mAP by the official protocol, in one pass: detections and ground truth in, a report out. No tensors.
 //!
-//! Evaluators of the field differ in details. [`Options`] names each of them, and a [`Report`] says which was used.
+//! Evaluators of the field differ in details. `Options` names each of them, and a `Report` says which was used.
 
 mod average_precision;
 mod baseline;

@@ -28,7 +28,7 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// Whatever ends it early; [`TrainError::Collective`] where the cause lies elsewhere.
-pub fn run(session: &Arc<Session>, listener: &RingListener, assignment: Assignment) -> Result<Ending, TrainError> {
+pub fn run(session: &Arc<Session>, listener: &RingListener, assignment: Assignment) -> Result<(Ending, Step), TrainError> {
     let generation = assignment.generation;
     let collective = connect(session, listener, &assignment)?;
     let manifest: Option<Manifest> =
@@ -72,7 +72,7 @@ fn connect(
     Ok(SharedCollective::new(collective))
 }
 
-fn stages<'a>(run: &'a RunContext, saver: &'a mut Saver<'a>, restored: Option<Restored>) -> Result<Ending, TrainError> {
+fn stages<'a>(run: &'a RunContext, saver: &'a mut Saver<'a>, restored: Option<Restored>) -> Result<(Ending, Step), TrainError> {
     let mut counters = restored.as_ref().map(|restored| restored.manifest.counters).unwrap_or_default();
     let (in_pretrain, in_train) = match restored {
         Some(restored) if restored.manifest.stage == SavedStage::Train => (None, Some(restored)),
@@ -82,14 +82,14 @@ fn stages<'a>(run: &'a RunContext, saver: &'a mut Saver<'a>, restored: Option<Re
         None
     } else if run.config.pretrain.steps > 0 {
         match pretrain_stage(run, saver, in_pretrain, &mut counters)? {
-            (backbone, Ending::Completed) => Some(backbone),
-            (_, Ending::Stopped) => return Ok(Ending::Stopped),
+            (learnt, Ending::Completed) => Some(learnt.module.backbone),
+            (learnt, Ending::Stopped) => return Ok((Ending::Stopped, learnt.step)),
         }
     } else {
         starting_backbone(run)?
     };
     if run.total_steps() == 0 {
-        return Ok(Ending::Completed);
+        return Ok((Ending::Completed, Step(run.config.pretrain.steps)));
     }
 
     let mut detector = Detector::new(&run.config, run.dataset.classes.len(), &Init::new(&run.device, run.root.child("init", 0)));
@@ -116,7 +116,7 @@ fn stages<'a>(run: &'a RunContext, saver: &'a mut Saver<'a>, restored: Option<Re
             let facts = Facts { counters, validated };
             saver.start(Snapshot::take(run, SavedStage::Train, &learner, None, facts)?)?;
             saver.finish()?;
-            return Ok(Ending::Stopped);
+            return Ok((Ending::Stopped, learner.step));
         }
     }
     Trainer { run, steps: run.step_settings(), learner, store, counters, saver, validated }.train()
@@ -128,7 +128,7 @@ fn pretrain_stage(
     saver: &mut Saver<'_>,
     restored: Option<Restored>,
     counters: &mut Counters,
-) -> Result<(VideoSwin, Ending), TrainError> {
+) -> Result<(Learner<Classifier>, Ending), TrainError> {
     let init = Init::new(&run.device, run.root.child("init", 0));
     let mut model = Classifier::new(&run.config.model.backbone, run.dataset.classes.len(), &init);
     if let Some(backbone) = starting_backbone(run)? {
@@ -142,7 +142,7 @@ fn pretrain_stage(
         learner.restore(&restored.tensors, &restored.optimizer, restored.manifest.step, &run.device)?;
     }
     let ending = pretrain::train(run, &mut learner, counters, saver)?;
-    Ok((learner.module.backbone, ending))
+    Ok((learner, ending))
 }
 
 /// The backbone of the weights file in the settings, if there is one.

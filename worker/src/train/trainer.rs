@@ -53,7 +53,7 @@ impl Trainer<'_> {
     ///
     /// # Errors
     /// The generation was aborted, too many steps in a row were not finite, or something the run cannot do without failed.
-    pub fn train(mut self) -> Result<Ending, TrainError> {
+    pub fn train(mut self) -> Result<(Ending, Step), TrainError> {
         let run = self.run;
         let total = run.total_steps();
         let mut reporter = Reporter::new(run, Stage::Train, total, self.learner.step.0);
@@ -74,11 +74,11 @@ impl Trainer<'_> {
             }
             if stop && self.learner.step.0 < total {
                 self.saver.finish()?;
-                return Ok(Ending::Stopped);
+                return Ok((Ending::Stopped, self.learner.step));
             }
         }
         self.saver.finish()?;
-        Ok(Ending::Completed)
+        Ok((Ending::Completed, self.learner.step))
     }
 
     /// What the settings ask for at a step boundary. The last step is always validated and saved.
