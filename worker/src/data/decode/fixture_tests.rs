@@ -194,9 +194,9 @@ fn ffmpeg_reads_the_same_frames_as_the_embedded_decoder() {
         let mean = differences.sum::<u64>() as f64 / ours.rgb.len() as f64;
         println!("{name}: {mean:.5} off on average");
         // Everything behind the decoders is our own code. OpenH264 itself is exact for I and P pictures, and off by a
-        // level or two in a few pixels of B pictures.
+        // few levels in some pixels of B pictures, rarely in a whole block.
         let exact = name.contains("baseline") || name.contains("rotated");
-        assert!(if exact { mean == 0.0 } else { mean < 0.1 }, "{name}: off by {mean} on average");
+        assert!(if exact { mean == 0.0 } else { mean < 0.01 }, "{name}: off by {mean} on average");
     }
 }
 
