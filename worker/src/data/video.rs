@@ -9,7 +9,7 @@ use longtake_shared::hint::Hint;
 use longtake_shared::units::{FrameIndex, Seconds};
 
 use super::decode::{self, Decoder, Opened, Rate, Stream};
-pub use super::decode::{Fault, FrameStore};
+pub use super::decode::{Fault, FrameStore, StoreUse};
 
 /// A video that cannot be read, and why.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +24,7 @@ pub struct VideoError {
 
 impl Hint for VideoError {
     fn hint(&self) -> Option<String> {
-        self.fault.hint()
+        Some(self.fault.hint().to_owned())
     }
 }
 
@@ -95,6 +95,9 @@ pub fn probe(path: &Path, choice: DecoderChoice) -> Result<VideoInfo, VideoError
 /// Largest side of a frame that is asked for, in pixels.
 const MAX_SIDE: usize = 8192;
 
+/// Largest block that is read at once.
+const MAX_BLOCK_BYTES: usize = 16 << 30;
+
 /// An open video. Reads any range of frames; reading on from where the last range ended costs no seek.
 pub struct VideoReader {
     path: PathBuf,
@@ -160,7 +163,9 @@ impl VideoReader {
         let rate = Rate::from_fps(fps)
             .ok_or_else(|| Fault::Request(format!("{fps} frames a second is not a rate from 0 to 1000")))?;
         if !(1..=MAX_SIDE).contains(&height) || !(1..=MAX_SIDE).contains(&width) {
-            return Err(Fault::Request(format!("a frame of {width}x{height} pixels is not from 1 to {MAX_SIDE}")));
+            return Err(Fault::Request(format!(
+                "a frame of {width}x{height} pixels is not from 1 to {MAX_SIDE}"
+            )));
         }
         let length = self.stream.sampled_length(rate) as i64;
         let end = first.0.saturating_add_unsigned(count as u64).clamp(0, length);
@@ -170,10 +175,18 @@ impl VideoReader {
         wanted.dedup();
 
         let frame_bytes = height * width * 3;
-        let mut rgb = vec![0; sources.len() * frame_bytes];
+        let bytes = sources.len().saturating_mul(frame_bytes);
+        if bytes > MAX_BLOCK_BYTES {
+            return Err(Fault::Request(format!(
+                "{} frames of {width}x{height} are more than 16 GiB",
+                sources.len()
+            )));
+        }
+        let mut rgb = vec![0; bytes];
         let mut scaler = self.stream.scaler((width, height));
         self.decoder.visit(&self.stream, &wanted, &mut |position, picture| {
-            let slots = sources.partition_point(|&at| at < position)..sources.partition_point(|&at| at <= position);
+            let slots =
+                sources.partition_point(|&at| at < position)..sources.partition_point(|&at| at <= position);
             let bytes = slots.start * frame_bytes..slots.end * frame_bytes;
             let (shown, repeats) = rgb[bytes].split_at_mut(frame_bytes);
             scaler.write(picture, shown);

@@ -74,8 +74,8 @@ impl Fault {
     }
 
     /// What to do about it.
-    pub(in crate::data) fn hint(&self) -> Option<String> {
-        let text = match self {
+    pub(in crate::data) fn hint(&self) -> &'static str {
+        match self {
             Self::Open(_) => "check the key `data.videos` and the permissions of the file",
             Self::Read(_) => "check the disk or network share that the videos lie on",
             Self::Empty | Self::MissingIndex => "download or copy the file again",
@@ -89,11 +89,12 @@ impl Fault {
             Self::Unsupported(_) => {
                 "set `data.decoder = \"auto\"` and install ffmpeg, or re-encode: `ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4`"
             }
-            Self::NoFfmpeg(_) => "install ffmpeg, or re-encode the video to progressive H.264 in MP4 on another machine",
+            Self::NoFfmpeg(_) => {
+                "install ffmpeg, or re-encode the video to progressive H.264 in MP4 on another machine"
+            }
             Self::Ffmpeg(_) | Self::Hung { .. } => "try the file with `ffmpeg -v error -i FILE -f null -`",
             Self::TooLarge { .. } => "scale the video down first: `ffmpeg -i IN -vf scale=-2:720 OUT.mp4`",
             Self::Request(_) => "check the keys `data.fps`, `data.frame_height` and `data.frame_width`",
-        };
-        Some(text.to_owned())
+        }
     }
 }

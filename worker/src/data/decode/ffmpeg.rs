@@ -23,7 +23,8 @@ const MAX_PROBE_BYTES: usize = 1 << 30;
 /// Messages that are kept to explain a failure.
 const KEPT_MESSAGES: usize = 20;
 /// What ffmpeg says of files whose end is missing.
-const CUT_SHORT: [&str; 4] = ["partial file", "File ended prematurely", "Truncating packet", "Packet corrupt"];
+const CUT_SHORT: [&str; 4] =
+    ["partial file", "File ended prematurely", "Truncating packet", "Packet corrupt"];
 
 /// That both programs are on PATH, and what differs between their versions.
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +53,8 @@ impl Programs {
 
 /// What a program says its version is, such as `5.1.9-0+deb12u1`.
 fn version(program: &'static str) -> Option<String> {
-    let (text, _) = Watched::start(program, &["-version".into()], TEXT_BLOCK).ok()?.finish(TEXT_BLOCK).ok()?;
+    let (text, _) =
+        Watched::start(program, &["-version".into()], TEXT_BLOCK).ok()?.finish(TEXT_BLOCK).ok()?;
     text.split_whitespace().nth(2).map(|word| word.trim_start_matches('n').to_owned())
 }
 
@@ -77,8 +79,13 @@ fn arguments(list: &[&str]) -> Vec<OsString> {
     list.iter().map(OsString::from).collect()
 }
 
-pub(super) fn open(path: &Path, programs: Programs, allow_truncated: bool) -> Result<(Stream, Decoder), Fault> {
-    let (description, _) = probe(path, &["-show_streams", "-show_format", "-select_streams", "V", "-of", "json"])?;
+pub(super) fn open(
+    path: &Path,
+    programs: Programs,
+    allow_truncated: bool,
+) -> Result<(Stream, Decoder), Fault> {
+    let (description, _) =
+        probe(path, &["-show_streams", "-show_format", "-select_streams", "V", "-of", "json"])?;
     let description: Value = serde_json::from_str(&description)
         .map_err(|error| Fault::Ffmpeg(format!("`ffprobe` answers with broken JSON: {error}")))?;
     let stream = description["streams"].get(0).ok_or(Fault::NoVideo)?;
@@ -131,19 +138,21 @@ fn probe(path: &Path, wanted: &[&str]) -> Result<(String, Vec<String>), Fault> {
 }
 
 /// Times of all pictures from the packets, or, where those have none, from decoding the whole file once.
-fn timeline(
-    path: &Path,
-    stream: u64,
-    tick: (u32, u32),
-    allow_truncated: bool,
-) -> Result<Timeline, Fault> {
+fn timeline(path: &Path, stream: u64, tick: (u32, u32), allow_truncated: bool) -> Result<Timeline, Fault> {
     let select = stream.to_string();
-    let packets = ["-select_streams", &select, "-show_entries", "packet=pts,duration,flags", "-of", "compact=p=0"];
+    let packets =
+        ["-select_streams", &select, "-show_entries", "packet=pts,duration,flags", "-of", "compact=p=0"];
     let (text, messages) = probe(path, &packets)?;
     let mut pictures = times(&text, "pts=", "duration=");
     if pictures.is_none() {
-        let frames =
-            ["-select_streams", &select, "-show_entries", "frame=best_effort_timestamp,pkt_duration,duration", "-of", "compact=p=0"];
+        let frames = [
+            "-select_streams",
+            &select,
+            "-show_entries",
+            "frame=best_effort_timestamp,pkt_duration,duration",
+            "-of",
+            "compact=p=0",
+        ];
         pictures = times(&probe(path, &frames)?.0, "best_effort_timestamp=", "duration=");
     }
     let mut pictures = pictures.ok_or_else(|| Fault::Ffmpeg("its pictures have no times".into()))?;
@@ -200,7 +209,12 @@ fn matrix(stream: &Value) -> Option<Matrix> {
 }
 
 impl Decoder {
-    pub(super) fn visit(&mut self, stream: &Stream, wanted: &[usize], visit: &mut Visit<'_>) -> Result<(), Fault> {
+    pub(super) fn visit(
+        &mut self,
+        stream: &Stream,
+        wanted: &[usize],
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Fault> {
         let (Some(&first), Some(&last)) = (wanted.first(), wanted.last()) else {
             return Ok(());
         };
@@ -212,13 +226,13 @@ impl Decoder {
         while let Some(&next) = wanted.peek() {
             let block = child.block()?.filter(|block| block.len() == luma + 2 * chroma);
             let (Some(block), Some(time)) = (block, messages.time(&mut child, stream.timeline.tick)?) else {
-                return Err(self.ended_early(stream, next, &messages));
+                return Err(ended_early(stream, next, &messages));
             };
             let Ok(position) = stream.timeline.times.binary_search(&time.saturating_sub(self.origin)) else {
                 continue;
             };
             if position > next {
-                return Err(self.ended_early(stream, next, &messages));
+                return Err(ended_early(stream, next, &messages));
             }
             if position < next {
                 continue;
@@ -243,9 +257,16 @@ impl Decoder {
         list.extend(arguments(&["-protocol_whitelist", "file,pipe", "-copyts", "-noautorotate"]));
         if first > 0 {
             // To the picture that decoding can start at, at or before this time; what comes before is not wanted.
-            let seconds = (stream.timeline.times[first] + self.origin) as f64 * f64::from(stream.timeline.tick.0)
+            let seconds = (stream.timeline.times[first] + self.origin) as f64
+                * f64::from(stream.timeline.tick.0)
                 / f64::from(stream.timeline.tick.1);
-            list.extend(arguments(&["-noaccurate_seek", "-seek_timestamp", "1", "-ss", &format!("{seconds:.6}")]));
+            list.extend(arguments(&[
+                "-noaccurate_seek",
+                "-seek_timestamp",
+                "1",
+                "-ss",
+                &format!("{seconds:.6}"),
+            ]));
         }
         list.extend(["-i".into(), local(&self.path)]);
         let filter = format!("scale=w={width}:h={height}:out_range=tv,format=yuv420p,showinfo=checksum=0");
@@ -253,13 +274,13 @@ impl Decoder {
         list.extend(arguments(&[self.programs.every_picture, "passthrough", "-f", "rawvideo", "pipe:1"]));
         list
     }
+}
 
-    fn ended_early(&self, stream: &Stream, position: usize, messages: &Messages) -> Fault {
-        let time = stream.timeline.times[position] as f64 * f64::from(stream.timeline.tick.0)
-            / f64::from(stream.timeline.tick.1);
-        let message = last_message(&messages.kept, "it ended early");
-        Fault::Ffmpeg(format!("it gives no picture at {time:.2} s ({message})"))
-    }
+fn ended_early(stream: &Stream, position: usize, messages: &Messages) -> Fault {
+    let tick = stream.timeline.tick;
+    let time = stream.timeline.times[position] as f64 * f64::from(tick.0) / f64::from(tick.1);
+    let message = last_message(&messages.kept, "it ended early");
+    Fault::Ffmpeg(format!("it gives no picture at {time:.2} s ({message})"))
 }
 
 /// What `showinfo` and the rest of ffmpeg say while pictures come.
@@ -274,7 +295,9 @@ impl Messages {
     /// When the next picture is shown, in ticks of the stream.
     fn time(&mut self, child: &mut Watched, stream_tick: (u32, u32)) -> Result<Option<i64>, Fault> {
         while let Some(line) = child.message()? {
-            let Some((_, info)) = line.split_once("Parsed_showinfo").and_then(|(_, rest)| rest.split_once("] ")) else {
+            let Some((_, info)) =
+                line.split_once("Parsed_showinfo").and_then(|(_, rest)| rest.split_once("] "))
+            else {
                 if self.kept.len() < KEPT_MESSAGES {
                     self.kept.push(line);
                 }

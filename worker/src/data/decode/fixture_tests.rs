@@ -88,7 +88,8 @@ fn barcodes(reader: &mut VideoReader, fps: f64, first: usize, count: usize) -> V
 }
 
 fn check_decodes(name: &str, expected: &Value, choice: DecoderChoice) {
-    let mut reader = VideoReader::open(&fixture(name), choice, false).unwrap_or_else(|error| panic!("{error}"));
+    let mut reader =
+        VideoReader::open(&fixture(name), choice, false).unwrap_or_else(|error| panic!("{error}"));
     let info = reader.info();
     let size = (expected["width"].as_u64().unwrap() as usize, expected["height"].as_u64().unwrap() as usize);
     let upright = if name == "h264_rotated_90.mp4" { (size.1, size.0) } else { size };
@@ -133,7 +134,10 @@ fn the_embedded_decoder_reads_what_it_claims_to_and_refuses_the_rest_in_a_senten
                     let info = reader.info();
                     assert!(info.width * info.height < 1 << 20, "{name}: {info:?}");
                     let read = reader.read(30.0, FrameIndex(0), usize::MAX, 24, 32);
-                    println!("{name}: {:?}", read.map(|block| block.count).map_err(|error| error.to_string()));
+                    println!(
+                        "{name}: {:?}",
+                        read.map(|block| block.count).map_err(|error| error.to_string())
+                    );
                 }
                 Err(error) => println!("{name}: {error}"),
             },
@@ -183,15 +187,16 @@ fn ffmpeg_reads_the_same_frames_as_the_embedded_decoder() {
             let length = reader.sampled_length(15.0);
             (length, reader.read(15.0, FrameIndex(length as i64 / 2), 40, 56, 56).unwrap())
         };
-        let ((length, ours), (other_length, theirs)) = (read(DecoderChoice::Embedded), read(DecoderChoice::Ffmpeg));
+        let ((length, ours), (other_length, theirs)) =
+            (read(DecoderChoice::Embedded), read(DecoderChoice::Ffmpeg));
         assert_eq!((length, ours.count), (other_length, theirs.count), "{name}");
         let differences = ours.rgb.iter().zip(&theirs.rgb).map(|(a, b)| u64::from(a.abs_diff(*b)));
         let mean = differences.sum::<u64>() as f64 / ours.rgb.len() as f64;
         println!("{name}: {mean:.5} off on average");
         // Everything behind the decoders is our own code. OpenH264 itself is exact for I and P pictures, and off by a
-        // level or two in a few pixels of B pictures.
+        // few levels in some pixels of B pictures, rarely in a whole block.
         let exact = name.contains("baseline") || name.contains("rotated");
-        assert!(if exact { mean == 0.0 } else { mean < 0.1 }, "{name}: off by {mean} on average");
+        assert!(if exact { mean == 0.0 } else { mean < 0.01 }, "{name}: off by {mean} on average");
     }
 }
 
@@ -215,7 +220,12 @@ fn sampling_is_that_of_ffmpegs_fps_filter() {
     if !ffmpeg_is_there("sampling_is_that_of_ffmpegs_fps_filter") {
         return;
     }
-    for name in ["h264_main_bframes_30fps.mp4", "h264_high_23_976fps.mp4", "h264_variable_rate.mp4", "h264_fragmented.mp4"] {
+    for name in [
+        "h264_main_bframes_30fps.mp4",
+        "h264_high_23_976fps.mp4",
+        "h264_variable_rate.mp4",
+        "h264_fragmented.mp4",
+    ] {
         let mut reader = VideoReader::open(&fixture(name), DecoderChoice::Embedded, false).unwrap();
         let info = reader.info();
         for fps in [30.0, 15.0, 10.0, 7.5] {
@@ -266,14 +276,18 @@ fn a_cut_file_gives_its_readable_frames_only_where_that_is_allowed() {
 
 #[test]
 fn ranges_are_clipped_to_the_video() {
-    let mut reader = VideoReader::open(&fixture("h264_faststart.mp4"), DecoderChoice::Embedded, false).unwrap();
+    let mut reader =
+        VideoReader::open(&fixture("h264_faststart.mp4"), DecoderChoice::Embedded, false).unwrap();
     let block = reader.read(25.0, FrameIndex(-7), 10, 8, 12).unwrap();
     assert_eq!((block.first, block.count, block.rgb.len()), (FrameIndex(0), 3, 3 * 8 * 12 * 3));
     let block = reader.read(25.0, FrameIndex(95), 10, 8, 12).unwrap();
     assert_eq!((block.first, block.count), (FrameIndex(95), 5));
     assert_eq!(reader.read(25.0, FrameIndex(200), 10, 8, 12).unwrap().count, 0);
     for (fps, height) in [(0.0, 8), (f64::NAN, 8), (25.0, 0), (25.0, 1 << 20)] {
-        assert!(matches!(reader.read(fps, FrameIndex(0), 1, height, 8).unwrap_err().fault, Fault::Request(_)));
+        assert!(matches!(
+            reader.read(fps, FrameIndex(0), 1, height, 8).unwrap_err().fault,
+            Fault::Request(_)
+        ));
     }
 }
 

@@ -63,7 +63,7 @@ struct Run {
 impl Fragment<'_> {
     /// Returns where this fragment's data ends.
     fn read(mut self, traf: &[u8], track: u32, mut defaults: Defaults, behind: u64) -> Option<u64> {
-        let mut header = Bytes::new(atom(traf, b"tfhd")?);
+        let mut header = Bytes::new(atom(traf, *b"tfhd")?);
         let (_, flags) = header.version_and_flags()?;
         let wanted = header.u32()? == track;
         let base = if flags & 0x1 != 0 { Some(header.u64()?) } else { None };
@@ -78,12 +78,13 @@ impl Fragment<'_> {
             }
         }
         let base = base.unwrap_or(if flags & 0x2_0000 != 0 { self.start } else { behind });
-        let decode_time = atom(traf, b"tfdt").and_then(|tfdt| {
+        let decode_time = atom(traf, *b"tfdt").and_then(|tfdt| {
             let mut bytes = Bytes::new(tfdt);
             let (version, _) = bytes.version_and_flags()?;
             i64::try_from(bytes.sized(version)?).ok()
         });
-        let follows = || self.samples.last().map_or(0, |last| last.time.saturating_add(i64::from(last.duration)));
+        let follows =
+            || self.samples.last().map_or(0, |last| last.time.saturating_add(i64::from(last.duration)));
         let mut run = Run { at: base, time: decode_time.unwrap_or_else(follows), wanted };
         for trun in atoms(traf).filter(|atom| atom.name == *b"trun") {
             run = self.run(trun.body, base, defaults, run)?;
@@ -100,7 +101,8 @@ impl Fragment<'_> {
         }
         let first_flags = if flags & 0x4 != 0 { Some(bytes.u32()?) } else { None };
         for number in 0..count {
-            let mut field = |bit: u32, default: u32| if flags & bit != 0 { bytes.u32() } else { Some(default) };
+            let mut field =
+                |bit: u32, default: u32| if flags & bit != 0 { bytes.u32() } else { Some(default) };
             let duration = field(0x100, defaults.duration)?;
             let size = field(0x200, defaults.size)?;
             let own_flags = field(0x400, defaults.flags)?;

@@ -22,6 +22,8 @@ use super::{MAX_PIXELS, Picture, Stream, Visit};
 
 /// Largest coded picture that is read: uncompressed 8192x4320 would be 53 MB.
 const MAX_SAMPLE_BYTES: u32 = 64 << 20;
+/// NAL units that may come before a picture's first slice.
+const MAX_HEADERS: usize = 64;
 /// Types of NAL units (ITU-T H.264, table 7-1).
 const SLICE: u8 = 1;
 const IDR_SLICE: u8 = 5;
@@ -183,12 +185,19 @@ impl Decoder {
         }
         let first = self.shown.iter().position(|&sample| sample == 0);
         match self.visit(stream, first.as_slice(), &mut |_, _| {}) {
-            Err(Fault::Damaged(reason)) => Err(Fault::Unsupported(format!("its first picture does not decode: {reason}"))),
+            Err(Fault::Damaged(reason)) => {
+                Err(Fault::Unsupported(format!("its first picture does not decode: {reason}")))
+            }
             other => other,
         }
     }
 
-    pub(super) fn visit(&mut self, stream: &Stream, wanted: &[usize], visit: &mut Visit<'_>) -> Result<(), Fault> {
+    pub(super) fn visit(
+        &mut self,
+        stream: &Stream,
+        wanted: &[usize],
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Fault> {
         let mut targets: Vec<(usize, usize)> =
             wanted.iter().map(|&position| (self.shown[position] as usize, position)).collect();
         targets.sort_unstable();
@@ -226,7 +235,8 @@ impl Decoder {
     }
 
     fn start(&self) -> Result<OpenH264, Fault> {
-        let refused = |error: openh264::Error| Fault::damaged(format!("OpenH264 refuses its parameters: {error}"));
+        let refused =
+            |error: openh264::Error| Fault::damaged(format!("OpenH264 refuses its parameters: {error}"));
         let config = DecoderConfig::new().flush_after_decode(Flush::NoFlush);
         let mut decoder = OpenH264::with_api_config(OpenH264API::from_source(), config).map_err(refused)?;
         let mut headers = Vec::new();
@@ -247,7 +257,10 @@ impl Decoder {
         let length_bytes = self.configuration.length_bytes;
         let mut at = 0u64;
         let mut found = false;
-        while at + length_bytes as u64 + 1 <= u64::from(sample.size) {
+        for _ in 0..MAX_HEADERS {
+            if at + length_bytes as u64 >= u64::from(sample.size) {
+                break;
+            }
             let mut head = [0; 5];
             let head = &mut head[..=length_bytes];
             self.file.read_exact_at(head, sample.offset + at).map_err(Fault::Read)?;
@@ -309,8 +322,9 @@ impl Decoder {
             return Err(self.undecodable(cursor.next, "its size is not the one its parameters give"));
         }
         let strides = yuv.strides();
-        let picture = Picture::new(stream.coded, [yuv.y(), yuv.u(), yuv.v()], [strides.0, strides.1, strides.2])
-            .ok_or_else(|| self.undecodable(cursor.next, "its planes are too small"))?;
+        let picture =
+            Picture::new(stream.coded, [yuv.y(), yuv.u(), yuv.v()], [strides.0, strides.1, strides.2])
+                .ok_or_else(|| self.undecodable(cursor.next, "its planes are too small"))?;
         visit(&picture);
         Ok(true)
     }

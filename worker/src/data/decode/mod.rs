@@ -25,10 +25,10 @@ use longtake_shared::config::DecoderChoice;
 
 pub use self::colour::{Matrix, Range};
 pub use self::fault::Fault;
-pub use self::resize::Turn;
 pub(super) use self::resize::Scaler;
+pub use self::resize::Turn;
 pub(super) use self::sampling::Rate;
-pub use self::store::FrameStore;
+pub use self::store::{FrameStore, StoreUse};
 
 use self::colour::ToRgb;
 use self::sampling::Timeline;
@@ -148,7 +148,12 @@ pub(super) enum Decoder {
 
 impl Decoder {
     /// Decodes the pictures at the positions `wanted` (ascending, no doubles) and visits each once, in any order.
-    pub(super) fn visit(&mut self, stream: &Stream, wanted: &[usize], visit: &mut Visit<'_>) -> Result<(), Fault> {
+    pub(super) fn visit(
+        &mut self,
+        stream: &Stream,
+        wanted: &[usize],
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Fault> {
         match self {
             Self::Embedded(decoder) => decoder.visit(stream, wanted, visit),
             Self::Ffmpeg(decoder) => decoder.visit(stream, wanted, visit),
@@ -158,12 +163,12 @@ impl Decoder {
 
 /// Opens a video with the decoder that a user chose, or the one that can.
 pub(super) fn open(path: &Path, choice: DecoderChoice, allow_truncated: bool) -> Result<Opened, Fault> {
-    let file = File::open(path).map_err(Fault::Open)?;
-    let metadata = file.metadata().map_err(Fault::Open)?;
-    if metadata.is_dir() {
-        return Err(Fault::NotVideo("it is a folder".into()));
+    // Before it is opened: opening a pipe would wait for its other end.
+    if !std::fs::metadata(path).map_err(Fault::Open)?.is_file() {
+        return Err(Fault::NotVideo("it is no regular file".into()));
     }
-    let length = metadata.len();
+    let file = File::open(path).map_err(Fault::Open)?;
+    let length = file.metadata().map_err(Fault::Open)?.len();
     if length == 0 {
         return Err(Fault::Empty);
     }
@@ -172,7 +177,11 @@ pub(super) fn open(path: &Path, choice: DecoderChoice, allow_truncated: bool) ->
         // Also for ffmpeg: the index says more about what is missing than ffmpeg's messages.
         let track = mp4::read(&file, length);
         check_whole(&track, allow_truncated)?;
-        if choice == DecoderChoice::Ffmpeg { None } else { Some(track.and_then(|track| h264::open(file, track))) }
+        if choice == DecoderChoice::Ffmpeg {
+            None
+        } else {
+            Some(track.and_then(|track| h264::open(file, track)))
+        }
     } else {
         Some(Err(Fault::Unsupported(container.sentence())))
     };
@@ -195,13 +204,22 @@ pub(super) fn open(path: &Path, choice: DecoderChoice, allow_truncated: bool) ->
 /// Refuses a file whose data are cut, unless that is allowed; other faults of the index are left to the caller.
 fn check_whole(track: &Result<mp4::Track, Fault>, allow_truncated: bool) -> Result<(), Fault> {
     match track {
-        Ok(track) if track.cut && !allow_truncated => Err(Fault::Truncated { readable: track.readable as u64 }),
-        Ok(track) if track.readable == 0 && !track.samples.is_empty() => Err(Fault::Truncated { readable: 0 }),
+        Ok(track) if track.cut && !allow_truncated => {
+            Err(Fault::Truncated { readable: track.readable as u64 })
+        }
+        Ok(track) if track.readable == 0 && !track.samples.is_empty() => {
+            Err(Fault::Truncated { readable: 0 })
+        }
         _ => Ok(()),
     }
 }
 
-fn with_ffmpeg(path: &Path, reason: String, container: Container, allow_truncated: bool) -> Result<Opened, Fault> {
+fn with_ffmpeg(
+    path: &Path,
+    reason: String,
+    container: Container,
+    allow_truncated: bool,
+) -> Result<Opened, Fault> {
     let unavailable = |reason: String| match container {
         Container::Unknown => Fault::NotVideo("its first bytes are of no known container".into()),
         _ => Fault::NoFfmpeg(reason),

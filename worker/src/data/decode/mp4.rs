@@ -77,13 +77,14 @@ pub(super) fn atoms(data: &[u8]) -> impl Iterator<Item = Atom<'_>> {
 }
 
 /// The first box of a name.
-pub(super) fn atom<'a>(data: &'a [u8], name: &FourCc) -> Option<&'a [u8]> {
-    atoms(data).find(|atom| atom.name == *name).map(|atom| atom.body)
+pub(super) fn atom(data: &[u8], name: FourCc) -> Option<&[u8]> {
+    atoms(data).find(|atom| atom.name == name).map(|atom| atom.body)
 }
 
-fn required<'a>(data: &'a [u8], name: &FourCc) -> Result<&'a [u8], Fault> {
-    atom(data, name)
-        .ok_or_else(|| Fault::damaged(format!("its index lacks the box `{}`", String::from_utf8_lossy(name))))
+fn required(data: &[u8], name: FourCc) -> Result<&[u8], Fault> {
+    atom(data, name).ok_or_else(|| {
+        Fault::damaged(format!("its index lacks the box `{}`", String::from_utf8_lossy(&name)))
+    })
 }
 
 /// Top-level boxes of a file that matter.
@@ -146,8 +147,8 @@ pub(super) fn read(file: &File, length: u64) -> Result<Track, Fault> {
     let Some(moov) = &top.moov else {
         return Err(Fault::MissingIndex);
     };
-    let movie_scale = movie_timescale(required(moov, b"mvhd")?).unwrap_or(0);
-    let defaults = atom(moov, b"mvex").map(fragments::defaults).unwrap_or_default();
+    let movie_scale = movie_timescale(required(moov, *b"mvhd")?).unwrap_or(0);
+    let defaults = atom(moov, *b"mvex").map(fragments::defaults).unwrap_or_default();
     let mut best: Option<Track> = None;
     for trak in atoms(moov).filter(|atom| atom.name == *b"trak") {
         if !is_video(trak.body) {
@@ -162,7 +163,7 @@ pub(super) fn read(file: &File, length: u64) -> Result<Track, Fault> {
 }
 
 fn is_video(trak: &[u8]) -> bool {
-    atom(trak, b"mdia").and_then(|mdia| atom(mdia, b"hdlr")).and_then(|hdlr| hdlr.get(8..12))
+    atom(trak, *b"mdia").and_then(|mdia| atom(mdia, *b"hdlr")).and_then(|hdlr| hdlr.get(8..12))
         == Some(b"vide".as_slice())
 }
 
@@ -180,14 +181,15 @@ fn video_track(
     defaults: &[(u32, Defaults)],
     length: u64,
 ) -> Result<Track, Fault> {
-    let mdia = required(trak, b"mdia")?;
-    let timescale = movie_timescale(required(mdia, b"mdhd")?)
+    let mdia = required(trak, *b"mdia")?;
+    let timescale = movie_timescale(required(mdia, *b"mdhd")?)
         .filter(|scale| *scale > 0)
         .ok_or_else(|| Fault::damaged("its track has no time scale"))?;
     let (id, turn) =
-        track_header(required(trak, b"tkhd")?).ok_or_else(|| Fault::damaged("its track header is cut"))?;
-    let stbl = required(required(mdia, b"minf")?, b"stbl")?;
-    let entry = sample_entry(required(stbl, b"stsd")?).ok_or_else(|| Fault::damaged("its sample description is cut"))?;
+        track_header(required(trak, *b"tkhd")?).ok_or_else(|| Fault::damaged("its track header is cut"))?;
+    let stbl = required(required(mdia, *b"minf")?, *b"stbl")?;
+    let entry = sample_entry(required(stbl, *b"stsd")?)
+        .ok_or_else(|| Fault::damaged("its sample description is cut"))?;
     let mut samples = sample_table::read(stbl, length)?;
     let defaults = defaults.iter().find(|(track, _)| *track == id).map(|(_, defaults)| *defaults);
     if let Some(defaults) = defaults {
@@ -195,7 +197,7 @@ fn video_track(
             fragments::append(&mut samples, *offset, moof, id, defaults, length)?;
         }
     }
-    let edit = match atom(trak, b"edts").and_then(|edts| atom(edts, b"elst")) {
+    let edit = match atom(trak, *b"edts").and_then(|edts| atom(edts, *b"elst")) {
         Some(elst) => edit_list(elst, movie_scale, timescale)?,
         None => None,
     };
@@ -252,7 +254,7 @@ fn sample_entry(stsd: &[u8]) -> Option<SampleEntry> {
     let count = bytes.u32()?;
     let entry = atoms(bytes.rest()).next()?;
     let boxes = entry.body.get(VISUAL_SAMPLE_ENTRY..).unwrap_or_default();
-    let colour = atom(boxes, b"colr").and_then(|colr| {
+    let colour = atom(boxes, *b"colr").and_then(|colr| {
         let mut bytes = Bytes::new(colr);
         let kind = bytes.take(4)?;
         bytes.take(4)?;
@@ -265,7 +267,7 @@ fn sample_entry(stsd: &[u8]) -> Option<SampleEntry> {
     });
     // Several descriptions: the coding changes on the way, which only ffmpeg follows.
     let coding = if count == 1 { entry.name } else { *b"many" };
-    let decoder_configuration = atom(boxes, b"avcC").unwrap_or_default().to_vec();
+    let decoder_configuration = atom(boxes, *b"avcC").unwrap_or_default().to_vec();
     Some(SampleEntry { coding, decoder_configuration, colour })
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::fault::Fault;
 
 /// How long a child may say nothing before it counts as hung. Seeking in a long file on a slow share takes seconds.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 /// Blocks of output that wait for us; beyond them the child waits.
 const WAITING_BLOCKS: usize = 3;
 /// Lines of the child's messages that wait for us; it writes one a picture.

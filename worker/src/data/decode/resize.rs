@@ -118,7 +118,11 @@ impl PlaneScaler {
             let mut weights = self.columns.weights.as_slice();
             for (value, &(first, count)) in output.iter_mut().zip(&self.columns.spans) {
                 let (head, tail) = weights.split_at(count);
-                *value = self.row[first..first + count].iter().zip(head).map(|(value, weight)| value * weight).sum();
+                *value = self.row[first..first + count]
+                    .iter()
+                    .zip(head)
+                    .map(|(value, weight)| value * weight)
+                    .sum();
                 weights = tail;
             }
         }

@@ -9,7 +9,7 @@ fn cut(name: &str) -> Fault {
 }
 
 /// Body of a table after version and flags; a table that is absent is empty.
-fn table<'a>(stbl: &'a [u8], name: &[u8; 4]) -> Option<Bytes<'a>> {
+fn table(stbl: &[u8], name: [u8; 4]) -> Option<Bytes<'_>> {
     let mut bytes = Bytes::new(atom(stbl, name)?);
     bytes.version_and_flags()?;
     Some(bytes)
@@ -24,7 +24,7 @@ struct Runs<'a> {
 }
 
 impl<'a> Runs<'a> {
-    fn new(stbl: &'a [u8], name: &[u8; 4]) -> Option<Self> {
+    fn new(stbl: &'a [u8], name: [u8; 4]) -> Option<Self> {
         let mut bytes = table(stbl, name)?;
         let entries = bytes.u32()?;
         Some(Self { bytes, entries, left: 0, value: 0 })
@@ -50,8 +50,8 @@ pub(super) fn read(stbl: &[u8], length: u64) -> Result<Vec<Sample>, Fault> {
         return Ok(Vec::new());
     }
     let offsets = offsets(stbl, &sizes)?;
-    let mut durations = Runs::new(stbl, b"stts").ok_or_else(|| cut("stts"))?;
-    let mut delays = Runs::new(stbl, b"ctts");
+    let mut durations = Runs::new(stbl, *b"stts").ok_or_else(|| cut("stts"))?;
+    let mut delays = Runs::new(stbl, *b"ctts");
     let mut sync = sync_samples(stbl);
     let mut decode_time = 0i64;
     let mut samples = Vec::with_capacity(sizes.len());
@@ -59,7 +59,8 @@ pub(super) fn read(stbl: &[u8], length: u64) -> Result<Vec<Sample>, Fault> {
         // Version 0 says unsigned, but files with negative delays are common; players read both as signed.
         let delay = delays.as_mut().map_or(0, |delays| i64::from(delays.next().cast_signed()));
         let duration = durations.next();
-        let is_sync = sync.as_mut().is_none_or(|numbers| numbers.next_if(|next| *next <= number) == Some(number));
+        let is_sync =
+            sync.as_mut().is_none_or(|numbers| numbers.next_if(|next| *next <= number) == Some(number));
         samples.push(Sample { offset, size, time: decode_time + delay, duration, sync: is_sync });
         // At most 2^32 samples of 2^32 ticks: cannot leave an i64 for files that exist.
         decode_time = decode_time.saturating_add(i64::from(duration));
@@ -68,7 +69,7 @@ pub(super) fn read(stbl: &[u8], length: u64) -> Result<Vec<Sample>, Fault> {
 }
 
 fn sizes(stbl: &[u8], length: u64) -> Result<Vec<u32>, Fault> {
-    let sizes = if let Some(mut bytes) = table(stbl, b"stsz") {
+    let sizes = if let Some(mut bytes) = table(stbl, *b"stsz") {
         let (constant, count) = bytes.u32().zip(bytes.u32()).ok_or_else(|| cut("stsz"))?;
         if constant == 0 {
             (0..count).map_while(|_| bytes.u32()).collect::<Vec<_>>()
@@ -77,7 +78,7 @@ fn sizes(stbl: &[u8], length: u64) -> Result<Vec<u32>, Fault> {
             let bound = length / u64::from(constant) + 1;
             vec![constant; u64::from(count).min(bound) as usize]
         }
-    } else if let Some(mut bytes) = table(stbl, b"stz2") {
+    } else if let Some(mut bytes) = table(stbl, *b"stz2") {
         let (field, count) = bytes.u32().zip(bytes.u32()).ok_or_else(|| cut("stz2"))?;
         match field & 0xff {
             8 => (0..count).map_while(|_| bytes.u8().map(u32::from)).collect(),
@@ -92,7 +93,7 @@ fn sizes(stbl: &[u8], length: u64) -> Result<Vec<u32>, Fault> {
 
 /// Where each sample lies: chunks hold runs of samples, runs of chunks hold equally many.
 fn offsets(stbl: &[u8], sizes: &[u32]) -> Result<Vec<u64>, Fault> {
-    let mut runs = table(stbl, b"stsc").ok_or_else(|| cut("stsc"))?;
+    let mut runs = table(stbl, *b"stsc").ok_or_else(|| cut("stsc"))?;
     let mut entries = Vec::new();
     for _ in 0..runs.u32().ok_or_else(|| cut("stsc"))? {
         let Some(((first, per_chunk), _)) = runs.u32().zip(runs.u32()).zip(runs.u32()) else {
@@ -100,9 +101,9 @@ fn offsets(stbl: &[u8], sizes: &[u32]) -> Result<Vec<u64>, Fault> {
         };
         entries.push((first, per_chunk));
     }
-    let (mut chunks, wide) = match table(stbl, b"stco") {
+    let (mut chunks, wide) = match table(stbl, *b"stco") {
         Some(chunks) => (chunks, false),
-        None => (table(stbl, b"co64").ok_or_else(|| cut("stco"))?, true),
+        None => (table(stbl, *b"co64").ok_or_else(|| cut("stco"))?, true),
     };
     let count = chunks.u32().ok_or_else(|| cut("stco"))?;
     let mut entries = entries.into_iter().peekable();
@@ -125,7 +126,7 @@ fn offsets(stbl: &[u8], sizes: &[u32]) -> Result<Vec<u64>, Fault> {
 
 /// Numbers of the samples where decoding can start, ascending; `None` where all are.
 fn sync_samples(stbl: &[u8]) -> Option<std::iter::Peekable<impl Iterator<Item = u32>>> {
-    let mut bytes = table(stbl, b"stss")?;
+    let mut bytes = table(stbl, *b"stss")?;
     let count = bytes.u32()?;
     Some((0..count).map_while(move |_| bytes.u32()).peekable())
 }

@@ -108,7 +108,10 @@ mod tests {
     fn rates_are_the_fractions_people_mean() {
         assert_eq!(Rate::from_fps(7.5), Some(Rate { numerator: 15, denominator: 2 }));
         assert_eq!(Rate::from_fps(29.97), Some(Rate { numerator: 2997, denominator: 100 }));
-        assert_eq!(Rate::from_fps(30000.0 / 1001.0), Some(Rate { numerator: 30_000_000, denominator: 1_001_000 }.reduced()));
+        assert_eq!(
+            Rate::from_fps(30000.0 / 1001.0),
+            Some(Rate { numerator: 30_000_000, denominator: 1_001_000 }.reduced())
+        );
         for fps in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e9] {
             assert_eq!(Rate::from_fps(fps), None);
         }

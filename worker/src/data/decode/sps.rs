@@ -97,10 +97,11 @@ pub(super) fn in_decoding_order(nal: &[u8]) -> Option<Vec<u8>> {
             let bit = |at: usize| payload[at / 8] >> (7 - at % 8) & 1;
             // 4:2:0, 8 bits of luma and chroma, no lossless mode, no scaling matrix: what main profile means.
             let fields = [0, 1, 0, 1, 1, 0, 0];
-            let all: Vec<u8> = (0..head).map(bit).chain(fields).chain((head..payload.len() * 8).map(bit)).collect();
-            let bytes = all.chunks(8).map(|byte| {
-                byte.iter().enumerate().fold(0, |value, (at, bit)| value | bit << (7 - at))
-            });
+            let all: Vec<u8> =
+                (0..head).map(bit).chain(fields).chain((head..payload.len() * 8).map(bit)).collect();
+            let bytes = all
+                .chunks(8)
+                .map(|byte| byte.iter().enumerate().fold(0, |value, (at, bit)| value | bit << (7 - at)));
             let mut copy: Vec<u8> = bytes.collect();
             copy[0] = SCALABLE_BASELINE;
             Some(with_emulation_prevention(nal[0], &copy))
@@ -171,10 +172,7 @@ fn cropping(bits: &mut Bits<'_>, chroma_format: u32, progressive: bool) -> Optio
         *side = bits.unsigned()?;
     }
     let [left, right, top, bottom] = sides;
-    Some((
-        left.checked_add(right)?.checked_mul(unit_x)?,
-        top.checked_add(bottom)?.checked_mul(unit_y)?,
-    ))
+    Some((left.checked_add(right)?.checked_mul(unit_x)?, top.checked_add(bottom)?.checked_mul(unit_y)?))
 }
 
 fn video_signal(bits: &mut Bits<'_>) -> Option<(Option<Matrix>, Option<Range>)> {
@@ -232,8 +230,8 @@ mod tests {
     fn another_profile_changes_nothing_else() {
         // Main profile, 320x240, as x264 writes it.
         let main = [
-            0x67, 0x4d, 0x40, 0x0d, 0xec, 0xa0, 0xa0, 0xfd, 0x80, 0x88, 0x00, 0x00, 0x03, 0x00, 0x08, 0x00, 0x00, 0x03,
-            0x01, 0xe0, 0x78, 0xa1, 0x4c, 0xb0,
+            0x67, 0x4d, 0x40, 0x0d, 0xec, 0xa0, 0xa0, 0xfd, 0x80, 0x88, 0x00, 0x00, 0x03, 0x00, 0x08, 0x00,
+            0x00, 0x03, 0x01, 0xe0, 0x78, 0xa1, 0x4c, 0xb0,
         ];
         let before = Sps::parse(&main).unwrap();
         assert_eq!((before.width, before.height, before.progressive), (320, 240, true));
@@ -245,8 +243,8 @@ mod tests {
     fn a_parameter_set_cut_anywhere_is_refused_or_read_without_a_panic() {
         // High profile, 426x240 with cropping, as x264 writes it.
         let whole = [
-            0x67, 0x64, 0x00, 0x15, 0xac, 0xd9, 0x41, 0xb0, 0xfd, 0xb0, 0x11, 0x00, 0x00, 0x03, 0x00, 0x01, 0x00, 0x00,
-            0x03, 0x00, 0x30, 0x0f, 0x16, 0x2d, 0x96,
+            0x67, 0x64, 0x00, 0x15, 0xac, 0xd9, 0x41, 0xb0, 0xfd, 0xb0, 0x11, 0x00, 0x00, 0x03, 0x00, 0x01,
+            0x00, 0x00, 0x03, 0x00, 0x30, 0x0f, 0x16, 0x2d, 0x96,
         ];
         for cut in 0..whole.len() {
             let _ = Sps::parse(&whole[..cut]);

@@ -51,8 +51,11 @@ struct State {
     misses: u64,
 }
 
+/// `[T, H, W, 3]` of one segment.
+type Frames = Arc<[u8]>;
+
 struct Segment {
-    rgb: Arc<[u8]>,
+    rgb: Frames,
     last_use: u64,
 }
 
@@ -117,13 +120,13 @@ impl FrameStore {
     }
 
     /// The segments that hold a range of frames, in order.
-    fn segments(&self, video: &Path, frames: Range<usize>) -> Result<Vec<(usize, Arc<[u8]>)>, VideoError> {
+    fn segments(&self, video: &Path, frames: Range<usize>) -> Result<Vec<(usize, Frames)>, VideoError> {
         if frames.is_empty() {
             return Ok(Vec::new());
         }
         let video: Arc<Path> = Arc::from(video);
         let numbers = frames.start / SEGMENT..frames.end.div_ceil(SEGMENT);
-        let mut found: Vec<Option<Arc<[u8]>>> = {
+        let mut found: Vec<Option<Frames>> = {
             let mut state = self.state();
             numbers.clone().map(|number| state.touch(&video, number)).collect()
         };
@@ -143,7 +146,12 @@ impl FrameStore {
         Ok(numbers.zip(found.into_iter().flatten()).collect())
     }
 
-    fn decode(&self, reader: &mut VideoReader, first: usize, count: usize) -> Result<Vec<Arc<[u8]>>, VideoError> {
+    fn decode(
+        &self,
+        reader: &mut VideoReader,
+        first: usize,
+        count: usize,
+    ) -> Result<Vec<Frames>, VideoError> {
         let Shape { fps, height, width } = self.shape;
         let block = reader.read(fps, FrameIndex((first * SEGMENT) as i64), count * SEGMENT, height, width)?;
         Ok(block.rgb.chunks(SEGMENT * height * width * 3).map(Arc::from).collect())
@@ -175,7 +183,7 @@ impl FrameStore {
 }
 
 /// Runs of missing segments.
-fn gaps(found: &[Option<Arc<[u8]>>]) -> Vec<Range<usize>> {
+fn gaps(found: &[Option<Frames>]) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = Vec::new();
     for at in (0..found.len()).filter(|at| found[*at].is_none()) {
         match runs.last_mut() {
@@ -187,7 +195,7 @@ fn gaps(found: &[Option<Arc<[u8]>>]) -> Vec<Range<usize>> {
 }
 
 impl State {
-    fn touch(&mut self, video: &Arc<Path>, number: usize) -> Option<Arc<[u8]>> {
+    fn touch(&mut self, video: &Arc<Path>, number: usize) -> Option<Frames> {
         self.uses += 1;
         let uses = self.uses;
         let key = (Arc::clone(video), number);
@@ -202,7 +210,7 @@ impl State {
         Some(Arc::clone(&segment.rgb))
     }
 
-    fn insert(&mut self, video: &Arc<Path>, number: usize, rgb: &Arc<[u8]>, limit: usize) {
+    fn insert(&mut self, video: &Arc<Path>, number: usize, rgb: &Frames, limit: usize) {
         let key = (Arc::clone(video), number);
         if rgb.len() > limit || self.segments.contains_key(&key) {
             return;

@@ -40,13 +40,19 @@ fn ycbcr([red, green, blue]: [f32; 3]) -> [f32; 3] {
 impl<'s> Painter<'s> {
     pub(super) fn new(script: &'s Script, width: usize, height: usize) -> Self {
         let mut rng = script.key.child("clouds", 0).rng();
-        let cells: Vec<[f32; 3]> = (0..CELLS * CELLS)
-            .map(|_| ycbcr(std::array::from_fn(|_| rng.random_range(CLOUD))))
-            .collect();
+        let cells: Vec<[f32; 3]> =
+            (0..CELLS * CELLS).map(|_| ycbcr(std::array::from_fn(|_| rng.random_range(CLOUD)))).collect();
         let half = (width / 2, height / 2);
         let plane = |channel: usize, (width, height): (usize, usize)| -> Vec<u8> {
             (0..width * height)
-                .map(|at| cloud(&cells, channel, (at % width) as f32 / width as f32, (at / width) as f32 / height as f32))
+                .map(|at| {
+                    cloud(
+                        &cells,
+                        channel,
+                        (at % width) as f32 / width as f32,
+                        (at / width) as f32 / height as f32,
+                    )
+                })
                 .collect()
         };
         Self {

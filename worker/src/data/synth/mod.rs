@@ -198,7 +198,8 @@ fn encode_one(config: &SynthConfig, rate: Rate, plan: &Plan, folder: &Path) -> R
     let failure = |reason: String| SynthError::Encode { video: plan.id.clone(), reason };
     let stream = encode::encode(config, &plan.script).map_err(failure)?;
     let size = (config.width, config.height);
-    let file = mux::mp4(&stream, size, rate).ok_or_else(|| failure("it is larger than an MP4 file holds".into()))?;
+    let file =
+        mux::mp4(&stream, size, rate).ok_or_else(|| failure("it is larger than an MP4 file holds".into()))?;
     let path = folder.join(format!("{}.mp4", plan.id));
     fs::write(&path, &file).map_err(failed(&path))?;
     Ok(file.len() as u64)
@@ -253,9 +254,8 @@ fn report(config: &SynthConfig, plans: &[Plan], bytes: u64, reused: bool) -> Syn
 /// A folder that holds this very data set, whole, is as good as a new one.
 fn reuse(config: &SynthConfig, folder: &Path, plans: &[Plan]) -> Result<SynthReport, SynthError> {
     let other = || SynthError::NotEmpty(folder.to_owned());
-    let read = |name: &str| -> Option<Value> {
-        serde_json::from_slice(&fs::read(folder.join(name)).ok()?).ok()
-    };
+    let read =
+        |name: &str| -> Option<Value> { serde_json::from_slice(&fs::read(folder.join(name)).ok()?).ok() };
     // Through text and back, as the file's numbers have gone.
     let expected = |value: Value| serde_json::from_str::<Value>(&value.to_string()).ok();
     let same = read("synth.json") == expected(identity(config))
@@ -291,7 +291,8 @@ struct Partial {
 impl Partial {
     fn create(folder: &Path) -> Result<Self, SynthError> {
         let name = folder.file_name().ok_or_else(|| SynthError::NotEmpty(folder.to_owned()))?;
-        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent =
+            folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs::create_dir_all(parent).map_err(failed(parent))?;
         let path = parent.join(format!(".{}.partial-{}", name.to_string_lossy(), std::process::id()));
         fs::create_dir(&path).map_err(failed(&path))?;

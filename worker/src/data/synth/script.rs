@@ -27,7 +27,8 @@ pub(super) enum Movement {
 
 impl Movement {
     /// In the order in which classes are added.
-    pub(super) const ALL: [Self; 6] = [Self::Rise, Self::Fall, Self::Orbit, Self::Pulse, Self::Sway, Self::Blink];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Rise, Self::Fall, Self::Orbit, Self::Pulse, Self::Sway, Self::Blink];
 
     /// Name of the class.
     pub(super) fn name(self) -> &'static str {
@@ -136,7 +137,8 @@ impl Script {
             .enumerate()
             .map(|(at, seconds)| {
                 // The first action goes through the classes in turn, so that few videos hold all of them.
-                let label = if at == 0 { number % config.classes } else { rng.random_range(0..config.classes) };
+                let label =
+                    if at == 0 { number % config.classes } else { rng.random_range(0..config.classes) };
                 let start = (seconds.start * config.fps).round() as usize;
                 let end = ((seconds.end * config.fps).round() as usize).clamp(start + 1, frames);
                 Action::new(&mut rng, Movement::ALL[label], start..end)
@@ -160,14 +162,16 @@ impl Script {
 
 /// Where actions lie in a video of some seconds: as many as drawn, or as fit.
 fn place(rng: &mut impl Rng, duration: f64) -> Vec<Range<f64>> {
-    let mut lengths: Vec<f64> =
-        (0..rng.random_range(ACTIONS)).map(|_| rng.random_range(ACTION)).collect();
+    let mut lengths: Vec<f64> = (0..rng.random_range(ACTIONS)).map(|_| rng.random_range(ACTION)).collect();
     while lengths.len() > 1 && lengths.iter().sum::<f64>() + QUIET * (lengths.len() + 1) as f64 > duration {
         lengths.pop();
     }
     // A video too short for one action with quiet around it: most of it is action.
-    let (quiet, longest) = if duration > ACTION.end + 2.0 * QUIET { (QUIET, f64::MAX) } else { (0.0, duration * 0.6) };
-    lengths.iter_mut().for_each(|length| *length = length.min(longest));
+    let (quiet, longest) =
+        if duration > ACTION.end + 2.0 * QUIET { (QUIET, f64::MAX) } else { (0.0, duration * 0.6) };
+    for length in &mut lengths {
+        *length = length.min(longest);
+    }
     let free = duration - lengths.iter().sum::<f64>() - quiet * (lengths.len() + 1) as f64;
     let mut cuts: Vec<f64> = lengths.iter().map(|_| rng.random_range(0.0..=free.max(0.0))).collect();
     cuts.sort_by(f64::total_cmp);

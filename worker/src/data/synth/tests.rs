@@ -46,7 +46,8 @@ fn the_same_settings_give_the_same_bytes_and_another_seed_others() {
     assert_eq!(seen, (0..=5).map(|done| (done, 5)).collect::<Vec<_>>());
     write(&small(), &folder.path().join("b"), &mut silent()).unwrap();
     write(&SynthConfig { seed: 8, ..small() }, &folder.path().join("c"), &mut silent()).unwrap();
-    let (a, b, c) = (files(&folder.path().join("a")), files(&folder.path().join("b")), files(&folder.path().join("c")));
+    let (a, b, c) =
+        (files(&folder.path().join("a")), files(&folder.path().join("b")), files(&folder.path().join("c")));
     assert_eq!(a.len(), 7);
     assert!(a == b);
     assert!(a != c);
@@ -58,7 +59,8 @@ fn annotations_match_the_videos() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("set");
     write(&small(), &folder, &mut silent()).unwrap();
-    let annotations: Value = serde_json::from_slice(&fs::read(folder.join("annotations.json")).unwrap()).unwrap();
+    let annotations: Value =
+        serde_json::from_slice(&fs::read(folder.join("annotations.json")).unwrap()).unwrap();
     let mut classes = BTreeSet::new();
     for (id, video) in annotations["database"].as_object().unwrap() {
         let path = folder.join(video["file"].as_str().unwrap());
@@ -73,7 +75,8 @@ fn annotations_match_the_videos() {
         assert!(!actions.is_empty());
         let mut before = 0.0;
         for action in actions {
-            let (start, end) = (action["segment"][0].as_f64().unwrap(), action["segment"][1].as_f64().unwrap());
+            let (start, end) =
+                (action["segment"][0].as_f64().unwrap(), action["segment"][1].as_f64().unwrap());
             assert!(start >= before && end > start && end <= info.duration.0 + 1e-3, "{id}: {action}");
             before = end;
             classes.insert(action["label"].as_str().unwrap().to_owned());
