@@ -33,6 +33,9 @@ pub(super) enum LedgerError {
     /// The database failed.
     #[error(transparent)]
     Sled(#[from] sled::Error),
+    /// Another process, or another handle of this one, has it open.
+    #[error("it is open elsewhere")]
+    Locked,
     /// It panicked, as sled does on some damage.
     #[error("sled could not read it")]
     Panicked,
@@ -109,8 +112,12 @@ impl Ledger {
         channels: usize,
         dtype: MemoryDtype,
     ) -> Result<(Self, BTreeMap<LaneId, FoundRows>), LedgerError> {
-        let db =
-            sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None).open()?;
+        let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        let db = config.open().map_err(|error| match error {
+            // sled gives no kind of its own to this, only the sentence.
+            sled::Error::Io(io) if io.to_string().contains("could not acquire lock") => LedgerError::Locked,
+            other => other.into(),
+        })?;
         let wanted = format!("format {FORMAT}, {channels} channels, {dtype:?}");
         match db.get(SHAPE_KEY)? {
             Some(found) if found.as_ref() == wanted.as_bytes() => {}

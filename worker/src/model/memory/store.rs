@@ -8,6 +8,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use longtake_shared::config::MemoryDtype;
 use longtake_shared::hint::Hint;
@@ -208,20 +209,29 @@ impl MemoryStore {
         };
         std::fs::create_dir_all(folder).map_err(failed("create"))?;
         let lock = File::create(folder.join("lock")).map_err(failed("lock"))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                return Err(MemoryError::InUse { folder: folder.to_owned() });
-            }
-            Err(std::fs::TryLockError::Error(source)) => return Err(failed("lock")(source)),
-        }
+        let in_use = || MemoryError::InUse { folder: folder.to_owned() };
+        patiently(|| match lock.try_lock() {
+            Ok(()) => Some(Ok(())),
+            Err(std::fs::TryLockError::WouldBlock) => None,
+            Err(std::fs::TryLockError::Error(source)) => Some(Err(failed("lock")(source))),
+        })
+        .ok_or_else(in_use)??;
+        let index = folder.join("index");
+        let open_ledger = || {
+            patiently(|| match Ledger::open(&index, channels, dtype) {
+                Err(LedgerError::Locked) => None,
+                opened => Some(opened),
+            })
+            .ok_or_else(in_use)
+        };
         let mut warnings = Vec::new();
-        let (ledger, mut found) = match Ledger::open(&folder.join("index"), channels, dtype) {
+        let (ledger, mut found) = match open_ledger()? {
             Ok(opened) => opened,
             Err(error) => {
                 warnings.push(set_aside(folder, &error).map_err(failed("set aside"))?);
-                Ledger::open(&folder.join("index"), channels, dtype).map_err(|error| {
-                    MemoryError::Unusable { folder: folder.to_owned(), problem: error.to_string() }
+                open_ledger()?.map_err(|error| MemoryError::Unusable {
+                    folder: folder.to_owned(),
+                    problem: error.to_string(),
                 })?
             }
         };
@@ -314,8 +324,11 @@ impl MemoryStore {
             state: vec![RowState::Outside; rows],
             damaged: 0,
         };
-        let mut bytes = Aligned::default();
         let inside = clip(first_row, rows, known.len());
+        if inside.is_empty() {
+            return Ok(window);
+        }
+        let mut bytes = Aligned::default();
         let offset = (inside.start as i64 - first_row) as usize;
         window.state[offset..offset + inside.len()].fill(RowState::Absent);
         for run in slot_runs(known, inside) {
@@ -529,6 +542,18 @@ impl MemoryStore {
             _ => MemoryError::Io { action: "write", folder: self.folder.clone(), source },
         }
     }
+}
+
+/// Tries for a second: a process that is just being started holds copies of its parent's locks until it runs its program.
+fn patiently<T>(mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
+    const ATTEMPTS: u32 = 50;
+    for _ in 1..ATTEMPTS {
+        if let Some(done) = attempt() {
+            return Some(done);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    attempt()
 }
 
 /// The part of `rows` rows from `first` on that lies in a video of `length` rows.
