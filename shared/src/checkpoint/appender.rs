@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use super::ContentHash;
 use super::commit::{Commit, Entry, Sequence};
 use super::manifest::Manifest;
 use super::retention::{Candidate, Retention, keep};
 use super::store::{CheckpointError, CheckpointStore, Committed, ManifestRef};
-use super::ContentHash;
 use crate::ids::Incarnation;
 use crate::objects::Created;
 

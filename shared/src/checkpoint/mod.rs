@@ -22,9 +22,7 @@ pub use manifest::{
     Best, Counters, FORMAT, LaneState, Manifest, ManifestError, MemorySegment, OptimizerState, Stage,
 };
 pub use retention::{Candidate, Retention, keep};
-pub use store::{
-    Chain, CheckpointError, CheckpointStore, Committed, Damage, Depth, ManifestRef, Newest,
-};
+pub use store::{Chain, CheckpointError, CheckpointStore, Committed, Damage, Depth, ManifestRef, Newest};
 
 use std::fmt;
 use std::str::FromStr;

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use half::{bf16, f16};
+use longtake_shared::checkpoint::{CheckpointError, CheckpointStore};
 use longtake_shared::checkpoint::{
     Conditions, ContentHash, Counters, Depth, FORMAT, Manifest, OptimizerState, Settings, Stage,
 };
-use longtake_shared::checkpoint::{CheckpointError, CheckpointStore};
 use longtake_shared::config::{MemoryDtype, RunConfig};
 use longtake_shared::hint::{Failure, Hint as _};
 use longtake_shared::ids::{Generation, Incarnation, LaneId, RunId, Step, VideoIndex};
@@ -54,7 +54,8 @@ fn tensors_come_back_with_their_bits() {
 
 #[test]
 fn tensors_that_make_no_file_are_named() {
-    let wrong = TensorFile { tensors: vec![tensor("x", &[3], TensorData::I64(vec![1]))], ..TensorFile::default() };
+    let wrong =
+        TensorFile { tensors: vec![tensor("x", &[3], TensorData::I64(vec![1]))], ..TensorFile::default() };
     assert_eq!(wrong.encode().unwrap_err().to_string(), "tensor `x` has 1 values and the shape [3]");
     let one = tensor("x", &[1], TensorData::I64(vec![1]));
     let twice = TensorFile { tensors: vec![one.clone(), one], ..TensorFile::default() };
@@ -126,7 +127,12 @@ fn manifest_of(step: u64, saved: SavedParts) -> Manifest {
 }
 
 /// Saves and commits a checkpoint of the memory as it is.
-fn save(store: &CheckpointStore, memory: &MemoryStore, step: u8, incarnation: u64) -> Result<Manifest, Failure> {
+fn save(
+    store: &CheckpointStore,
+    memory: &MemoryStore,
+    step: u8,
+    incarnation: u64,
+) -> Result<Manifest, Failure> {
     let mut saver = Saver::new(store.clone())?;
     saver.start(request(memory, step))?;
     let manifest = manifest_of(u64::from(step), saver.wait().unwrap()?);
@@ -240,7 +246,10 @@ fn a_disk_that_is_really_full_leaves_the_last_checkpoint() {
     assert!(matches!(error, SaveError::Store(CheckpointError::Object(_))), "{error:?}");
     assert!(error.hint().is_some());
     let sentence = Failure::from(error).message;
-    assert!(sentence.contains("no space is left to write `parts/") && sentence.contains("2097152"), "{sentence}");
+    assert!(
+        sentence.contains("no space is left to write `parts/") && sentence.contains("2097152"),
+        "{sentence}"
+    );
     assert_eq!(newest(&store), Some(first.step));
     let left: Vec<String> = std::fs::read_dir(disk.0.path().join("run/parts"))
         .unwrap()

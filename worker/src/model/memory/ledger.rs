@@ -133,7 +133,9 @@ impl Ledger {
         let mut lanes = BTreeMap::new();
         for name in db.tree_names() {
             let name = String::from_utf8_lossy(&name).into_owned();
-            let Some(lane) = name.strip_prefix("lane-").and_then(|number| number.parse().ok()) else { continue };
+            let Some(lane) = name.strip_prefix("lane-").and_then(|number| number.parse().ok()) else {
+                continue;
+            };
             let mut found = FoundRows::new();
             for entry in db.open_tree(&name)?.iter() {
                 let (key, value) = entry?;
