@@ -144,13 +144,14 @@ impl Appender {
         let present = objects.list("checkpoints").await?;
         for committed in chain.checkpoints() {
             let listed = present.iter().any(|(name, _)| *name == committed.manifest.object);
-            let manifest = match listed {
-                false => None,
-                true => match self.store.manifest(&committed.manifest).await {
+            let manifest = if listed {
+                match self.store.manifest(&committed.manifest).await {
                     Ok(manifest) => Some(manifest),
                     Err(CheckpointError::Damaged(_)) => None,
                     Err(error) => return Err(error),
-                },
+                }
+            } else {
+                None
             };
             candidates.push(Candidate {
                 sequence: committed.sequence,
