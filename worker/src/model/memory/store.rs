@@ -231,20 +231,35 @@ impl MemoryStore {
             let place = (run.start as i64 - first_row) as usize;
             let values = &mut window.values[place * self.channels..][..run.len() * self.channels];
             let row_bytes = self.slab.row_bytes();
-            let bytes = bytes.bytes_mut(run.len() * row_bytes);
-            if !self.read_slots(known[run.start].slot, bytes)? {
-                window.damaged += run.len();
-                continue;
-            }
-            to_values(self.dtype, bytes, values);
+            // Rows of 32 bits need no other place than the window itself.
+            let bytes: &[u8] = if self.dtype == MemoryDtype::F32 {
+                if !self.read_slots(known[run.start].slot, bytemuck::cast_slice_mut(values))? {
+                    values.fill(0.0);
+                    window.damaged += run.len();
+                    continue;
+                }
+                bytemuck::cast_slice(values)
+            } else {
+                let bytes = bytes.bytes_mut(run.len() * row_bytes);
+                if !self.read_slots(known[run.start].slot, bytes)? {
+                    window.damaged += run.len();
+                    continue;
+                }
+                to_values(self.dtype, bytes, values);
+                bytes
+            };
+            let mut broken = Vec::new();
             for (index, (position, row)) in run.clone().zip(&known[run.clone()]).enumerate() {
                 let row_of = &bytes[index * row_bytes..][..row_bytes];
                 if checksum(video, position as u32, row.written, row_of) == row.checksum {
                     window.state[place + index] = RowState::Remembered { written: row.written };
                 } else {
-                    values[index * self.channels..][..self.channels].fill(0.0);
-                    window.damaged += 1;
+                    broken.push(index);
                 }
+            }
+            window.damaged += broken.len();
+            for index in broken {
+                values[index * self.channels..][..self.channels].fill(0.0);
             }
         }
         Ok(window)
@@ -273,8 +288,13 @@ impl MemoryStore {
         let skipped = (inside.start as i64 - first_row) as usize;
         let values = &values[skipped * self.channels..][..inside.len() * self.channels];
         let mut bytes = Aligned::default();
-        let bytes = bytes.bytes_mut(inside.len() * self.slab.row_bytes());
-        to_bytes(self.dtype, values, bytes);
+        let bytes: &[u8] = if self.dtype == MemoryDtype::F32 {
+            bytemuck::cast_slice(values)
+        } else {
+            let bytes = bytes.bytes_mut(inside.len() * self.slab.row_bytes());
+            to_bytes(self.dtype, values, bytes);
+            bytes
+        };
         let rows: Vec<(u32, Step)> = inside.map(|position| (position as u32, step)).collect();
         self.replace(lane, video, &rows, bytes, &[])
     }
