@@ -79,11 +79,8 @@ fn measure(dtype: MemoryDtype) -> Result<(), Box<dyn Error>> {
     let (mut store, _) = MemoryStore::open(&folder.path().join("store"), CHANNELS, dtype)?;
     let videos: Vec<(VideoIndex, usize)> = (0..VIDEOS).map(|video| (VideoIndex(video), ROWS)).collect();
     store.add_lane(LANE, &videos)?;
-    let map = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(folder.path().join("plain"))?;
+    let map =
+        std::fs::File::options().read(true).write(true).create_new(true).open(folder.path().join("plain"))?;
     let mut plain = PlainMap::new(&map, dtype)?;
     let values: Vec<f32> = (0..ROWS * CHANNELS).map(|index| (index % 4096) as f32 / 4096.0).collect();
     for (video, _) in &videos {

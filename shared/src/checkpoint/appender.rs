@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use super::ContentHash;
 use super::commit::{Commit, Entry, Sequence};
 use super::manifest::Manifest;
 use super::retention::{Candidate, Retention, keep};
 use super::store::{CheckpointError, CheckpointStore, Committed, ManifestRef};
-use super::ContentHash;
 use crate::ids::Incarnation;
 use crate::objects::Created;
 
@@ -144,13 +144,14 @@ impl Appender {
         let present = objects.list("checkpoints").await?;
         for committed in chain.checkpoints() {
             let listed = present.iter().any(|(name, _)| *name == committed.manifest.object);
-            let manifest = match listed {
-                false => None,
-                true => match self.store.manifest(&committed.manifest).await {
+            let manifest = if listed {
+                match self.store.manifest(&committed.manifest).await {
                     Ok(manifest) => Some(manifest),
                     Err(CheckpointError::Damaged(_)) => None,
                     Err(error) => return Err(error),
-                },
+                }
+            } else {
+                None
             };
             candidates.push(Candidate {
                 sequence: committed.sequence,

@@ -97,10 +97,8 @@ impl Commit {
     /// A checksum that does not match, another position, another format.
     pub fn decode(at: Sequence, bytes: &[u8]) -> Result<Self, CommitError> {
         let text = std::str::from_utf8(bytes).map_err(|_| CommitError::Checksum)?;
-        let (body, checksum) = text
-            .strip_suffix('\n')
-            .and_then(|text| text.rsplit_once('\n'))
-            .ok_or(CommitError::Checksum)?;
+        let (body, checksum) =
+            text.strip_suffix('\n').and_then(|text| text.rsplit_once('\n')).ok_or(CommitError::Checksum)?;
         // Compared as text: a checksum whose digits changed case is a changed checksum.
         if checksum != ContentHash::of(body.as_bytes()).to_string() {
             return Err(CommitError::Checksum);

@@ -126,7 +126,11 @@ impl Conditions {
         let mut found = Vec::new();
         let mut compare = |what: &str, then: String, now: String| {
             if then != now {
-                found.push(Mismatch { what: what.into(), then: format!("`{then}`"), now: format!("`{now}`") });
+                found.push(Mismatch {
+                    what: what.into(),
+                    then: format!("`{then}`"),
+                    now: format!("`{now}`"),
+                });
             }
         };
         compare("seed", self.seed.to_string(), now.seed.to_string());

@@ -24,9 +24,7 @@ pub use manifest::{
 };
 pub use rank_parts::{RankParts, RankPartsError, assemble};
 pub use retention::{Candidate, Retention, keep};
-pub use store::{
-    Chain, CheckpointError, CheckpointStore, Committed, Damage, Depth, ManifestRef, Newest,
-};
+pub use store::{Chain, CheckpointError, CheckpointStore, Committed, Damage, Depth, ManifestRef, Newest};
 
 use std::fmt;
 use std::str::FromStr;

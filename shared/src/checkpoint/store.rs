@@ -140,7 +140,9 @@ impl Hint for CheckpointError {
             Self::Manifest(error) => error.hint(),
             Self::Incomplete { .. } => Some("save again; the missing part is then written anew".into()),
             Self::Fenced { .. } => Some("stop this coordinator: the newer one goes on with the run".into()),
-            Self::Taken { .. } => Some("check the disk behind `checkpoint.url`: it keeps only parts of what is written".into()),
+            Self::Taken { .. } => {
+                Some("check the disk behind `checkpoint.url`: it keeps only parts of what is written".into())
+            }
         }
     }
 }
@@ -445,7 +447,10 @@ impl CheckpointStore {
 /// Why an intact commit that comes next in the chain was not written by the one who may.
 fn why_it_does_not_count(chain: &Chain, commit: &Commit) -> Option<String> {
     if let Some(newer) = chain.incarnation().filter(|newer| *newer > commit.incarnation) {
-        return Some(format!("was written by incarnation {} after {newer} had taken over", commit.incarnation));
+        return Some(format!(
+            "was written by incarnation {} after {newer} had taken over",
+            commit.incarnation
+        ));
     }
     // Behind a damaged or missing commit the hash cannot be compared with what its writer saw.
     let last = chain.commits.last()?.sequence;

@@ -77,7 +77,11 @@ async fn parts_of(store: &CheckpointStore, step: u64) -> Result<Manifest, Checkp
     })
 }
 
-async fn save(store: &CheckpointStore, appender: &mut Appender, step: u64) -> Result<Sequence, CheckpointError> {
+async fn save(
+    store: &CheckpointStore,
+    appender: &mut Appender,
+    step: u64,
+) -> Result<Sequence, CheckpointError> {
     let manifest = parts_of(store, step).await?;
     let reference = store.put_manifest(&manifest).await?;
     appender.append(&manifest, &reference, false).await

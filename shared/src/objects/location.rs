@@ -22,7 +22,9 @@ pub enum LocationError {
         problem: String,
     },
     /// This build cannot speak to such a store.
-    #[error("`{url}` names a store of kind `{scheme}`, and this build was made without the feature `{feature}`")]
+    #[error(
+        "`{url}` names a store of kind `{scheme}`, and this build was made without the feature `{feature}`"
+    )]
     MissingFeature {
         /// As given.
         url: String,
@@ -65,7 +67,8 @@ impl Hint for LocationError {
 
 /// Opens a store: `file:///folder`, `memory:///`, or a folder's path.
 pub(super) fn open(url: &str) -> Result<Arc<dyn ObjectStore>, LocationError> {
-    let not_a_url = |problem: &str| LocationError::NotAUrl { url: url.to_owned(), problem: problem.to_owned() };
+    let not_a_url =
+        |problem: &str| LocationError::NotAUrl { url: url.to_owned(), problem: problem.to_owned() };
     if url.is_empty() {
         return Err(not_a_url("it is empty"));
     }
@@ -80,9 +83,9 @@ pub(super) fn open(url: &str) -> Result<Arc<dyn ObjectStore>, LocationError> {
     };
     match parsed.scheme() {
         "file" => {
-            let folder = parsed
-                .to_file_path()
-                .map_err(|()| not_a_url("a file URL has three slashes and no host, as in `file:///folder`"))?;
+            let folder = parsed.to_file_path().map_err(|()| {
+                not_a_url("a file URL has three slashes and no host, as in `file:///folder`")
+            })?;
             open_folder(&folder)
         }
         "memory" => Ok(Arc::new(InMemory::new())),

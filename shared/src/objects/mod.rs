@@ -207,8 +207,9 @@ impl Objects {
     /// # Errors
     /// No permission, or every attempt failed.
     pub async fn size(&self, name: &str) -> Result<Option<u64>, ObjectError> {
-        let found =
-            self.retried("look up", name, 0, |_| async move { self.store.head(&self.path(name)).await }).await;
+        let found = self
+            .retried("look up", name, 0, |_| async move { self.store.head(&self.path(name)).await })
+            .await;
         match found {
             Ok(meta) => Ok(Some(meta.size)),
             Err(ObjectError::NotFound { .. }) => Ok(None),
@@ -243,8 +244,9 @@ impl Objects {
     /// # Errors
     /// No permission, or every attempt failed.
     pub async fn delete(&self, name: &str) -> Result<(), ObjectError> {
-        let gone =
-            self.retried("remove", name, 0, |_| async move { self.store.delete(&self.path(name)).await }).await;
+        let gone = self
+            .retried("remove", name, 0, |_| async move { self.store.delete(&self.path(name)).await })
+            .await;
         match gone {
             Err(ObjectError::NotFound { .. }) => Ok(()),
             other => other,
@@ -290,7 +292,10 @@ impl Objects {
 }
 
 /// Hashes what streams in and hands on each chunk.
-async fn hash_stream(result: GetResult, mut chunk_of: impl FnMut(&[u8])) -> object_store::Result<blake3::Hash> {
+async fn hash_stream(
+    result: GetResult,
+    mut chunk_of: impl FnMut(&[u8]),
+) -> object_store::Result<blake3::Hash> {
     let mut hasher = blake3::Hasher::new();
     let mut stream = result.into_stream();
     while let Some(chunk) = stream.next().await {
@@ -318,7 +323,9 @@ impl Fate {
             Error::NotFound { .. } => Self::Absent,
             Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => Self::Denied,
             Error::Generic { .. } => match io_kind(error) {
-                Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge) => Self::Full,
+                Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge) => {
+                    Self::Full
+                }
                 Some(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => Self::Denied,
                 _ => Self::Transient,
             },

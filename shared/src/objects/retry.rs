@@ -17,19 +17,13 @@ pub struct RetryPolicy {
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self {
-            attempts: 5,
-            first: Duration::from_millis(100),
-            factor: 3.0,
-            longest: Duration::from_secs(10),
-        }
+        Self { attempts: 5, first: Duration::from_millis(100), factor: 3.0, longest: Duration::from_secs(10) }
     }
 }
 
 impl RetryPolicy {
     /// One attempt, no pause.
-    pub const ONCE: Self =
-        Self { attempts: 1, first: Duration::ZERO, factor: 1.0, longest: Duration::ZERO };
+    pub const ONCE: Self = Self { attempts: 1, first: Duration::ZERO, factor: 1.0, longest: Duration::ZERO };
 
     /// The pause after `attempts` failed attempts; nothing where it is time to give up.
     ///

@@ -16,7 +16,8 @@ fn quick(store: Arc<dyn ObjectStore>) -> Objects {
 async fn objects_come_back_as_they_were_put() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("file://{}/new/folder", folder.path().display());
-    for objects in [Objects::open(&url).unwrap().below("a"), Objects::open("memory:///").unwrap().below("a")] {
+    for objects in [Objects::open(&url).unwrap().below("a"), Objects::open("memory:///").unwrap().below("a")]
+    {
         objects.put("parts/1", Bytes::from_static(b"one")).await.unwrap();
         objects.put("parts/2", Bytes::new()).await.unwrap();
         assert_eq!(objects.create("parts/1", Bytes::from_static(b"other")).await.unwrap(), Created::Exists);
@@ -38,7 +39,8 @@ async fn objects_come_back_as_they_were_put() {
 
 #[test]
 fn stores_that_are_not_built_in_are_refused_by_name() {
-    for (url, feature) in [("s3://bucket/run", "aws"), ("gs://bucket", "gcp"), ("az://container/x", "azure")] {
+    for (url, feature) in [("s3://bucket/run", "aws"), ("gs://bucket", "gcp"), ("az://container/x", "azure")]
+    {
         let message = Objects::open(url).unwrap_err().to_string();
         assert!(message.contains(url) && message.contains(&format!("feature `{feature}`")), "{message}");
     }

@@ -116,17 +116,21 @@ impl TensorData {
         }
     }
 
-    /// Bytes are copied because those of a file lie at any address.
     fn of(name: &str, dtype: Dtype, bytes: &[u8]) -> Result<Self, TensorFileError> {
         Ok(match dtype {
-            Dtype::F32 => Self::F32(bytemuck::pod_collect_to_vec(bytes)),
-            Dtype::F16 => Self::F16(bytemuck::pod_collect_to_vec(bytes)),
-            Dtype::BF16 => Self::Bf16(bytemuck::pod_collect_to_vec(bytes)),
-            Dtype::I64 => Self::I64(bytemuck::pod_collect_to_vec(bytes)),
-            Dtype::U64 => Self::U64(bytemuck::pod_collect_to_vec(bytes)),
+            Dtype::F32 => Self::F32(values(bytes)),
+            Dtype::F16 => Self::F16(values(bytes)),
+            Dtype::BF16 => Self::Bf16(values(bytes)),
+            Dtype::I64 => Self::I64(values(bytes)),
+            Dtype::U64 => Self::U64(values(bytes)),
             dtype => return Err(TensorFileError::Type { name: name.to_owned(), dtype }),
         })
     }
+}
+
+/// Values out of bytes that lie at any address; a safetensors file has whole values.
+fn values<T: bytemuck::AnyBitPattern>(bytes: &[u8]) -> Vec<T> {
+    bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect()
 }
 
 impl TensorFile {

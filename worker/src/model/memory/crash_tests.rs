@@ -129,7 +129,11 @@ fn a_killed_process_leaves_old_or_new_rows() {
     for _ in 0..6 {
         let folder = tempfile::tempdir().unwrap();
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "model::memory::crash_tests::child_that_writes_until_it_is_killed", "--nocapture"])
+            .args([
+                "--exact",
+                "model::memory::crash_tests::child_that_writes_until_it_is_killed",
+                "--nocapture",
+            ])
             .env(CHILD_FOLDER, folder.path())
             .stdout(Stdio::piped())
             .spawn()

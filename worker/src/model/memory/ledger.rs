@@ -33,6 +33,9 @@ pub(super) enum LedgerError {
     /// The database failed.
     #[error(transparent)]
     Sled(#[from] sled::Error),
+    /// Another process, or another handle of this one, has it open.
+    #[error("it is open elsewhere")]
+    Locked,
     /// It panicked, as sled does on some damage.
     #[error("sled could not read it")]
     Panicked,
@@ -109,8 +112,12 @@ impl Ledger {
         channels: usize,
         dtype: MemoryDtype,
     ) -> Result<(Self, BTreeMap<LaneId, FoundRows>), LedgerError> {
-        let db =
-            sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None).open()?;
+        let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        let db = config.open().map_err(|error| match error {
+            // sled gives no kind of its own to this, only the sentence.
+            sled::Error::Io(io) if io.to_string().contains("could not acquire lock") => LedgerError::Locked,
+            other => other.into(),
+        })?;
         let wanted = format!("format {FORMAT}, {channels} channels, {dtype:?}");
         match db.get(SHAPE_KEY)? {
             Some(found) if found.as_ref() == wanted.as_bytes() => {}
@@ -126,7 +133,9 @@ impl Ledger {
         let mut lanes = BTreeMap::new();
         for name in db.tree_names() {
             let name = String::from_utf8_lossy(&name).into_owned();
-            let Some(lane) = name.strip_prefix("lane-").and_then(|number| number.parse().ok()) else { continue };
+            let Some(lane) = name.strip_prefix("lane-").and_then(|number| number.parse().ok()) else {
+                continue;
+            };
             let mut found = FoundRows::new();
             for entry in db.open_tree(&name)?.iter() {
                 let (key, value) = entry?;

@@ -13,15 +13,17 @@ pub mod store;
 /// A lane's rows as they were at one moment, and as bytes of a checkpoint.
 pub mod snapshot;
 
+mod error;
 mod ledger;
 mod rows;
 mod slab;
 mod slots;
 mod writer;
 
+pub use error::{MemoryError, Warning};
 pub use sampler::{ClipChoice, choose_clips};
 pub use snapshot::{Segment, Snapshot};
-pub use store::{Ages, MemoryError, MemoryStore, RowState, Warning, WindowRows};
+pub use store::{Ages, MemoryStore, RowState, WindowRows};
 
 #[cfg(test)]
 mod tests;

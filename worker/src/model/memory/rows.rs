@@ -5,7 +5,8 @@ use half::{bf16, f16};
 use longtake_shared::config::MemoryDtype;
 use longtake_shared::ids::{Step, VideoIndex};
 
-const _: () = assert!(cfg!(target_endian = "little"), "rows are stored as this machine holds them: little-endian");
+const _: () =
+    assert!(cfg!(target_endian = "little"), "rows are stored as this machine holds them: little-endian");
 
 /// Where a row lies, who wrote it, and the checksum of its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

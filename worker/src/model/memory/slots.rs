@@ -123,7 +123,8 @@ impl Slots {
         let mut left = count;
         let mut runs = Vec::new();
         while left > 0 {
-            let Some((start, length)) = self.free.first_key_value().map(|(start, length)| (*start, *length)) else {
+            let Some((start, length)) = self.free.first_key_value().map(|(start, length)| (*start, *length))
+            else {
                 runs.push(self.end..self.end + left);
                 self.end += left;
                 break;

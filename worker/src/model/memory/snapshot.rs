@@ -11,10 +11,11 @@ use bytes::Bytes;
 use longtake_shared::config::MemoryDtype;
 use longtake_shared::ids::{LaneId, Step, VideoIndex};
 
+use super::error::MemoryError;
 use super::rows::{Aligned, checksum};
 use super::slab::Slab;
 use super::slots::Pin;
-use super::store::{LaneRows, MemoryError, slot_runs};
+use super::store::{LaneRows, slot_runs};
 use crate::checkpoint::{NamedTensor, TensorData, TensorFile};
 
 /// Rows of some lanes as they were at one moment. While it lives, none of their slots is written.
@@ -78,7 +79,12 @@ impl Snapshot {
         })
     }
 
-    fn segment(&self, lane: LaneId, rows: &LaneRows, videos: Vec<VideoIndex>) -> Result<Segment, MemoryError> {
+    fn segment(
+        &self,
+        lane: LaneId,
+        rows: &LaneRows,
+        videos: Vec<VideoIndex>,
+    ) -> Result<Segment, MemoryError> {
         let mut tensors = Vec::with_capacity(2 * videos.len());
         for video in &videos {
             let known = &rows[video];

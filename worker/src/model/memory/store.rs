@@ -8,11 +8,12 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use longtake_shared::config::MemoryDtype;
-use longtake_shared::hint::Hint;
 use longtake_shared::ids::{LaneId, Step, VideoIndex};
 
+use super::error::{MemoryError, Warning};
 use super::ledger::{FoundRows, Ledger, LedgerError};
 use super::rows::{Aligned, Row, checksum, to_bytes, to_values};
 use super::slab::Slab;
@@ -80,108 +81,6 @@ pub struct Ages {
     pub max: u64,
 }
 
-/// What opening a store had to put right.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Warning {
-    /// The store could not be used; an empty one stands in its place.
-    #[error("the long memory in `{}` was set aside as `{}`: {reason}", folder.display(), aside.display())]
-    SetAside {
-        /// Folder of the store.
-        folder: PathBuf,
-        /// What its index was renamed to; the slab has the same ending.
-        aside: PathBuf,
-        /// What was wrong.
-        reason: String,
-    },
-    /// Entries that point nowhere, or at a slot that another row has.
-    #[error("{rows} rows of {lane} in the long memory point at no slot of their own and are forgotten")]
-    RowsLost {
-        /// The lane.
-        lane: LaneId,
-        /// How many.
-        rows: usize,
-    },
-}
-
-/// What can go wrong with the long memory.
-#[derive(Debug, thiserror::Error)]
-pub enum MemoryError {
-    /// Another process has it open.
-    #[error("the long memory in `{}` is open in another process", folder.display())]
-    InUse {
-        /// Folder of the store.
-        folder: PathBuf,
-    },
-    /// The disk is full.
-    #[error("no space is left for the long memory in `{}`", folder.display())]
-    Full {
-        /// Folder of the store.
-        folder: PathBuf,
-    },
-    /// The system failed.
-    #[error("could not {action} the long memory in `{}`", folder.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// Folder of the store.
-        folder: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// The ledger can no longer be written.
-    #[error("the ledger of the long memory in `{}` cannot be written: {problem}", folder.display())]
-    Ledger {
-        /// Folder of the store.
-        folder: PathBuf,
-        /// What went wrong first.
-        problem: String,
-    },
-    /// The store could not be opened even anew.
-    #[error("a new ledger of the long memory cannot be made in `{}`: {problem}", folder.display())]
-    Unusable {
-        /// Folder of the store.
-        folder: PathBuf,
-        /// What went wrong.
-        problem: String,
-    },
-    /// A lane or video that was not added.
-    #[error("{lane} of the long memory has no {video}")]
-    Unknown {
-        /// The lane.
-        lane: LaneId,
-        /// The video.
-        video: VideoIndex,
-    },
-    /// Values that are not whole rows.
-    #[error("{values} values are not a whole number of rows of {channels} channels")]
-    NotRows {
-        /// How many values were given.
-        values: usize,
-        /// Channels of a row.
-        channels: usize,
-    },
-    /// A segment of a checkpoint that does not fit.
-    #[error("a memory segment of the checkpoint cannot be restored: {problem}")]
-    Segment {
-        /// What is wrong with it.
-        problem: String,
-    },
-}
-
-impl Hint for MemoryError {
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::InUse { .. } => Some("stop the other worker, or give this one a folder of its own".into()),
-            Self::Full { .. } => Some("free some space; what was remembered before is intact".into()),
-            Self::Io { .. } | Self::Ledger { .. } | Self::Unusable { .. } => {
-                Some("check the disk; the memory can be rebuilt from the newest checkpoint".into())
-            }
-            Self::Segment { .. } => Some("resume with the settings and data of the checkpoint".into()),
-            Self::Unknown { .. } | Self::NotRows { .. } => None,
-        }
-    }
-}
-
 impl MemoryStore {
     /// Opens the store in a folder, or begins one. A store that does not open, or that holds rows of another shape, is
     /// renamed to `*.damaged-<n>` and an empty one takes its place.
@@ -203,25 +102,32 @@ impl MemoryStore {
         dtype: MemoryDtype,
         commit_rows: usize,
     ) -> Result<(Self, Vec<Warning>), MemoryError> {
-        let failed = |action| {
-            move |source| MemoryError::Io { action, folder: folder.to_owned(), source }
-        };
+        let failed = |action| move |source| MemoryError::Io { action, folder: folder.to_owned(), source };
         std::fs::create_dir_all(folder).map_err(failed("create"))?;
         let lock = File::create(folder.join("lock")).map_err(failed("lock"))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                return Err(MemoryError::InUse { folder: folder.to_owned() });
-            }
-            Err(std::fs::TryLockError::Error(source)) => return Err(failed("lock")(source)),
-        }
+        let in_use = || MemoryError::InUse { folder: folder.to_owned() };
+        patiently(|| match lock.try_lock() {
+            Ok(()) => Some(Ok(())),
+            Err(std::fs::TryLockError::WouldBlock) => None,
+            Err(std::fs::TryLockError::Error(source)) => Some(Err(failed("lock")(source))),
+        })
+        .ok_or_else(in_use)??;
+        let index = folder.join("index");
+        let open_ledger = || {
+            patiently(|| match Ledger::open(&index, channels, dtype) {
+                Err(LedgerError::Locked) => None,
+                opened => Some(opened),
+            })
+            .ok_or_else(in_use)
+        };
         let mut warnings = Vec::new();
-        let (ledger, mut found) = match Ledger::open(&folder.join("index"), channels, dtype) {
+        let (ledger, mut found) = match open_ledger()? {
             Ok(opened) => opened,
             Err(error) => {
                 warnings.push(set_aside(folder, &error).map_err(failed("set aside"))?);
-                Ledger::open(&folder.join("index"), channels, dtype).map_err(|error| {
-                    MemoryError::Unusable { folder: folder.to_owned(), problem: error.to_string() }
+                open_ledger()?.map_err(|error| MemoryError::Unusable {
+                    folder: folder.to_owned(),
+                    problem: error.to_string(),
                 })?
             }
         };
@@ -314,28 +220,46 @@ impl MemoryStore {
             state: vec![RowState::Outside; rows],
             damaged: 0,
         };
-        let mut bytes = Aligned::default();
         let inside = clip(first_row, rows, known.len());
+        if inside.is_empty() {
+            return Ok(window);
+        }
+        let mut bytes = Aligned::default();
         let offset = (inside.start as i64 - first_row) as usize;
         window.state[offset..offset + inside.len()].fill(RowState::Absent);
         for run in slot_runs(known, inside) {
             let place = (run.start as i64 - first_row) as usize;
             let values = &mut window.values[place * self.channels..][..run.len() * self.channels];
             let row_bytes = self.slab.row_bytes();
-            let bytes = bytes.bytes_mut(run.len() * row_bytes);
-            if !self.read_slots(known[run.start].slot, bytes)? {
-                window.damaged += run.len();
-                continue;
-            }
-            to_values(self.dtype, bytes, values);
+            // Rows of 32 bits need no other place than the window itself.
+            let bytes: &[u8] = if self.dtype == MemoryDtype::F32 {
+                if !self.read_slots(known[run.start].slot, bytemuck::cast_slice_mut(values))? {
+                    values.fill(0.0);
+                    window.damaged += run.len();
+                    continue;
+                }
+                bytemuck::cast_slice(values)
+            } else {
+                let bytes = bytes.bytes_mut(run.len() * row_bytes);
+                if !self.read_slots(known[run.start].slot, bytes)? {
+                    window.damaged += run.len();
+                    continue;
+                }
+                to_values(self.dtype, bytes, values);
+                bytes
+            };
+            let mut broken = Vec::new();
             for (index, (position, row)) in run.clone().zip(&known[run.clone()]).enumerate() {
                 let row_of = &bytes[index * row_bytes..][..row_bytes];
                 if checksum(video, position as u32, row.written, row_of) == row.checksum {
                     window.state[place + index] = RowState::Remembered { written: row.written };
                 } else {
-                    values[index * self.channels..][..self.channels].fill(0.0);
-                    window.damaged += 1;
+                    broken.push(index);
                 }
+            }
+            window.damaged += broken.len();
+            for index in broken {
+                values[index * self.channels..][..self.channels].fill(0.0);
             }
         }
         Ok(window)
@@ -364,8 +288,13 @@ impl MemoryStore {
         let skipped = (inside.start as i64 - first_row) as usize;
         let values = &values[skipped * self.channels..][..inside.len() * self.channels];
         let mut bytes = Aligned::default();
-        let bytes = bytes.bytes_mut(inside.len() * self.slab.row_bytes());
-        to_bytes(self.dtype, values, bytes);
+        let bytes: &[u8] = if self.dtype == MemoryDtype::F32 {
+            bytemuck::cast_slice(values)
+        } else {
+            let bytes = bytes.bytes_mut(inside.len() * self.slab.row_bytes());
+            to_bytes(self.dtype, values, bytes);
+            bytes
+        };
         let rows: Vec<(u32, Step)> = inside.map(|position| (position as u32, step)).collect();
         self.replace(lane, video, &rows, bytes, &[])
     }
@@ -531,6 +460,18 @@ impl MemoryStore {
     }
 }
 
+/// Tries for a second: a process that is just being started holds copies of its parent's locks until it runs its program.
+fn patiently<T>(mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
+    const ATTEMPTS: u32 = 50;
+    for _ in 1..ATTEMPTS {
+        if let Some(done) = attempt() {
+            return Some(done);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    attempt()
+}
+
 /// The part of `rows` rows from `first` on that lies in a video of `length` rows.
 fn clip(first: i64, rows: usize, length: usize) -> Range<usize> {
     let start = first.clamp(0, length as i64) as usize;
@@ -588,5 +529,9 @@ fn set_aside(folder: &Path, reason: &LedgerError) -> std::io::Result<Warning> {
             other => other?,
         }
     }
-    Ok(Warning::SetAside { folder: folder.to_owned(), aside: name("index", number), reason: reason.to_string() })
+    Ok(Warning::SetAside {
+        folder: folder.to_owned(),
+        aside: name("index", number),
+        reason: reason.to_string(),
+    })
 }

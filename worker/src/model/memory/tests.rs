@@ -86,7 +86,8 @@ fn mistakes_are_named() {
 
 #[test]
 fn stored_types_round_to_nearest_even() {
-    let values: Vec<f32> = vec![1.0, 0.1, -2.0e-8, 65504.0, 1.0e30, f32::NAN, 1.000_488_3, f32::NEG_INFINITY, 3.3];
+    let values: Vec<f32> =
+        vec![1.0, 0.1, -2.0e-8, 65504.0, 1.0e30, f32::NAN, 1.000_488_3, f32::NEG_INFINITY, 3.3];
     for dtype in [MemoryDtype::F32, MemoryDtype::F16, MemoryDtype::Bf16] {
         let folder = tempfile::tempdir().unwrap();
         let (mut store, _) = MemoryStore::open(folder.path(), CHANNELS, dtype).unwrap();
@@ -362,7 +363,8 @@ fn run(operations: Vec<Op>) {
             }
             Op::DropLane { video } => {
                 let lane = lane_of(VIDEOS[video].0.0);
-                let videos: Vec<_> = VIDEOS.into_iter().filter(|(video, _)| lane_of(video.0) == lane).collect();
+                let videos: Vec<_> =
+                    VIDEOS.into_iter().filter(|(video, _)| lane_of(video.0) == lane).collect();
                 memory.drop_lane(lane).unwrap();
                 memory.add_lane(lane, &videos).unwrap();
                 model.retain(|(video, _), _| lane_of(*video) != lane);
