@@ -34,7 +34,10 @@ fn videos_that_cannot_be_told_apart() {
 fn synth_leaves_a_folder_alone_that_holds_something() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("thesis.tex"), "precious").unwrap();
-    assert_snapshot!(longtake_in(folder.path(), "synth .").transcript());
+    let target = folder.path().display().to_string();
+    let said = longtake_in(folder.path(), &format!("synth {target}"));
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.starts_with("error: ") && said.stderr.contains("[FOLDER]"), "{said:?}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
