@@ -89,6 +89,7 @@ fn stages<'a>(run: &'a RunContext, saver: &'a mut Saver<'a>, restored: Option<Re
         starting_backbone(run)?
     };
     if run.total_steps() == 0 {
+        saver.finish()?;
         return Ok((Ending::Completed, Step(run.config.pretrain.steps)));
     }
 

@@ -12,7 +12,6 @@ use longtake_shared::checkpoint::{
     PartRef, RankParts, Settings, Stage as SavedStage,
 };
 use longtake_shared::ids::{LaneId, Rank, Step};
-use longtake_shared::objects::Objects;
 
 use super::TrainError;
 use super::context::RunContext;
@@ -209,13 +208,7 @@ impl<'a> Saver<'a> {
     /// # Errors
     /// The store cannot be opened, or there are no threads.
     pub fn open(run: &'a RunContext) -> Result<Self, TrainError> {
-        let url = &run.config.checkpoint.url;
-        let objects = if url.is_empty() {
-            Objects::open(&run.assignment.run_folder.to_string_lossy())?
-        } else {
-            Objects::open(url)?.below(&run.assignment.run.0)
-        };
-        let store = CheckpointStore::new(objects);
+        let store = CheckpointStore::of_run(&run.config, &run.assignment.run_folder)?;
         let uploads = checkpoint::Saver::new(store.clone())?;
         let loader = checkpoint::Loader::new(store)?;
         Ok(Self { run, uploads, loader, in_flight: None, reported: None })
