@@ -49,8 +49,8 @@ pub(super) fn fold(
     let chunks = values.chunks_exact(LANES);
     let rest = chunks.remainder();
     for chunk in chunks {
-        for lane in 0..LANES {
-            lanes[lane] = step(lanes[lane], chunk[lane]);
+        for (lane, &value) in lanes.iter_mut().zip(chunk) {
+            *lane = step(*lane, value);
         }
     }
     for (lane, &value) in lanes.iter_mut().zip(rest) {
@@ -66,8 +66,8 @@ pub(super) fn sum_pairs(a: &[f32], b: &[f32], step: impl Fn(f32, f32, f32) -> f3
     let (left, right) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     let (left_rest, right_rest) = (left.remainder(), right.remainder());
     for (left, right) in left.zip(right) {
-        for lane in 0..LANES {
-            lanes[lane] = step(lanes[lane], left[lane], right[lane]);
+        for ((lane, &left), &right) in lanes.iter_mut().zip(left).zip(right) {
+            *lane = step(*lane, left, right);
         }
     }
     for ((lane, &left), &right) in lanes.iter_mut().zip(left_rest).zip(right_rest) {
