@@ -42,7 +42,8 @@ fn single<M: Module, const I: usize, const O: usize>(
     output: &Tensor<O>,
 ) -> Result<(), String> {
     let mut check = Check::new(case);
-    let (name, cotangent) = if case.has("output.y") { ("output.y", "cotangent.y") } else { ("output", "cotangent.") };
+    let (name, cotangent) =
+        if case.has("output.y") { ("output.y", "cotangent.y") } else { ("output", "cotangent.") };
     check.output(name, &values(output));
     let gradients = check.loss(&[(output, cotangent.to_owned())])?.backward();
     check.leaf_gradient("grad.input.x", x, &gradients);
@@ -170,7 +171,8 @@ fn torchvision(case: &Case) -> Result<(), String> {
     let features = module.forward(x.clone(), Pass::Evaluate);
     let [batch, channels, steps, height, width] = features.dims();
     let pooled = features.clone().reshape([batch, channels, steps * height * width]).mean_dim(2);
-    let logits = pooled.reshape([batch, channels]).matmul(weight.clone().transpose()) + bias.clone().unsqueeze();
+    let logits =
+        pooled.reshape([batch, channels]).matmul(weight.clone().transpose()) + bias.clone().unsqueeze();
     let mut check = Check::new(case);
     check.output("output.features", &values(&features));
     check.output("output.logits", &values(&logits));

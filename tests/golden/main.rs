@@ -3,6 +3,7 @@
 //! Takes: a folder of cases (`tests/golden/cases`, or `LONGTAKE_GOLDEN_DIR`). Gives: one test a case of the groups that
 //! are built so far. A module that nobody runs is a failure, not a case left out.
 
+mod backbone;
 mod head;
 mod infer;
 mod losses;
@@ -17,7 +18,8 @@ use support::{Case, Entry, Runner};
 const BUILT: [&str; 2] = ["foundation", "evaluation"];
 
 /// Who runs which module (the `module` of a case's JSON).
-const REGISTRIES: [&[(&str, Runner)]; 3] = [head::RUNNERS, losses::RUNNERS, infer::RUNNERS];
+const REGISTRIES: [&[(&str, Runner)]; 4] =
+    [backbone::RUNNERS, head::RUNNERS, losses::RUNNERS, infer::RUNNERS];
 
 fn runner(module: &str) -> Option<Runner> {
     REGISTRIES

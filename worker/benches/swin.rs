@@ -46,7 +46,7 @@ fn measure(name: &str, runs: usize, run: impl Fn()) {
         let (start, before) = (Instant::now(), processor_time());
         run();
         wall.push(start.elapsed());
-        processor.push(processor_time() - before);
+        processor.push(processor_time().saturating_sub(before));
     }
     println!("{name}: {:.3} s wall, {:.3} s CPU (median of {runs})", median(wall), median(processor));
 }
@@ -69,7 +69,7 @@ fn both(name: &str, config: &BackboneConfig, shape: [usize; 5], runs: usize) {
 }
 
 fn main() {
-    let runs = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(5).max(1);
+    let runs = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(5).max(1);
     let tiny =
         BackboneConfig { variant: Variant::Tiny, drop_path: 0.0, frozen_stages: -1, ..Default::default() };
     both("Swin-T 1x3x16x112x112", &tiny, [1, 3, 16, 112, 112], runs);

@@ -60,21 +60,20 @@ impl VideoSwin {
         features.reshape([count, batch, channels, steps])
     }
 
-    /// Features of whole windows without a tape, `chunk_clips` clips at a time: the memory it takes is that of one chunk.
+    /// Features of whole windows, `chunk_clips` clips at a time. For a backbone of plain tensors: without a tape it takes
+    /// the memory of one chunk.
     ///
     /// # Shapes
     /// `[B, 3, D, H, W]` -> `[B, C, ceil(D / 2)]`
     pub fn features_of_frames(&self, frames: Tensor<5>, clip_frames: usize, chunk_clips: usize) -> Tensor<3> {
-        let [batch, _, length, height, width] = frames.dims();
+        let [batch, _, length, _, _] = frames.dims();
         let clips = clips_of(frames, clip_frames);
         let count = clips.dims()[0];
         let chunks = (0..count)
             .step_by(chunk_clips.max(1))
             .map(|start| {
                 let size = chunk_clips.max(1).min(count - start);
-                let chunk = clips.clone().narrow(0, start, size);
-                debug_assert_eq!(chunk.dims()[2..], [clip_frames, height, width]);
-                self.features(chunk, Pass::Evaluate)
+                self.features(clips.clone().narrow(0, start, size), Pass::Evaluate)
             })
             .collect();
         let features = Tensor::cat(chunks, 0);

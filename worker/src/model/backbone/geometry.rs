@@ -20,14 +20,11 @@ pub(super) struct Window {
 impl Window {
     /// What is left of the window on a stage of this size: an axis no longer than the window becomes the window, unshifted.
     pub(super) fn fit(self, stage: Size) -> Self {
-        let mut fitted = self;
-        for axis in 0..3 {
-            if stage[axis] <= self.size[axis] {
-                fitted.size[axis] = stage[axis];
-                fitted.shift[axis] = 0;
-            }
+        let clipped = |axis: usize| stage[axis] <= self.size[axis];
+        Self {
+            size: std::array::from_fn(|axis| stage[axis].min(self.size[axis])),
+            shift: std::array::from_fn(|axis| if clipped(axis) { 0 } else { self.shift[axis] }),
         }
-        fitted
     }
 
     fn is_shifted(&self) -> bool {

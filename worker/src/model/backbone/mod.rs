@@ -10,7 +10,7 @@ mod video_swin;
 
 pub use block::{Block, BlockSettings, Mlp, WindowAttention};
 pub use geometry::{Geometry, bias_index};
-pub use video_swin::{PatchEmbed, PatchMerging, Stage, VideoSwin, frozen};
+pub use video_swin::{PatchEmbed, PatchMerging, PatchProjection, Stage, VideoSwin, frozen};
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,9 @@
 //! The published check values (spec 10, section 9; fill of spec 00, section 4), freezing, drop path, chunks.
+#![allow(
+    clippy::excessive_precision,
+    clippy::inconsistent_digit_grouping,
+    reason = "published values as they were printed"
+)]
 
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},

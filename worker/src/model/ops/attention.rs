@@ -76,6 +76,9 @@ impl Shape {
     }
 }
 
+/// Gradients of queries, keys and values of one head of one window, `[N, d]` each.
+type HeadGradients = [Vec<f32>; 3];
+
 impl Operation<2> for WindowAttention {
     fn forward(&self, [qkv, bias]: [View<'_>; 2]) -> Values {
         let shape = Shape::of(qkv);
@@ -104,7 +107,7 @@ impl Operation<2> for WindowAttention {
         let shape = Shape::of(qkv);
         let Shape { tokens, heads, width, windows } = shape;
         let groups: Vec<Range<usize>> = shape.groups().collect();
-        let tasks: Vec<(Vec<f32>, Vec<[Vec<f32>; 3]>)> = (0..heads * groups.len())
+        let (of_bias, of_parts): (Vec<Vec<f32>>, Vec<Vec<HeadGradients>>) = (0..heads * groups.len())
             .into_par_iter()
             .map(|task| {
                 let (head, group) = (task / groups.len(), &groups[task % groups.len()]);
@@ -115,9 +118,8 @@ impl Operation<2> for WindowAttention {
                     .collect();
                 (of_bias, of_parts)
             })
-            .collect();
-        let (of_bias, of_parts): (Vec<_>, Vec<_>) = tasks.into_iter().unzip();
-        let of_parts: Vec<[Vec<f32>; 3]> = of_parts.into_iter().flatten().collect();
+            .unzip();
+        let of_parts: Vec<HeadGradients> = of_parts.into_iter().flatten().collect();
         let mut of_qkv = vec![0.0; qkv.values.len()];
         let row = 3 * shape.channels();
         of_qkv.par_chunks_mut((tokens * row).max(1)).enumerate().for_each(|(window, of_qkv)| {
@@ -159,7 +161,9 @@ impl WindowAttention {
             let scores = Matrix::new(scores, shape.tokens, shape.tokens);
             product(&mut mixed, false, 1.0, scores, shape.part(qkv, window, 2, head), Threads::One);
             for (row, sum) in mixed.chunks_exact_mut(shape.width).zip(sums) {
-                row.iter_mut().for_each(|value| *value /= sum);
+                for value in row {
+                    *value /= sum;
+                }
             }
         });
         mixed
@@ -199,7 +203,7 @@ impl WindowAttention {
         window: usize,
         head: usize,
         of_bias: &mut [f32],
-    ) -> [Vec<f32>; 3] {
+    ) -> HeadGradients {
         let tokens = shape.tokens;
         let mut results = [(); 3].map(|()| vec![0.0; tokens * shape.width]);
         let [of_queries, of_keys, of_values] = &mut results;
@@ -224,7 +228,9 @@ impl WindowAttention {
 #[inline(always)]
 fn exponentials_of(logits: &mut [f32]) -> f32 {
     let largest = fold(logits, f32::NEG_INFINITY, f32::max, f32::max);
-    logits.iter_mut().for_each(|logit| *logit = exp(*logit - largest));
+    for logit in logits.iter_mut() {
+        *logit = exp(*logit - largest);
+    }
     sum(logits)
 }
 
@@ -261,7 +267,9 @@ vectorised! {
         let rows = scores.chunks_exact_mut(tokens).zip(of_scores.chunks_exact_mut(tokens));
         for ((scores, of_scores), (sum, of_bias)) in rows.zip(sums.iter().zip(of_bias.chunks_exact_mut(tokens))) {
             let scale = 1.0 / sum;
-            scores.iter_mut().for_each(|score| *score *= scale);
+            for score in scores.iter_mut() {
+                *score *= scale;
+            }
             let mean = sum_pairs(scores, of_scores, |sum, probability, gradient| probability.mul_add(gradient, sum));
             for ((gradient, probability), of_bias) in of_scores.iter_mut().zip(scores).zip(of_bias) {
                 *gradient = (*gradient - mean) * *probability;

@@ -122,7 +122,7 @@ fn tracked<const N: usize, C: CheckpointStrategy>(
     inputs: [FloatTensor<Autodiff<Flex, C>>; N],
     operation: Arc<dyn Operation<N>>,
 ) -> FloatTensor<Autodiff<Flex, C>> {
-    let guards = inputs.each_ref().map(|input| input.node());
+    let guards = inputs.each_ref().map(FloatTensor::<Autodiff<Flex, C>>::node);
     let inputs = inputs.map(|input| input.into_primitive().to_contiguous());
     let output = operation.forward(inputs.each_ref().map(view)).into_tensor();
     match Tape.prepare::<C>(guards).compute_bound().stateful() {

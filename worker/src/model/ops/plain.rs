@@ -51,10 +51,11 @@ pub fn relative_bias(table: Tensor<2>, index: &BiasIndex) -> Tensor<3> {
 /// See [`super::window_attention`].
 pub fn window_attention(qkv: Tensor<5>, bias: Tensor<3>, regions: Option<&Regions>) -> Tensor<3> {
     let [windows, tokens, _, heads, width] = qkv.dims();
-    let part =
-        |number| qkv.clone().narrow(2, number, 1).reshape([windows, tokens, heads, width]).swap_dims(1, 2);
-    let queries = part(0) * (width as f64).powf(-0.5);
-    let logits = queries.matmul(part(1).swap_dims(2, 3)) + bias.unsqueeze::<4>();
+    let parts = qkv.split(1, 2).into_iter();
+    let parts = parts.map(|part| part.reshape([windows, tokens, heads, width]).swap_dims(1, 2));
+    let [queries, keys, values] = parts.collect::<Vec<_>>().try_into().expect("the third axis has length 3");
+    let queries = queries * (width as f64).powf(-0.5);
+    let logits = queries.matmul(keys.swap_dims(2, 3)) + bias.unsqueeze::<4>();
     let logits = match regions {
         Some(regions) => {
             let image = regions.windows();
@@ -65,6 +66,6 @@ pub fn window_attention(qkv: Tensor<5>, bias: Tensor<3>, regions: Option<&Region
         }
         None => logits,
     };
-    let mixed = activation::softmax(logits, 3).matmul(part(2));
+    let mixed = activation::softmax(logits, 3).matmul(values);
     mixed.swap_dims(1, 2).reshape([windows, tokens, heads * width])
 }

@@ -31,11 +31,6 @@ impl BiasIndex {
     pub fn tokens(&self) -> usize {
         self.tokens
     }
-
-    /// Rows of the table.
-    pub fn table(&self) -> usize {
-        self.table
-    }
 }
 
 /// Which tokens of each window of an image may not see each other: those of different regions.
