@@ -124,11 +124,12 @@ pub async fn run(options: AgentOptions, mut stop: StopToken) -> Result<(), Agent
     let folder = SocketFolder::make().map_err(|source| AgentError::Io { verb: "make its socket", source })?;
     std::fs::create_dir_all(&options.log_folder)
         .map_err(|source| AgentError::Io { verb: "make the folder of its workers' logs", source })?;
-    let children =
-        Children::new().map_err(|source| AgentError::Io { verb: "start the thread that starts workers", source })?;
+    let children = Children::new()
+        .map_err(|source| AgentError::Io { verb: "start the thread that starts workers", source })?;
     let (inputs, from_workers) = mpsc::unbounded_channel();
     let mut tasks = TaskGroup::default();
-    let listener = folder.listen().map_err(|source| AgentError::Io { verb: "listen on its socket", source })?;
+    let listener =
+        folder.listen().map_err(|source| AgentError::Io { verb: "listen on its socket", source })?;
     tasks.spawn(TaskKind::WorkerServer, worker_link::serve(listener, inputs, tasks.stop_token()));
 
     let (outgoing, queue) = mpsc::channel(QUEUE);
@@ -283,7 +284,8 @@ impl Agent {
     async fn start(&mut self, start: wire::StartWorker) -> Result<(), AgentError> {
         let id = WorkerId(start.worker);
         let log = self.options.log_folder.join(format!("worker-{}.log", start.index));
-        match self.children.start(&id, start.index, &self.options.launcher, &self.folder.socket(), log).await {
+        match self.children.start(&id, start.index, &self.options.launcher, &self.folder.socket(), &log).await
+        {
             Ok(running) => {
                 let worker = Worker { index: start.index, running, orders: None, ended: None };
                 self.workers.insert(id, worker);
@@ -299,8 +301,10 @@ impl Agent {
     async fn take(&mut self, input: WorkerInput) -> Result<(), AgentError> {
         match input {
             WorkerInput::Joined { index, hello, orders } => {
-                let Some((id, worker)) =
-                    self.workers.iter_mut().find(|(_, worker)| worker.index == index && worker.orders.is_none())
+                let Some((id, worker)) = self
+                    .workers
+                    .iter_mut()
+                    .find(|(_, worker)| worker.index == index && worker.orders.is_none())
                 else {
                     tracing::warn!(index, "a process that was not started here says it is a worker");
                     return Ok(());
@@ -325,7 +329,8 @@ impl Agent {
                 self.outbox.forward(id, *message).await
             }
             WorkerInput::Closed { index } => {
-                let Some((id, worker)) = self.workers.iter_mut().find(|(_, worker)| worker.index == index) else {
+                let Some((id, worker)) = self.workers.iter_mut().find(|(_, worker)| worker.index == index)
+                else {
                     return Ok(());
                 };
                 worker.orders = None;
@@ -353,8 +358,11 @@ impl Agent {
             ExitCause::Code(code) => wire::worker_exited::Cause::Code(code),
             ExitCause::Signal(signal) => wire::worker_exited::Cause::Signal(signal),
         };
-        let exited =
-            wire::WorkerExited { worker: id.0.clone(), cause: Some(cause), log: worker.running.last_log_lines() };
+        let exited = wire::WorkerExited {
+            worker: id.0.clone(),
+            cause: Some(cause),
+            log: worker.running.last_log_lines(),
+        };
         self.workers.remove(id);
         self.outbox.send(AgentBody::WorkerExited(exited)).await
     }
