@@ -81,7 +81,6 @@ fn behave(behaviour: &str, session: &Arc<Session>) -> Result<u8, ControlError> {
             session.failed(generation, "the loss was not finite 20 times in a row", None, true)?;
             return Ok(78);
         }
-        "suspect" if is(0) => session.collective_failed(generation, "a peer has closed the ring")?,
         "short" | "stale" => return train(session, &assignment),
         "stop" => return until_stopped(session, &assignment),
         _ => {}

@@ -47,6 +47,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Messages that wait for the coordinator.
 const QUEUE: usize = 1024;
 
+/// Messages of workers that wait for the agent's loop.
+const WORKER_QUEUE: usize = 256;
+
 /// Renewals in a lease.
 const RENEWALS_PER_LEASE: u32 = 5;
 
@@ -126,7 +129,7 @@ pub async fn run(options: AgentOptions, mut stop: StopToken) -> Result<(), Agent
         .map_err(|source| AgentError::Io { verb: "make the folder of its workers' logs", source })?;
     let children = Children::new()
         .map_err(|source| AgentError::Io { verb: "start the thread that starts workers", source })?;
-    let (inputs, from_workers) = mpsc::unbounded_channel();
+    let (inputs, from_workers) = mpsc::channel(WORKER_QUEUE);
     let mut tasks = TaskGroup::default();
     let listener =
         folder.listen().map_err(|source| AgentError::Io { verb: "listen on its socket", source })?;
@@ -230,7 +233,7 @@ impl Agent {
     async fn work(
         &mut self,
         mut orders: Streaming<wire::AgentOrder>,
-        mut from_workers: mpsc::UnboundedReceiver<WorkerInput>,
+        mut from_workers: mpsc::Receiver<WorkerInput>,
         tasks: &mut TaskGroup,
     ) -> Result<(), AgentError> {
         let mut renewals = renewals(self.lease);
@@ -255,9 +258,9 @@ impl Agent {
                     Ok(None) => return Err(AgentError::Lost("it closed the link".to_owned())),
                     Err(status) => return Err(AgentError::Lost(status.message().to_owned())),
                 },
-                Some(input) = from_workers.recv() => self.take(input).await?,
-                ended = self.children.next_end() => self.ended(ended).await?,
                 _ = renewals.tick() => self.renew().await?,
+                ended = self.children.next_end() => self.ended(ended).await?,
+                Some(input) = from_workers.recv() => self.take(input).await?,
             }
         }
     }
