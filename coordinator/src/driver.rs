@@ -151,8 +151,16 @@ pub struct DriverParts {
 impl Driver {
     /// A driver whose committer and reporter run as tasks of the group.
     pub fn new(parts: DriverParts, tasks: &mut TaskGroup) -> Self {
-        let DriverParts { settings, fence, journal, context, inputs: (sender, inputs), updates, committer, reporter } =
-            parts;
+        let DriverParts {
+            settings,
+            fence,
+            journal,
+            context,
+            inputs: (sender, inputs),
+            updates,
+            committer,
+            reporter,
+        } = parts;
         let (commits, requests) = mpsc::unbounded_channel();
         let (validations, done) = mpsc::unbounded_channel();
         tasks.spawn(TaskKind::Committer, commit_all(committer, requests, sender.clone()));
@@ -176,6 +184,8 @@ impl Driver {
     pub async fn run(mut self, signals: &mut Signals, tasks: &mut TaskGroup) -> Outcome {
         let mut ticks = tokio::time::interval(self.engine.settings().lease / TICKS_PER_LEASE);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let needed = self.engine.settings().workers;
+        self.announce(RunUpdate::Gathering { present: 0, needed }).await;
         loop {
             let input = tokio::select! {
                 biased;

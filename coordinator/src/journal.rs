@@ -101,10 +101,12 @@ pub struct History {
 impl History {
     /// The newest incarnation and generation of the run.
     pub fn newest(&self) -> (Incarnation, Generation) {
-        self.records.iter().fold((Incarnation(0), Generation(0)), |(incarnation, generation), record| match record {
-            Record::Started { incarnation: started, .. } => (incarnation.max(*started), generation),
-            Record::Generation { generation: formed, .. } => (incarnation, generation.max(*formed)),
-            Record::Committed(_) | Record::Ended { .. } => (incarnation, generation),
+        self.records.iter().fold((Incarnation(0), Generation(0)), |(incarnation, generation), record| {
+            match record {
+                Record::Started { incarnation: started, .. } => (incarnation.max(*started), generation),
+                Record::Generation { generation: formed, .. } => (incarnation, generation.max(*formed)),
+                Record::Committed(_) | Record::Ended { .. } => (incarnation, generation),
+            }
         })
     }
 }
@@ -134,7 +136,8 @@ impl Journal {
             file.sync_all().map_err(failed("begin"))?;
             return Ok((Self { path, file }, History { records: Vec::new(), torn_bytes: 0 }));
         }
-        let frames = bytes.strip_prefix(&MAGIC).ok_or_else(|| JournalError::Foreign { path: path.clone() })?;
+        let frames =
+            bytes.strip_prefix(&MAGIC).ok_or_else(|| JournalError::Foreign { path: path.clone() })?;
         let (records, whole) = read_frames(frames);
         let end = (MAGIC.len() + whole) as u64;
         file.set_len(end).and_then(|()| file.seek(SeekFrom::Start(end))).map_err(failed("mend"))?;

@@ -98,8 +98,7 @@ async fn connect(
         source,
     };
     let endpoint = Endpoint::from_shared(format!("http://{}", address.address)).map_err(no_answer)?;
-    let channel =
-        endpoint.connect_timeout(PATIENCE).timeout(PATIENCE).connect().await.map_err(no_answer)?;
+    let channel = endpoint.connect_timeout(PATIENCE).timeout(PATIENCE).connect().await.map_err(no_answer)?;
     Ok((OperatorServiceClient::new(channel), address))
 }
 

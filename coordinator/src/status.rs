@@ -8,11 +8,11 @@ use longtake_shared::protocol::{ExitCause, Flags, Stage};
 use longtake_shared::units::Seconds;
 use serde::{Deserialize, Serialize};
 
+use crate::run::RunEngine;
 use crate::run::commit::Committed;
 use crate::run::membership::WorkerState;
 use crate::run::phase::{Phase, PhaseKind};
 use crate::run::quorum::{self, Quorum};
-use crate::run::RunEngine;
 use crate::updates::{Outcome, Progress};
 
 /// A run as it stands.
@@ -98,7 +98,10 @@ pub fn report(engine: &RunEngine, stamps: &BTreeMap<WorkerId, Doing>, uptime: Se
                 index: worker.index,
                 worker: id.clone(),
                 rank,
-                lanes: team.zip(rank).map(|(team, rank)| team.lanes[rank.index()].clone()).unwrap_or_default(),
+                lanes: team
+                    .zip(rank)
+                    .map(|(team, rank)| team.lanes[rank.index()].clone())
+                    .unwrap_or_default(),
                 pid,
                 ended,
                 alive: worker.alive(),

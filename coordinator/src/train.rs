@@ -179,12 +179,27 @@ pub async fn join_as_agent(
 }
 
 async fn run(request: TrainRequest, with_agent: bool) -> Result<Outcome, TrainError> {
-    let TrainRequest { config, run_folder, worker_command, resume, mut committer, reporter, updates, mut signals } =
-        request;
+    let TrainRequest {
+        config,
+        run_folder,
+        worker_command,
+        resume,
+        mut committer,
+        reporter,
+        updates,
+        mut signals,
+    } = request;
     let settings = settings(&config, resume.as_ref())?;
     let config_json = Resolved::from(config.clone()).to_json();
     let lock = FolderLock::take(&run_folder)?;
-    let (journal, fence) = begin(&run_folder, &config_json, committer.as_mut()).await?;
+    let (journal, fence) = tokio::select! {
+        biased;
+        _ = signals.next() => {
+            let step = settings.started_from.map(|(_, step)| step).unwrap_or_default();
+            return Ok(Outcome::Preempted { step });
+        }
+        begun = begin(&run_folder, &config_json, committer.as_mut()) => begun?,
+    };
     let (listener, address) = server::bind(&config.cluster.listen).await?;
     let found = CoordinatorAddress {
         run: settings.run.clone(),

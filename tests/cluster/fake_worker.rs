@@ -2,6 +2,8 @@
 //!
 //! As `coordinate FOLDER` it is a whole run of such workers, so that a test can kill a run from outside.
 
+#![expect(clippy::print_stderr, reason = "a worker's standard error is its log")]
+
 #[path = "support.rs"]
 mod support;
 
@@ -53,6 +55,7 @@ fn behave(behaviour: &str, session: &Arc<Session>) -> Result<u8, ControlError> {
     let aborted = Arc::new((AtomicBool::new(false), Mutex::new(()), Condvar::new()));
     let flag = Arc::clone(&aborted);
     session.on_abort(Box::new(move |_, _| {
+        let _guard = flag.1.lock().expect("nobody panics");
         flag.0.store(true, Ordering::Release);
         flag.2.notify_all();
     }));
@@ -60,34 +63,42 @@ fn behave(behaviour: &str, session: &Arc<Session>) -> Result<u8, ControlError> {
         say_stale_things(session, &assignment)?;
     }
     session.ready(assignment.generation)?;
-    let next = session.next_directive()?;
-    let Directive::Train { generation } = next else { return Ok(3) };
+    let generation = match session.next_directive()? {
+        Directive::Train { generation } => generation,
+        // A peer has died before this worker took its first step.
+        other => return Ok(freed(&other, assignment.generation)),
+    };
     let is = |rank| assignment.rank == Rank(rank);
     match behaviour {
         "die" if is(1) => {
             eprintln!("rank 1 says: out of memory");
             let me = rustix::process::getpid();
-            rustix::process::kill_process(me, rustix::process::Signal::KILL).expect("a process may kill itself");
+            rustix::process::kill_process(me, rustix::process::Signal::KILL)
+                .expect("a process may kill itself");
         }
         "fail" if is(0) => {
             eprintln!("rank 0 says: the loss is not finite");
             session.failed(generation, "the loss was not finite 20 times in a row", None, true)?;
             return Ok(78);
         }
-        "suspect" if is(0) => session.collective_failed(generation, "a peer has closed the ring")?,
         "short" | "stale" => return train(session, &assignment),
         "stop" => return until_stopped(session, &assignment),
         _ => {}
     }
     // A worker that is stuck in a collective: only an abort frees it.
     let guard = aborted.1.lock().expect("nobody panics");
-    let _guard = aborted
-        .2
-        .wait_while(guard, |()| !aborted.0.load(Ordering::Acquire))
-        .expect("nobody panics");
-    match session.next_directive()? {
-        Directive::Abort { generation: over, .. } if over == generation => Ok(0),
-        _ => Ok(4),
+    let guard = aborted.2.wait_while(guard, |()| !aborted.0.load(Ordering::Acquire)).expect("nobody panics");
+    drop(guard);
+    Ok(freed(&session.next_directive()?, generation))
+}
+
+fn freed(directive: &Directive, generation: Generation) -> u8 {
+    match directive {
+        Directive::Abort { generation: over, reason } if *over == generation => {
+            eprintln!("freed: {reason}");
+            0
+        }
+        _ => 4,
     }
 }
 
@@ -112,6 +123,7 @@ fn until_stopped(session: &Session, assignment: &Assignment) -> Result<u8, Contr
     let mut step = 0;
     while !session.flags().stop {
         step += 1;
+        session.enter(Step(step), StepPhase::Judge);
         session.progress(assignment.generation, &progress(step));
         std::thread::yield_now();
     }
@@ -121,8 +133,14 @@ fn until_stopped(session: &Session, assignment: &Assignment) -> Result<u8, Contr
     Ok(if session.next_directive()? == Directive::Shutdown { 0 } else { 6 })
 }
 
-fn save(session: &Session, assignment: &Assignment, step: Step, average_map: Option<f64>) -> Result<(), ControlError> {
-    let parts = serde_json::json!({ "rank": assignment.rank, "lanes": assignment.lanes[assignment.rank.index()] });
+fn save(
+    session: &Session,
+    assignment: &Assignment,
+    step: Step,
+    average_map: Option<f64>,
+) -> Result<(), ControlError> {
+    let parts =
+        serde_json::json!({ "rank": assignment.rank, "lanes": assignment.lanes[assignment.rank.index()] });
     let saved = SavedParts { stage: Stage::Train, step, average_map, parts };
     session.parts_saved(assignment.generation, &saved)?;
     session.wait_committed(assignment.generation, Stage::Train, step, PATIENCE).map(drop)
@@ -134,7 +152,8 @@ fn say_stale_things(session: &Session, assignment: &Assignment) -> Result<(), Co
     session.ready(over)?;
     session.progress(over, &progress(999));
     let parts = serde_json::json!("stale");
-    session.parts_saved(over, &SavedParts { stage: Stage::Train, step: Step(3), average_map: None, parts })?;
+    session
+        .parts_saved(over, &SavedParts { stage: Stage::Train, step: Step(3), average_map: None, parts })?;
     session.finished(over, Step(3), Ending::Completed)
 }
 

@@ -7,11 +7,15 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use longtake_coordinator::operator;
+use longtake_coordinator::launch::local::LocalLauncher;
 use longtake_coordinator::run::event::StopSource;
 use longtake_coordinator::run::phase::PhaseKind;
+use longtake_coordinator::server::address;
+use longtake_coordinator::signals::Signals;
 use longtake_coordinator::updates::{Outcome, RunUpdate};
+use longtake_coordinator::{join_as_agent, operator};
 use longtake_shared::ids::{Generation, Incarnation, LaneId, Rank, Step};
+use longtake_shared::protocol::stamp::StepPhase;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -57,7 +61,8 @@ fn workers_form_train_validate_save_and_end() {
             assert_eq!(commits.len(), 1);
             assert_eq!((commits[0].step, commits[0].average_map), (Step(3), Some(0.25)));
             assert_eq!((commits[0].incarnation, commits[0].generation), (Incarnation(1), Generation(5)));
-            let ranks: Vec<u64> = commits[0].parts.iter().map(|part| part["rank"].as_u64().unwrap()).collect();
+            let ranks: Vec<u64> =
+                commits[0].parts.iter().map(|part| part["rank"].as_u64().unwrap()).collect();
             assert_eq!(ranks, (0..workers as u64).collect::<Vec<_>>());
             let lanes: Vec<LaneId> = commits[0].lanes.iter().flatten().copied().collect();
             assert_eq!(lanes, (0..8).map(LaneId).collect::<Vec<_>>());
@@ -92,21 +97,52 @@ fn a_stop_reaches_every_rank_and_ends_with_a_checkpoint() {
 }
 
 #[test]
-fn status_tells_phase_workers_and_lanes() {
+fn status_tells_phase_workers_lanes_and_what_they_do() {
     in_runtime(async {
         let folder = tempfile::tempdir().unwrap();
         let mut run = Run::start(folder.path(), fake_worker(), "stop", 2);
         run.wait_for(|update| matches!(update, RunUpdate::Progress(_))).await;
-        let report = operator::status(folder.path()).await.unwrap();
+        let seen = async {
+            loop {
+                let report = operator::status(folder.path()).await.unwrap();
+                if report.workers.iter().all(|worker| worker.doing.is_some()) {
+                    return report;
+                }
+            }
+        };
+        let report = tokio::time::timeout(DEADLINE, seen).await.unwrap();
         assert_eq!((report.phase, report.generation), (PhaseKind::Training, Generation(5)));
         assert_eq!(report.workers.len(), 2);
         assert_eq!(report.workers[1].rank, Some(Rank(1)));
         assert_eq!(report.workers[1].lanes, (4..8).map(LaneId).collect::<Vec<_>>());
         assert!(report.workers.iter().all(|worker| worker.alive && worker.pid.is_some()));
+        assert!(report.workers.iter().all(|worker| worker.doing.unwrap().phase == StepPhase::Judge));
         operator::stop(folder.path()).await.unwrap();
         run.end().await;
         let gone = operator::status(folder.path()).await.unwrap_err();
         assert!(gone.to_string().starts_with("no coordinator of the run in"), "{gone}");
+    });
+}
+
+#[test]
+fn without_the_token_nothing_is_told_or_done() {
+    in_runtime(async {
+        let folder = tempfile::tempdir().unwrap();
+        let mut run = Run::start(folder.path(), fake_worker(), "stop", 1);
+        run.wait_for(formed).await;
+        let elsewhere = tempfile::tempdir().unwrap();
+        let mut found = address::find(folder.path()).unwrap();
+        found.token = "guessed".into();
+        let forged = serde_json::to_string(&found).unwrap();
+        std::fs::write(elsewhere.path().join(address::ADDRESS_FILE), forged).unwrap();
+        for refused in
+            [operator::stop(elsewhere.path()).await, operator::status(elsewhere.path()).await.map(drop)]
+        {
+            let refused = refused.unwrap_err().to_string();
+            assert_eq!(refused, "the coordinator refuses: the token is not this run's");
+        }
+        operator::stop(folder.path()).await.unwrap();
+        assert_eq!(run.end().await, Outcome::Preempted { step: Step(7) });
     });
 }
 
@@ -121,6 +157,8 @@ fn a_killed_worker_ends_the_run_with_rank_cause_and_log() {
         assert_eq!(cause, "worker 1 (rank 1) was killed by signal 9");
         assert_eq!((rank, never_restart, resumable_at), (Some(Rank(1)), false, None));
         assert_eq!(log, ["rank 1 says: out of memory"]);
+        let survivor = std::fs::read_to_string(folder.path().join("logs/worker-0.log")).unwrap();
+        assert_eq!(survivor, format!("freed: {cause}\n"));
     });
 }
 
@@ -157,7 +195,10 @@ fn a_program_that_does_not_exist_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let mut run = Run::start(folder.path(), Path::new("/nowhere/longtake"), "short", 1);
         let Outcome::Failed { cause, .. } = run.end().await else { panic!("the run cannot have succeeded") };
-        assert!(cause.starts_with("worker 0 could not be started: cannot start `/nowhere/longtake`"), "{cause}");
+        assert!(
+            cause.starts_with("worker 0 could not be started: cannot start `/nowhere/longtake`"),
+            "{cause}"
+        );
     });
 }
 
@@ -218,6 +259,24 @@ fn a_folder_in_use_is_refused_and_a_second_run_has_higher_numbers() {
         assert_eq!(second.end().await, Outcome::Done);
         let commits = second.chain.commits.lock().unwrap();
         assert_eq!((commits[1].incarnation, commits[1].generation), (Incarnation(2), Generation(6)));
+    });
+}
+
+#[test]
+fn an_agent_of_its_own_joins_and_passes_a_stop_on() {
+    in_runtime(async {
+        let folder = tempfile::tempdir().unwrap();
+        let mut run = Run::without_agent(folder.path(), 2);
+        run.wait_for(|update| matches!(update, RunUpdate::Gathering { present: 0, needed: 2 })).await;
+        let launcher =
+            LocalLauncher { command: vec![fake_worker().into(), "stop".into()], threads: 1, workers: 2 };
+        let (signals, source) = Signals::channel();
+        let run_folder = folder.path().to_owned();
+        let agent = tokio::spawn(async move { join_as_agent(&run_folder, 2, launcher, source).await });
+        run.wait_for(|update| matches!(update, RunUpdate::Progress(_))).await;
+        signals.send(StopSource::Scheduler).await.unwrap();
+        assert_eq!(run.end().await, Outcome::Preempted { step: Step(7) });
+        assert!(tokio::time::timeout(DEADLINE, agent).await.unwrap().unwrap().is_ok());
     });
 }
 

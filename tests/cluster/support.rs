@@ -1,9 +1,10 @@
 //! A run of fake workers, and what it is watched with.
 
 #![allow(dead_code, reason = "shared by the suite and by its helper program, which use different halves")]
+#![allow(clippy::print_stdout, reason = "the helper program tells the suite that it trains")]
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use longtake_coordinator::run::command::CommitRequest;
 use longtake_coordinator::run::event::StopSource;
 use longtake_coordinator::signals::Signals;
 use longtake_coordinator::updates::{Outcome, RunUpdate};
-use longtake_coordinator::{TrainError, TrainRequest, train_local};
+use longtake_coordinator::{TrainError, TrainRequest, coordinate as coordinate_only, train_local};
 use longtake_shared::config::RunConfig;
 use longtake_shared::hint::Failure;
 use longtake_shared::ids::{Epoch, Generation, Incarnation};
@@ -22,14 +23,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 /// Longer than any test may take on a loaded machine.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A chain of checkpoints in memory.
 #[derive(Clone, Default)]
-pub struct Chain {
-    pub commits: Arc<Mutex<Vec<CommitRequest>>>,
-    pub fail: bool,
-    pub fences: Arc<Mutex<u64>>,
+pub(crate) struct Chain {
+    pub(crate) commits: Arc<Mutex<Vec<CommitRequest>>>,
+    pub(crate) fail: bool,
+    pub(crate) fences: Arc<Mutex<u64>>,
 }
 
 impl Committer for Chain {
@@ -53,23 +54,45 @@ impl Committer for Chain {
 }
 
 /// A run that goes on in the background.
-pub struct Run {
-    pub folder: PathBuf,
-    pub chain: Chain,
-    pub validations: Arc<Mutex<Vec<Validation>>>,
-    pub signals: mpsc::Sender<StopSource>,
-    pub updates: mpsc::Receiver<RunUpdate>,
-    pub seen: Vec<RunUpdate>,
+pub(crate) struct Run {
+    pub(crate) chain: Chain,
+    pub(crate) validations: Arc<Mutex<Vec<Validation>>>,
+    pub(crate) signals: mpsc::Sender<StopSource>,
+    pub(crate) updates: mpsc::Receiver<RunUpdate>,
+    pub(crate) seen: Vec<RunUpdate>,
     outcome: JoinHandle<Result<Outcome, TrainError>>,
 }
 
 impl Run {
     /// Starts a run whose workers are `program behaviour`.
-    pub fn start(folder: &Path, program: &Path, behaviour: &str, workers: usize) -> Self {
+    pub(crate) fn start(folder: &Path, program: &Path, behaviour: &str, workers: usize) -> Self {
         Self::with_chain(folder, program, behaviour, workers, Chain::default())
     }
 
-    pub fn with_chain(folder: &Path, program: &Path, behaviour: &str, workers: usize, chain: Chain) -> Self {
+    pub(crate) fn with_chain(
+        folder: &Path,
+        program: &Path,
+        behaviour: &str,
+        workers: usize,
+        chain: Chain,
+    ) -> Self {
+        let command = vec![OsString::from(program), behaviour.into()];
+        Self::launch(folder, workers, chain, command, |request| tokio::spawn(train_local(request)))
+    }
+
+    /// Starts a coordinator that waits for agents from elsewhere.
+    pub(crate) fn without_agent(folder: &Path, workers: usize) -> Self {
+        let coordinator = |request| tokio::spawn(coordinate_only(request));
+        Self::launch(folder, workers, Chain::default(), Vec::new(), coordinator)
+    }
+
+    fn launch(
+        folder: &Path,
+        workers: usize,
+        chain: Chain,
+        worker_command: Vec<OsString>,
+        start: impl FnOnce(TrainRequest) -> JoinHandle<Result<Outcome, TrainError>>,
+    ) -> Self {
         let (signals, source) = Signals::channel();
         let (sender, updates) = mpsc::channel(4096);
         let validations = Arc::new(Mutex::new(Vec::new()));
@@ -77,7 +100,7 @@ impl Run {
         let request = TrainRequest {
             config: config(workers),
             run_folder: folder.to_owned(),
-            worker_command: vec![OsString::from(program), behaviour.into()],
+            worker_command,
             resume: None,
             committer: Box::new(chain.clone()),
             reporter: Box::new(move |validation| {
@@ -88,12 +111,12 @@ impl Run {
             updates: sender,
             signals: source,
         };
-        let outcome = tokio::spawn(train_local(request));
-        Self { folder: folder.to_owned(), chain, validations, signals, updates, seen: Vec::new(), outcome }
+        let outcome = start(request);
+        Self { chain, validations, signals, updates, seen: Vec::new(), outcome }
     }
 
     /// Waits for an update of that kind.
-    pub async fn wait_for(&mut self, wanted: impl Fn(&RunUpdate) -> bool) -> RunUpdate {
+    pub(crate) async fn wait_for(&mut self, wanted: impl Fn(&RunUpdate) -> bool) -> RunUpdate {
         let wait = async {
             loop {
                 let update = self.updates.recv().await.expect("the run goes on");
@@ -107,7 +130,7 @@ impl Run {
     }
 
     /// Waits for the end.
-    pub async fn end(&mut self) -> Outcome {
+    pub(crate) async fn end(&mut self) -> Outcome {
         let end = async {
             while let Some(update) = self.updates.recv().await {
                 self.seen.push(update);
@@ -118,7 +141,7 @@ impl Run {
         end.expect("the run does not panic").expect("the run begins")
     }
 
-    pub async fn refused(self) -> TrainError {
+    pub(crate) async fn refused(self) -> TrainError {
         let end = tokio::time::timeout(DEADLINE, self.outcome).await.expect("the run ends in time");
         end.expect("the run does not panic").expect_err("the run is refused")
     }
@@ -136,7 +159,7 @@ fn config(workers: usize) -> RunConfig {
 }
 
 /// A run in a process of its own: tells when it trains, then goes on for ever.
-pub fn coordinate(folder: &Path) {
+pub(crate) fn coordinate(folder: &Path) {
     let program = std::env::current_exe().expect("this program has a path");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -65,17 +65,21 @@ impl Children {
         index: u32,
         launcher: &LocalLauncher,
         socket: &Path,
-        log: PathBuf,
+        log: &Path,
     ) -> io::Result<Running> {
         let log = WorkerLog::open(log)?;
         let stamp = StampFile::create(&stamp::path(socket, index))?;
         let command = launcher.command(socket, index, &log.file)?;
         let program = command.get_program().to_string_lossy().into_owned();
-        let child = self.spawner.spawn(command).await.map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot start `{program}`: {error}"))
-        })?;
+        let child =
+            self.spawner.spawn(command).await.map_err(|error| {
+                io::Error::new(error.kind(), format!("cannot start `{program}`: {error}"))
+            })?;
         let process = Arc::new(Process::new(child)?);
-        #[expect(deprecated, reason = "sound here: nothing but the AsyncFd holds this pidfd; `register` is unsafe")]
+        #[expect(
+            deprecated,
+            reason = "sound here: nothing but the AsyncFd holds this pidfd; `register` is unsafe"
+        )]
         let pidfd = AsyncFd::new(process.pidfd()?)?;
         self.processes.push(Arc::clone(&process));
         let id = id.clone();
@@ -128,7 +132,8 @@ struct Process {
 
 impl Process {
     fn new(child: Child) -> io::Result<Self> {
-        let pid = Pid::from_raw(child.id().cast_signed()).ok_or_else(|| io::Error::other("a process without an id"))?;
+        let pid = Pid::from_raw(child.id().cast_signed())
+            .ok_or_else(|| io::Error::other("a process without an id"))?;
         Ok(Self { pid, child: Mutex::new(Some(child)) })
     }
 

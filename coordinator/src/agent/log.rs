@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
+use std::path::Path;
 
 /// Lines of a failure report.
 const LINES: usize = 20;
@@ -25,8 +25,8 @@ impl WorkerLog {
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub(super) fn open(path: PathBuf) -> io::Result<Self> {
-        let file = File::options().read(true).append(true).create(true).open(&path).map_err(|error| {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let file = File::options().read(true).append(true).create(true).open(path).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot open the log `{}`: {error}", path.display()))
         })?;
         let begin = file.metadata()?.len();
@@ -65,7 +65,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("worker-0.log");
         std::fs::write(&path, "of an earlier worker\n").unwrap();
-        let mut log = WorkerLog::open(path).unwrap();
+        let mut log = WorkerLog::open(&path).unwrap();
         assert_eq!(log.last_lines(), Vec::<String>::new());
         for line in 0..5000 {
             writeln!(log.file, "line {line}").unwrap();

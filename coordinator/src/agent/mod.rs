@@ -47,6 +47,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Messages that wait for the coordinator.
 const QUEUE: usize = 1024;
 
+/// Messages of workers that wait for the agent's loop.
+const WORKER_QUEUE: usize = 256;
+
 /// Renewals in a lease.
 const RENEWALS_PER_LEASE: u32 = 5;
 
@@ -124,11 +127,12 @@ pub async fn run(options: AgentOptions, mut stop: StopToken) -> Result<(), Agent
     let folder = SocketFolder::make().map_err(|source| AgentError::Io { verb: "make its socket", source })?;
     std::fs::create_dir_all(&options.log_folder)
         .map_err(|source| AgentError::Io { verb: "make the folder of its workers' logs", source })?;
-    let children =
-        Children::new().map_err(|source| AgentError::Io { verb: "start the thread that starts workers", source })?;
-    let (inputs, from_workers) = mpsc::unbounded_channel();
+    let children = Children::new()
+        .map_err(|source| AgentError::Io { verb: "start the thread that starts workers", source })?;
+    let (inputs, from_workers) = mpsc::channel(WORKER_QUEUE);
     let mut tasks = TaskGroup::default();
-    let listener = folder.listen().map_err(|source| AgentError::Io { verb: "listen on its socket", source })?;
+    let listener =
+        folder.listen().map_err(|source| AgentError::Io { verb: "listen on its socket", source })?;
     tasks.spawn(TaskKind::WorkerServer, worker_link::serve(listener, inputs, tasks.stop_token()));
 
     let (outgoing, queue) = mpsc::channel(QUEUE);
@@ -204,14 +208,17 @@ struct Outbox {
 }
 
 impl Outbox {
-    async fn send(&self, body: AgentBody) -> Result<(), AgentError> {
+    /// A link that is over takes nothing; the stream of orders tells whether that is the end of the run or a loss.
+    async fn send(&self, body: AgentBody) {
         let message = wire::AgentMessage { incarnation: self.incarnation, body: Some(body) };
-        self.queue.send(message).await.map_err(|_| AgentError::Lost("the link is over".to_owned()))
+        if self.queue.send(message).await.is_err() {
+            tracing::debug!("a message to the coordinator came after the end of the link");
+        }
     }
 
-    async fn forward(&self, worker: WorkerId, message: wire::WorkerMessage) -> Result<(), AgentError> {
+    async fn forward(&self, worker: WorkerId, message: wire::WorkerMessage) {
         let from = wire::FromWorker { worker: worker.0, message: Some(message) };
-        self.send(AgentBody::FromWorker(from)).await
+        self.send(AgentBody::FromWorker(from)).await;
     }
 }
 
@@ -229,7 +236,7 @@ impl Agent {
     async fn work(
         &mut self,
         mut orders: Streaming<wire::AgentOrder>,
-        mut from_workers: mpsc::UnboundedReceiver<WorkerInput>,
+        mut from_workers: mpsc::Receiver<WorkerInput>,
         tasks: &mut TaskGroup,
     ) -> Result<(), AgentError> {
         let mut renewals = renewals(self.lease);
@@ -247,21 +254,21 @@ impl Agent {
                                 self.lease = lease.ok().filter(|lease| !lease.is_zero()).unwrap_or(FIRST_LEASE);
                                 renewals = self::renewals(self.lease);
                             }
-                            Some(body) => self.obey(body).await?,
+                            Some(body) => self.obey(body).await,
                             None => tracing::warn!("the coordinator has sent an order without a body"),
                         }
                     }
                     Ok(None) => return Err(AgentError::Lost("it closed the link".to_owned())),
                     Err(status) => return Err(AgentError::Lost(status.message().to_owned())),
                 },
-                Some(input) = from_workers.recv() => self.take(input).await?,
-                ended = self.children.next_end() => self.ended(ended).await?,
-                _ = renewals.tick() => self.renew().await?,
+                _ = renewals.tick() => self.renew().await,
+                ended = self.children.next_end() => self.ended(ended).await,
+                Some(input) = from_workers.recv() => self.take(input).await,
             }
         }
     }
 
-    async fn obey(&mut self, order: OrderBody) -> Result<(), AgentError> {
+    async fn obey(&mut self, order: OrderBody) {
         match order {
             OrderBody::StartWorker(start) => self.start(start).await,
             OrderBody::ToWorker(to) => {
@@ -270,48 +277,48 @@ impl Agent {
                     // A worker that is gone is told of by its pidfd.
                     let _ = orders.send(order);
                 }
-                Ok(())
             }
             OrderBody::KillWorkers(_) => {
                 self.children.kill_all();
-                Ok(())
             }
-            OrderBody::Welcome(_) | OrderBody::Goodbye(_) => Ok(()),
+            OrderBody::Welcome(_) | OrderBody::Goodbye(_) => {}
         }
     }
 
-    async fn start(&mut self, start: wire::StartWorker) -> Result<(), AgentError> {
+    async fn start(&mut self, start: wire::StartWorker) {
         let id = WorkerId(start.worker);
         let log = self.options.log_folder.join(format!("worker-{}.log", start.index));
-        match self.children.start(&id, start.index, &self.options.launcher, &self.folder.socket(), log).await {
+        match self.children.start(&id, start.index, &self.options.launcher, &self.folder.socket(), &log).await
+        {
             Ok(running) => {
                 let worker = Worker { index: start.index, running, orders: None, ended: None };
                 self.workers.insert(id, worker);
-                Ok(())
             }
             Err(error) => {
                 let failed = wire::StartFailed { worker: id.0, message: error.to_string() };
-                self.outbox.send(AgentBody::StartFailed(failed)).await
+                self.outbox.send(AgentBody::StartFailed(failed)).await;
             }
         }
     }
 
-    async fn take(&mut self, input: WorkerInput) -> Result<(), AgentError> {
+    async fn take(&mut self, input: WorkerInput) {
         match input {
             WorkerInput::Joined { index, hello, orders } => {
-                let Some((id, worker)) =
-                    self.workers.iter_mut().find(|(_, worker)| worker.index == index && worker.orders.is_none())
+                let Some((id, worker)) = self
+                    .workers
+                    .iter_mut()
+                    .find(|(_, worker)| worker.index == index && worker.orders.is_none())
                 else {
                     tracing::warn!(index, "a process that was not started here says it is a worker");
-                    return Ok(());
+                    return;
                 };
                 worker.orders = Some(orders);
                 let id = id.clone();
-                self.outbox.forward(id, *hello).await
+                self.outbox.forward(id, *hello).await;
             }
             WorkerInput::Message { index, mut message } => {
                 let Some((id, worker)) = self.workers.iter().find(|(_, worker)| worker.index == index) else {
-                    return Ok(());
+                    return;
                 };
                 if let Some(wire::worker_message::Body::Failed(failed)) = &mut message.body {
                     failed.log = worker.running.last_log_lines();
@@ -322,44 +329,48 @@ impl Agent {
                     }
                 }
                 let id = id.clone();
-                self.outbox.forward(id, *message).await
+                self.outbox.forward(id, *message).await;
             }
             WorkerInput::Closed { index } => {
-                let Some((id, worker)) = self.workers.iter_mut().find(|(_, worker)| worker.index == index) else {
-                    return Ok(());
+                let Some((id, worker)) = self.workers.iter_mut().find(|(_, worker)| worker.index == index)
+                else {
+                    return;
                 };
                 worker.orders = None;
                 let id = id.clone();
-                self.tell_end(&id, false).await
+                self.tell_end(&id, false).await;
             }
         }
     }
 
-    async fn ended(&mut self, (id, cause): (WorkerId, ExitCause)) -> Result<(), AgentError> {
+    async fn ended(&mut self, (id, cause): (WorkerId, ExitCause)) {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.ended = Some((cause, Instant::now() + LAST_WORDS));
         }
-        self.tell_end(&id, false).await
+        self.tell_end(&id, false).await;
     }
 
     /// Tells a death once everything the worker had said was told: when its link is over, or after a while.
-    async fn tell_end(&mut self, id: &WorkerId, late: bool) -> Result<(), AgentError> {
-        let Some(worker) = self.workers.get(id) else { return Ok(()) };
-        let Some((cause, _)) = worker.ended else { return Ok(()) };
+    async fn tell_end(&mut self, id: &WorkerId, late: bool) {
+        let Some(worker) = self.workers.get(id) else { return };
+        let Some((cause, _)) = worker.ended else { return };
         if worker.orders.is_some() && !late {
-            return Ok(());
+            return;
         }
         let cause = match cause {
             ExitCause::Code(code) => wire::worker_exited::Cause::Code(code),
             ExitCause::Signal(signal) => wire::worker_exited::Cause::Signal(signal),
         };
-        let exited =
-            wire::WorkerExited { worker: id.0.clone(), cause: Some(cause), log: worker.running.last_log_lines() };
+        let exited = wire::WorkerExited {
+            worker: id.0.clone(),
+            cause: Some(cause),
+            log: worker.running.last_log_lines(),
+        };
         self.workers.remove(id);
-        self.outbox.send(AgentBody::WorkerExited(exited)).await
+        self.outbox.send(AgentBody::WorkerExited(exited)).await;
     }
 
-    async fn renew(&mut self) -> Result<(), AgentError> {
+    async fn renew(&mut self) {
         let now = Instant::now();
         let late: Vec<WorkerId> = self
             .workers
@@ -368,7 +379,7 @@ impl Agent {
             .map(|(id, _)| id.clone())
             .collect();
         for id in late {
-            self.tell_end(&id, true).await?;
+            self.tell_end(&id, true).await;
         }
         let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let stamps = self
@@ -384,7 +395,7 @@ impl Agent {
                 })
             })
             .collect();
-        self.outbox.send(AgentBody::Renewal(wire::Renewal { stamps })).await
+        self.outbox.send(AgentBody::Renewal(wire::Renewal { stamps })).await;
     }
 }
 

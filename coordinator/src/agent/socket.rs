@@ -21,8 +21,11 @@ impl SocketFolder {
     pub(super) fn make() -> io::Result<Self> {
         let name = format!("longtake-{}", uuid::Uuid::new_v4().simple());
         let wished = std::env::temp_dir().join(&name);
-        let folder =
-            if socket_in(&wished).as_os_str().len() < LONGEST_PATH { wished } else { Path::new("/tmp").join(&name) };
+        let folder = if socket_in(&wished).as_os_str().len() < LONGEST_PATH {
+            wished
+        } else {
+            Path::new("/tmp").join(&name)
+        };
         std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
         Ok(Self(folder))
     }

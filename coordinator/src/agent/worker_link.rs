@@ -45,7 +45,7 @@ pub(super) enum WorkerInput {
 /// The socket breaks.
 pub(super) async fn serve(
     listener: UnixListener,
-    inputs: mpsc::UnboundedSender<WorkerInput>,
+    inputs: mpsc::Sender<WorkerInput>,
     mut stop: StopToken,
 ) -> Result<(), tonic::transport::Error> {
     let service = WorkerServiceServer::new(Workers { inputs })
@@ -58,7 +58,7 @@ pub(super) async fn serve(
 }
 
 struct Workers {
-    inputs: mpsc::UnboundedSender<WorkerInput>,
+    inputs: mpsc::Sender<WorkerInput>,
 }
 
 /// One link. It lives as long as its answer stream, which also reads: a link needs no task of its own.
@@ -66,7 +66,7 @@ struct Link {
     index: u32,
     incoming: Streaming<wire::WorkerMessage>,
     orders: mpsc::UnboundedReceiver<wire::WorkerOrder>,
-    inputs: mpsc::UnboundedSender<WorkerInput>,
+    inputs: mpsc::Sender<WorkerInput>,
 }
 
 #[tonic::async_trait]
@@ -85,7 +85,7 @@ impl WorkerService for Workers {
         let index = hello.index;
         let (sender, orders) = mpsc::unbounded_channel();
         let joined = WorkerInput::Joined { index, hello: Box::new(first), orders: sender };
-        self.inputs.send(joined).map_err(|_| Status::unavailable("the agent ends"))?;
+        self.inputs.send(joined).await.map_err(|_| Status::unavailable("the agent ends"))?;
         let link = Link { index, incoming, orders, inputs: self.inputs.clone() };
         Ok(Response::new(Box::pin(stream::unfold(link, Link::next))))
     }
@@ -101,7 +101,8 @@ impl Link {
                 message = self.incoming.message() => {
                     // A link that breaks is a worker that died, which its pidfd tells.
                     let message = Box::new(message.ok().flatten()?);
-                    self.inputs.send(WorkerInput::Message { index: self.index, message }).ok()?;
+                    // A loop that is busy slows its workers' messages down, and with them their progress: the newest wins there.
+                    self.inputs.send(WorkerInput::Message { index: self.index, message }).await.ok()?;
                 }
             }
         }
@@ -110,7 +111,7 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        // An agent that is gone need not know.
-        let _ = self.inputs.send(WorkerInput::Closed { index: self.index });
+        // Where the queue is full, the death of the worker is told a little later, without this.
+        let _ = self.inputs.try_send(WorkerInput::Closed { index: self.index });
     }
 }

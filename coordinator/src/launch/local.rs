@@ -70,12 +70,17 @@ mod tests {
 
     #[test]
     fn a_worker_is_told_its_socket_index_and_threads() {
-        let launcher = LocalLauncher { command: vec!["longtake".into(), "worker".into()], threads: 3, workers: 2 };
+        let launcher =
+            LocalLauncher { command: vec!["longtake".into(), "worker".into()], threads: 3, workers: 2 };
         let log = tempfile::tempfile().unwrap();
         let command = launcher.command(Path::new("/run/a.sock"), 1, &log).unwrap();
         let arguments: Vec<_> = command.get_args().collect();
         assert_eq!(arguments, ["worker", "--socket", "/run/a.sock", "--index", "1"]);
-        assert!(command.get_envs().any(|(name, value)| name == "RAYON_NUM_THREADS" && value == Some("3".as_ref())));
+        assert!(
+            command
+                .get_envs()
+                .any(|(name, value)| name == "RAYON_NUM_THREADS" && value == Some("3".as_ref()))
+        );
         assert!(LocalLauncher { command: vec![], threads: 0, workers: 500 }.threads_each() == 1);
     }
 }

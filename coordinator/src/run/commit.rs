@@ -120,4 +120,3 @@ impl Saves {
         self.in_flight
     }
 }
-

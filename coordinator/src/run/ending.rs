@@ -55,7 +55,9 @@ impl RunEngine {
     /// An agent kills its workers when it ends, so nobody is left to wait for.
     pub(super) fn agent_disconnected(&mut self, id: &AgentId) {
         if matches!(self.state.phase, Phase::Ending { .. }) {
-            for worker in self.state.workers.values_mut().filter(|worker| worker.agent == *id && worker.alive()) {
+            for worker in
+                self.state.workers.values_mut().filter(|worker| worker.agent == *id && worker.alive())
+            {
                 worker.state = WorkerState::Gone { cause: None };
             }
         }
@@ -65,7 +67,7 @@ impl RunEngine {
         &mut self,
         now: Duration,
         id: &WorkerId,
-        message: String,
+        message: &str,
         commands: &mut Vec<Command>,
     ) {
         let Some(worker) = self.state.workers.get_mut(id) else { return };

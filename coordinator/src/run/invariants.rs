@@ -126,7 +126,9 @@ fn members_live(state: &RunState) -> Result<(), Broken> {
     for member in &team.members {
         let alive = state.workers.get(member).is_some_and(super::Worker::alive);
         let through = match &state.phase {
-            Phase::Training { finished, .. } => team.rank(member).is_some_and(|rank| finished.contains_key(&rank)),
+            Phase::Training { finished, .. } => {
+                team.rank(member).is_some_and(|rank| finished.contains_key(&rank))
+            }
             _ => false,
         };
         if !alive && !through {

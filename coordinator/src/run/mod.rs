@@ -183,13 +183,19 @@ impl RunEngine {
             Event::WorkerExited { worker, cause, log } => {
                 self.worker_exited(now, &worker, cause, log, commands);
             }
-            Event::StartFailed { worker, message } => self.start_failed(now, &worker, message, commands),
+            Event::StartFailed { worker, message } => self.start_failed(now, &worker, &message, commands),
             Event::Committed { stage, step, sequence } => {
                 self.committed(Committed { stage, step, sequence }, commands);
             }
             Event::CommitFailed { message, hint } => self.commit_failed(now, &message, hint, commands),
             Event::ReportMade { step, epoch, average_map, best, report } => {
-                commands.push(Command::Announce(RunUpdate::Validated { step, epoch, average_map, best, report }));
+                commands.push(Command::Announce(RunUpdate::Validated {
+                    step,
+                    epoch,
+                    average_map,
+                    best,
+                    report,
+                }));
                 self.tell_team(Order::Validated { step, average_map, best }, commands);
             }
             Event::ReportFailed { message } => {
@@ -228,7 +234,8 @@ impl RunEngine {
     }
 
     fn worker_joined(&mut self, id: &WorkerId, joined: WorkerState, commands: &mut Vec<Command>) {
-        let Some(worker) = self.state.workers.get_mut(id).filter(|worker| worker.state == WorkerState::Starting)
+        let Some(worker) =
+            self.state.workers.get_mut(id).filter(|worker| worker.state == WorkerState::Starting)
         else {
             self.state.stale += 1;
             return;
@@ -287,7 +294,8 @@ impl RunEngine {
         for worker in self.state.workers.values_mut().filter(|worker| worker.agent == *id && worker.alive()) {
             worker.state = WorkerState::Gone { cause: None };
         }
-        let cause = format!("the agent on `{}` was not heard of for {:.1} s", agent.host, silent.as_secs_f64());
+        let cause =
+            format!("the agent on `{}` was not heard of for {:.1} s", agent.host, silent.as_secs_f64());
         let hint = "if the machine is only slow, raise `cluster.lease`".to_owned();
         self.fail(now, cause, Some(hint), commands);
     }
@@ -295,7 +303,8 @@ impl RunEngine {
     fn judge_deadlines(&mut self, now: Duration, commands: &mut Vec<Command>) {
         match &self.state.phase {
             Phase::Gathering { since } if now.saturating_sub(*since) > self.settings.gather_timeout => {
-                let present = self.state.workers.values().filter(|worker| worker.ring_address().is_some()).count();
+                let present =
+                    self.state.workers.values().filter(|worker| worker.ring_address().is_some()).count();
                 let cause = format!(
                     "only {present} of {} workers came within {:.0} s",
                     self.settings.workers,

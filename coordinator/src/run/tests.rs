@@ -20,7 +20,7 @@ fn settings(workers: usize) -> Settings {
         workers,
         lanes: 4,
         lease: LEASE,
-        gather_timeout: Duration::from_secs(60),
+        gather_timeout: Duration::from_mins(1),
         started_from: None,
     }
 }
@@ -79,12 +79,11 @@ impl Scene {
 
     /// Lets everyone go, and gives what the run ended with.
     fn outcome(&mut self) -> Outcome {
-        let mut last = Vec::new();
         for rank in 0..2 {
-            last = self.happens(exited(rank, ExitCause::Code(0)));
+            self.happens(exited(rank, ExitCause::Code(0)));
         }
-        match last.pop() {
-            Some(Command::Finish(outcome)) => outcome,
+        match &self.engine.state().phase {
+            Phase::Finished { outcome } => outcome.clone(),
             other => panic!("the run has not finished: {other:?}"),
         }
     }
@@ -151,7 +150,8 @@ fn an_agent_is_asked_for_the_workers_that_are_missing() {
         worker: worker(index),
         index: index as usize,
     };
-    let connected = |agent: &str| Event::AgentConnected { agent: AgentId(agent.into()), host: "n".into(), slots: 1 };
+    let connected =
+        |agent: &str| Event::AgentConnected { agent: AgentId(agent.into()), host: "n".into(), slots: 1 };
     assert_eq!(engine.handle(Duration::ZERO, connected("a")), [start("a", 0)]);
     assert_eq!(engine.handle(Duration::ZERO, connected("b")), [start("b", 1)]);
     assert_eq!(engine.handle(Duration::ZERO, connected("c")), []);
@@ -207,8 +207,7 @@ fn messages_of_another_generation_incarnation_run_or_rank_are_dropped() {
         let event = Event::FromWorker { worker: worker(0), identity, report: progress(1) };
         assert_eq!(scene.happens(event), []);
     }
-    let stranger =
-        Event::FromWorker { worker: WorkerId("w9.9".into()), identity: good, report: progress(1) };
+    let stranger = Event::FromWorker { worker: WorkerId("w9.9".into()), identity: good, report: progress(1) };
     assert_eq!(scene.happens(stranger), []);
     assert_eq!(scene.engine.state().stale, 6);
 }
@@ -259,10 +258,7 @@ fn a_validation_is_reported_once_every_rank_is_through() {
     let done = || WorkerReport::ValidationDone { step: Step(5) };
     assert_eq!(scene.tells(1, done()), []);
     assert_eq!(scene.tells(1, done()), []);
-    assert_eq!(
-        scene.tells(0, done()),
-        [Command::ComputeReport { generation: Generation(9), step: Step(5) }]
-    );
+    assert_eq!(scene.tells(0, done()), [Command::ComputeReport { generation: Generation(9), step: Step(5) }]);
     let report = serde_json::json!({});
     let made = Event::ReportMade {
         step: Step(5),
@@ -363,7 +359,8 @@ fn a_commit_in_flight_is_waited_for_and_counts() {
     scene.saves(1, 5);
     scene.happens(exited(0, ExitCause::Signal(9)));
     assert_eq!(scene.happens(exited(1, ExitCause::Code(0))), []);
-    let Some(Command::Finish(Outcome::Failed { resumable_at, .. })) = scene.happens(committed(5)).pop() else {
+    let Some(Command::Finish(Outcome::Failed { resumable_at, .. })) = scene.happens(committed(5)).pop()
+    else {
         panic!("the run has not failed");
     };
     assert_eq!(resumable_at, Some(Step(5)));
@@ -453,10 +450,10 @@ fn any_report() -> impl Strategy<Value = WorkerReport> {
         ending: if stopped { Ending::Stopped } else { Ending::Completed },
     });
     prop_oneof![
-        4 => Just(WorkerReport::Ready),
-        2 => (0u64..9).prop_map(progress),
-        4 => saved,
-        2 => (0u64..2).prop_map(|step| WorkerReport::ValidationDone { step: Step(step) }),
+        8 => Just(WorkerReport::Ready),
+        8 => (0u64..9).prop_map(progress),
+        32 => saved,
+        8 => (0u64..2).prop_map(|step| WorkerReport::ValidationDone { step: Step(step) }),
         1 => Just(WorkerReport::Warning("w".into())),
         1 => Just(WorkerReport::CollectiveFailed { message: "c".into() }),
         1 => Just(WorkerReport::Failed { message: "f".into(), hint: None, never_restart: false, log: vec![] }),
@@ -466,9 +463,10 @@ fn any_report() -> impl Strategy<Value = WorkerReport> {
 
 fn any_event() -> impl Strategy<Value = Event> {
     let agents = prop_oneof![Just(AgentId("a".into())), Just(AgentId("b".into()))];
-    let from_worker = (0u32..4, 0u32..4, 7u64..11, any_report()).prop_map(|(index, rank, generation, report)| {
-        Event::FromWorker { worker: worker(index), identity: identity(rank, generation), report }
-    });
+    let from_worker =
+        (0u32..4, 0u32..4, 7u64..11, any_report()).prop_map(|(index, rank, generation, report)| {
+            Event::FromWorker { worker: worker(index), identity: identity(rank, generation), report }
+        });
     // Mostly true to itself, so that histories get far.
     let honest = (0u32..3, any_report()).prop_map(|(index, report)| Event::FromWorker {
         worker: worker(index),
@@ -476,19 +474,20 @@ fn any_event() -> impl Strategy<Value = Event> {
         report,
     });
     let died = (0u32..4, prop_oneof![Just(ExitCause::Code(0)), Just(ExitCause::Signal(9))]);
-    let sources = prop_oneof![Just(StopSource::Interrupt), Just(StopSource::Scheduler), Just(StopSource::Operator)];
+    let sources =
+        prop_oneof![Just(StopSource::Interrupt), Just(StopSource::Scheduler), Just(StopSource::Operator)];
     prop_oneof![
-        3 => (agents.clone(), 0usize..4).prop_map(|(agent, slots)| Event::AgentConnected {
+        6 => (agents.clone(), 0usize..4).prop_map(|(agent, slots)| Event::AgentConnected {
             agent, host: "n".into(), slots
         }),
-        3 => agents.clone().prop_map(|agent| Event::AgentRenewed { agent }),
+        12 => agents.clone().prop_map(|agent| Event::AgentRenewed { agent }),
         1 => agents.prop_map(|agent| Event::AgentDisconnected { agent }),
-        8 => (0u32..4).prop_map(joined),
+        16 => (0u32..4).prop_map(joined),
         3 => from_worker,
-        30 => honest,
+        60 => honest,
         1 => died.prop_map(|(index, cause)| exited(index, cause)),
         1 => (0u32..4).prop_map(|index| Event::StartFailed { worker: worker(index), message: "s".into() }),
-        4 => (0u64..3).prop_map(committed),
+        16 => (0u64..3).prop_map(committed),
         1 => Just(Event::CommitFailed { message: "c".into(), hint: None }),
         1 => Just(Event::ReportFailed { message: "r".into() }),
         3 => Just(Event::Tick),
@@ -505,11 +504,21 @@ proptest! {
     #[test]
     fn invariants_hold_in_every_history_and_every_run_can_end(
         workers in 1usize..4,
-        events in proptest::collection::vec((0u64..400, any_event()), 0..80),
+        trains in any::<bool>(),
+        events in proptest::collection::vec((0u64..200, any_event()), 0..80),
     ) {
         let mut engine = RunEngine::new(settings(workers), Incarnation(3), Generation(8), Duration::ZERO);
         let mut now = Duration::ZERO;
         let mut commands = Vec::new();
+        let members = 0..if trains { workers as u32 } else { 0 };
+        let come = Event::AgentConnected { agent: agent(), host: "n".into(), slots: 4 };
+        let ready = |index| {
+            let (worker, identity, report) = (worker(index), identity(index, 9), WorkerReport::Ready);
+            Event::FromWorker { worker, identity, report }
+        };
+        for event in [come].into_iter().chain(members.clone().map(joined)).chain(members.map(ready)) {
+            commands.extend(engine.handle(now, event));
+        }
         for (later, event) in events {
             now += Duration::from_millis(later);
             commands.extend(engine.handle(now, event));

@@ -27,7 +27,8 @@ impl RunEngine {
             WorkerReport::Failed { message, hint, never_restart, log } => {
                 if self.state.workers.get(worker).is_some_and(super::Worker::alive) {
                     let (rank, resumable_at) = (self.rank(worker), None);
-                    let failed = Outcome::Failed { cause: message, hint, rank, log, never_restart, resumable_at };
+                    let failed =
+                        Outcome::Failed { cause: message, hint, rank, log, never_restart, resumable_at };
                     self.end(now, failed, commands);
                 }
             }
@@ -99,7 +100,8 @@ impl RunEngine {
     fn validation_done(&mut self, worker: &WorkerId, step: Step, commands: &mut Vec<Command>) {
         let Some(team) = self.state.phase.team() else { return };
         let (world, generation) = (team.world(), team.generation);
-        let (known, done) = self.state.validation.get_or_insert_with(|| (step, std::collections::BTreeSet::new()));
+        let (known, done) =
+            self.state.validation.get_or_insert_with(|| (step, std::collections::BTreeSet::new()));
         if *known != step {
             // A rank that validates another step than its peers has left the agreed schedule: nothing it says can be merged.
             self.state.stale += 1;
@@ -118,7 +120,14 @@ impl RunEngine {
         }
     }
 
-    fn finished(&mut self, now: Duration, rank: Rank, step: Step, ending: Ending, commands: &mut Vec<Command>) {
+    fn finished(
+        &mut self,
+        now: Duration,
+        rank: Rank,
+        step: Step,
+        ending: Ending,
+        commands: &mut Vec<Command>,
+    ) {
         let Phase::Training { team, finished, .. } = &mut self.state.phase else { return };
         finished.insert(rank, (step, ending));
         if finished.len() < team.world() {

@@ -73,7 +73,9 @@ pub enum AddressError {
 impl Hint for AddressError {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Taken { .. } => Some("stop that run with `longtake stop`, or give this one another `run.name`".to_owned()),
+            Self::Taken { .. } => {
+                Some("stop that run with `longtake stop`, or give this one another `run.name`".to_owned())
+            }
             Self::NotRunning { .. } => Some("start it with `longtake train --resume`".to_owned()),
             Self::Garbled { .. } | Self::Io { .. } => None,
         }

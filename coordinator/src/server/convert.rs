@@ -116,14 +116,13 @@ fn worker_message(worker: WorkerId, message: wire::WorkerMessage) -> Result<Inpu
     let report = match message.body.ok_or(Malformed::Missing("worker_message.body"))? {
         WorkerBody::Hello(hello) => return worker_hello(worker, &hello),
         WorkerBody::Detections(found) => {
-            let detections =
-                found.detections.into_iter().map(detection).collect::<Result<Vec<_>, _>>()?;
+            let detections = found.detections.into_iter().map(detection).collect::<Result<Vec<_>, _>>()?;
             let (step, video) = (Step(found.step), found.video);
             return Ok(Input::Detections { worker, identity, step, video, detections });
         }
         WorkerBody::Ready(_) => WorkerReport::Ready,
         WorkerBody::Progress(told) => WorkerReport::Progress(progress(told)?),
-        WorkerBody::PartsSaved(saved) => WorkerReport::PartsSaved(parts_saved(saved)?),
+        WorkerBody::PartsSaved(saved) => WorkerReport::PartsSaved(parts_saved(&saved)?),
         WorkerBody::ValidationDone(done) => WorkerReport::ValidationDone { step: Step(done.step) },
         WorkerBody::Warning(warning) => WorkerReport::Warning(warning.text),
         WorkerBody::CollectiveFailed(failed) => WorkerReport::CollectiveFailed { message: failed.message },
@@ -165,7 +164,7 @@ fn progress(told: wire::Progress) -> Result<Progress, Malformed> {
     })
 }
 
-fn parts_saved(saved: wire::PartsSaved) -> Result<SavedParts, Malformed> {
+fn parts_saved(saved: &wire::PartsSaved) -> Result<SavedParts, Malformed> {
     let parts = serde_json::from_str(&saved.parts_json).map_err(|error| Malformed::Field {
         field: "parts_saved.parts_json",
         value: error.to_string(),
@@ -255,11 +254,9 @@ pub fn order(order: &Order, context: &FormContext) -> wire::worker_order::Body {
             step: step.0,
             sequence: *sequence,
         }),
-        Order::Validated { step, average_map, best } => Body::Validated(wire::Validated {
-            step: step.0,
-            average_map: *average_map,
-            best: *best,
-        }),
+        Order::Validated { step, average_map, best } => {
+            Body::Validated(wire::Validated { step: step.0, average_map: *average_map, best: *best })
+        }
         Order::Shutdown => Body::Shutdown(wire::Shutdown {}),
     }
 }
@@ -319,8 +316,7 @@ mod tests {
             refused(from_worker(WorkerBody::PartsSaved(parts))),
             Malformed::Field { field: "parts_saved.parts_json", .. }
         ));
-        let backwards =
-            wire::Detection { label: 0, start_seconds: 2.0, end_seconds: 1.0, score: f64::NAN };
+        let backwards = wire::Detection { label: 0, start_seconds: 2.0, end_seconds: 1.0, score: f64::NAN };
         let detections = wire::Detections { step: 0, video: "v".into(), detections: vec![backwards] };
         assert!(matches!(
             refused(from_worker(WorkerBody::Detections(detections))),
@@ -351,9 +347,6 @@ mod tests {
         let ours = RunId("ours".into());
         assert!(hello(hello_of(PROTOCOL_VERSION, "ours"), &ours).is_ok());
         assert!(matches!(hello(hello_of(99, "ours"), &ours), Err(Malformed::Version { theirs: 99, .. })));
-        assert!(matches!(
-            hello(hello_of(PROTOCOL_VERSION, "other"), &ours),
-            Err(Malformed::OtherRun { .. })
-        ));
+        assert!(matches!(hello(hello_of(PROTOCOL_VERSION, "other"), &ours), Err(Malformed::OtherRun { .. })));
     }
 }

@@ -45,9 +45,10 @@ pub enum ServerError {
 impl Hint for ServerError {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Listen { .. } => {
-                Some("another program listens there: set `cluster.listen` to a port 0 to take a free one".to_owned())
-            }
+            Self::Listen { .. } => Some(
+                "another program listens there: set `cluster.listen` to a port 0 to take a free one"
+                    .to_owned(),
+            ),
             Self::Serve(_) => None,
         }
     }
@@ -101,5 +102,20 @@ impl TokenGuard {
             return Err(Status::unauthenticated("the token is not this run's"));
         }
         Ok(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_named() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (_listener, address) = bind("127.0.0.1:0").await.unwrap();
+            let taken = bind(&address.to_string()).await.unwrap_err();
+            assert_eq!(taken.to_string(), format!("cannot listen on `{address}`, as `cluster.listen` says"));
+        });
     }
 }

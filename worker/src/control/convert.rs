@@ -102,12 +102,8 @@ pub(super) fn order(order: wire::WorkerOrder) -> Result<Order, MalformedOrder> {
     Ok(match order.body.ok_or(MalformedOrder::Empty)? {
         OrderBody::Form(form) => Order::Directive(Directive::Form(Box::new(assignment(&identity, form)?))),
         OrderBody::Train(_) => Order::Directive(Directive::Train { generation }),
-        OrderBody::Abort(abort) => {
-            Order::Directive(Directive::Abort { generation, reason: abort.reason })
-        }
-        OrderBody::SetFlags(flags) => {
-            Order::Flags(Flags { stop: flags.stop, checkpoint: flags.checkpoint })
-        }
+        OrderBody::Abort(abort) => Order::Directive(Directive::Abort { generation, reason: abort.reason }),
+        OrderBody::SetFlags(flags) => Order::Flags(Flags { stop: flags.stop, checkpoint: flags.checkpoint }),
         OrderBody::Committed(committed) => Order::Committed {
             stage: known_stage(committed.stage)?,
             step: Step(committed.step),
@@ -138,7 +134,12 @@ fn assignment(identity: &wire::Identity, form: wire::Form) -> Result<Assignment,
     if form.lanes.len() != peers.len() || identity.rank as usize >= peers.len() {
         return Err(MalformedOrder::Field {
             field: "form.lanes",
-            value: format!("{} lists for {} ranks, seen by rank {}", form.lanes.len(), peers.len(), identity.rank),
+            value: format!(
+                "{} lists for {} ranks, seen by rank {}",
+                form.lanes.len(),
+                peers.len(),
+                identity.rank
+            ),
             expected: "one list a rank",
         });
     }

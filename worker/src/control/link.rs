@@ -32,7 +32,9 @@ pub(super) fn start(
     match outcome.recv() {
         Ok(None) => Ok(thread),
         Ok(Some(error)) => Err(error),
-        Err(_) => Err(ControlError::Start(io::Error::other("the session's thread ended before it connected"))),
+        Err(_) => {
+            Err(ControlError::Start(io::Error::other("the session's thread ended before it connected")))
+        }
     }
 }
 
@@ -64,7 +66,7 @@ async fn run(
         }
         Err(status) => status.message().to_owned(),
     };
-    shared.close(reason);
+    shared.close(&reason);
 }
 
 async fn connect(

@@ -10,10 +10,12 @@ use std::path::PathBuf;
 use longtake_shared::hint::Hint;
 use longtake_shared::ids::Generation;
 pub use longtake_shared::protocol::stamp::StepPhase;
-pub use longtake_shared::protocol::{Assignment, Detection, Directive, Ending, Flags, Progress, SavedParts, Stage};
+pub use longtake_shared::protocol::{
+    Assignment, Detection, Directive, Ending, Flags, Progress, SavedParts, Stage,
+};
 
 pub use process::live_with_parent;
-pub use session::{Hello, Session};
+pub use session::{Hello, OnAbort, Session};
 
 /// What can go wrong between a worker and its agent.
 #[derive(Debug, thiserror::Error)]

@@ -59,6 +59,8 @@ pub(super) struct Shared {
     changed: Condvar,
     stop: AtomicBool,
     checkpoint: AtomicBool,
+    /// This side ends the connection.
+    closing: AtomicBool,
     on_abort: Mutex<Option<OnAbort>>,
     /// The newest progress that has not been sent.
     progress: Mutex<Option<wire::WorkerMessage>>,
@@ -92,6 +94,7 @@ impl Session {
             changed: Condvar::new(),
             stop: AtomicBool::new(false),
             checkpoint: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
             on_abort: Mutex::new(None),
             progress: Mutex::new(None),
             wake: Notify::new(),
@@ -312,6 +315,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        self.shared.closing.store(true, Ordering::Release);
         // The end of the queue is what ends the session's thread, after it has sent what is in it.
         self.outgoing = None;
         let closed = self.wait(LAST_WORDS, "the end of the session", |_| None::<Result<(), _>>);
@@ -343,7 +347,15 @@ impl Shared {
             }
         };
         let mut inbox = self.inbox();
-        if identity.incarnation < inbox.identity.incarnation || identity.generation < inbox.identity.generation {
+        if order == Order::Noted {
+            inbox.noted = true;
+            drop(inbox);
+            self.changed.notify_all();
+            return;
+        }
+        if identity.incarnation < inbox.identity.incarnation
+            || identity.generation < inbox.identity.generation
+        {
             tracing::debug!(generation = identity.generation, "a stale order is dropped");
             return;
         }
@@ -369,7 +381,7 @@ impl Shared {
                 self.checkpoint.store(flags.checkpoint, Ordering::Release);
             }
             Order::Committed { stage, step, sequence } => inbox.committed = Some(((stage, step), sequence)),
-            Order::Noted => inbox.noted = true,
+            Order::Noted => {}
         }
         drop(inbox);
         self.changed.notify_all();
@@ -379,12 +391,15 @@ impl Shared {
     }
 
     /// The connection is over.
-    pub(super) fn close(&self, reason: String) {
+    pub(super) fn close(&self, reason: &str) {
         let mut inbox = self.inbox();
         let generation = Generation(inbox.identity.generation);
-        inbox.closed.get_or_insert(reason.clone());
+        inbox.closed.get_or_insert_with(|| reason.to_owned());
         drop(inbox);
         self.changed.notify_all();
+        if self.closing.load(Ordering::Acquire) {
+            return;
+        }
         self.abort(generation, &format!("the connection to the agent is lost: {reason}"));
     }
 
