@@ -102,8 +102,11 @@ fn status_tells_phase_workers_lanes_and_what_they_do() {
         let folder = tempfile::tempdir().unwrap();
         let mut run = Run::start(folder.path(), fake_worker(), "stop", 2);
         run.wait_for(|update| matches!(update, RunUpdate::Progress(_))).await;
+        // Asked at the pace of a person: a storm of connections would use up this machine's ports.
+        let mut pace = tokio::time::interval(Duration::from_millis(200));
         let seen = async {
             loop {
+                pace.tick().await;
                 let report = operator::status(folder.path()).await.unwrap();
                 if report.workers.iter().all(|worker| worker.doing.is_some()) {
                     return report;
