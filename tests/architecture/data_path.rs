@@ -60,11 +60,11 @@ fn each_hop_gives_what_the_next_one_takes() {
         .collect();
     let mut followed = 0;
     for (name, hop) in &hops {
-        let Some(next) = hop.next.as_deref().and_then(quoted).filter(|next| next.starts_with("crate::")) else {
+        let Some(next) = hop.next.as_deref().and_then(quoted).filter(|next| next.starts_with("crate::"))
+        else {
             continue;
         };
-        let target =
-            hops.get(next).unwrap_or_else(|| panic!("{name}: the next hop `{next}` does not exist"));
+        let target = hops.get(next).unwrap_or_else(|| panic!("{name}: the next hop `{next}` does not exist"));
         let gives = hop.gives.as_deref();
         let gives = gives.unwrap_or_else(|| panic!("{name} names a next hop but not what it gives"));
         let taken = target.takes.as_deref().and_then(shape);

@@ -8,8 +8,8 @@ use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::metrics::{self, Detections};
 use longtake_shared::random::Key;
 use longtake_shared::role::{
-    BenchRow, DetectRequest, Detected, EvaluateRequest, ImportReport, ImportRequest, OnProgress, ProbeRequest,
-    SynthReport, SynthRequest, WorkRequest,
+    BenchRow, DetectRequest, Detected, EvaluateRequest, ImportReport, ImportRequest, OnProgress,
+    ProbeRequest, SynthReport, SynthRequest, WorkRequest,
 };
 use longtake_shared::units::Seconds;
 
@@ -127,8 +127,9 @@ struct Weights {
 impl Weights {
     fn read(path: &Path) -> Result<Self, Failure> {
         let unreadable = |what: String| {
-            Failure::new(format!("the weights `{}` {what}", path.display()))
-                .hint("give weights that `longtake train` has written, such as `runs/quickstart/best.safetensors`")
+            Failure::new(format!("the weights `{}` {what}", path.display())).hint(
+                "give weights that `longtake train` has written, such as `runs/quickstart/best.safetensors`",
+            )
         };
         let bytes = std::fs::read(path).map_err(|error| unreadable(format!("cannot be read: {error}")))?;
         let mut file =
@@ -161,12 +162,15 @@ impl Weights {
         on_progress: OnProgress<'_>,
     ) -> Result<Detected, Failure> {
         let device = device();
-        let fresh = Detector::new(config, self.classes.len(), &Init::new(&device, Key::root(config.run.seed)));
+        let fresh =
+            Detector::new(config, self.classes.len(), &Init::new(&device, Key::root(config.run.seed)));
         let (model, loaded) = load_named(fresh, &self.tensors);
         if let Some(first) = loaded.missing.first() {
             let (path, count) = (path.display(), loaded.missing.len());
-            return Err(Failure::new(format!("the weights `{path}` lack {count} tensors, the first is `{first}`"))
-                .hint("use the settings the weights were trained with"));
+            return Err(Failure::new(format!(
+                "the weights `{path}` lack {count} tensors, the first is `{first}`"
+            ))
+            .hint("use the settings the weights were trained with"));
         }
         let frames = FrameStore::new(&config.data);
         let detector = VideoDetector { model: &model, config, frames: &frames, device: &device };

@@ -1,8 +1,8 @@
 //! Checkpoints of one run in an object store: parts, manifests, the chain of commits.
 
-use std::path::Path;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::Path;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -11,9 +11,9 @@ use super::appender::Appender;
 use super::commit::{Commit, Entry, Sequence};
 use super::manifest::{Manifest, ManifestError};
 use super::{ContentHash, PartRef};
+use crate::config::RunConfig;
 use crate::hint::Hint;
 use crate::ids::{Generation, Incarnation, Step};
-use crate::config::RunConfig;
 use crate::objects::{Created, LocationError, ObjectError, Objects};
 
 /// Objects that are read at a time where many are.

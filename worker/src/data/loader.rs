@@ -16,10 +16,10 @@ use longtake_shared::units::FrameIndex;
 
 use super::augment::AugmentDraw;
 use super::clip::{ClipError, Renderer};
-use super::video::FrameBlock;
 use super::plan::{Planner, SamplePlan};
 use super::prefetch::{Prefetch, PrefetchError, Wanted};
 use super::trimmed::TrimmedPlan;
+use super::video::FrameBlock;
 
 /// Why a source has no frames.
 pub type SourceError = Box<dyn std::error::Error + Send + Sync>;

@@ -19,8 +19,8 @@ use crate::loss::{Criterion, LabelledSegment, SampleTargets, local_normaliser};
 use crate::model::detector::Detector;
 use crate::model::heads::daotad::anchors::{AnchorGrid, level_lengths};
 use crate::model::norm::{MomentsReducer, apply_statistics};
-use crate::model::tcm::srm::TemporalReduction;
 use crate::model::tcm::consistency::TooLong;
+use crate::model::tcm::srm::TemporalReduction;
 
 /// What steps need that does not change between them.
 #[derive(Debug, Clone)]
@@ -47,7 +47,13 @@ pub struct Committed {
 
 impl StepSettings {
     /// For a run, a device and the ranks of a generation.
-    pub fn new(config: Arc<RunConfig>, root: Key, device: Device, collective: SharedCollective, world: usize) -> Self {
+    pub fn new(
+        config: Arc<RunConfig>,
+        root: Key,
+        device: Device,
+        collective: SharedCollective,
+        world: usize,
+    ) -> Self {
         let model = &config.model;
         let criterion =
             Criterion::new(AnchorGrid::from_config(&model.neck.strides(), &model.head), &model.loss);

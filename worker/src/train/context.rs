@@ -49,7 +49,11 @@ impl RunContext {
     ///
     /// # Errors
     /// Settings or annotations that cannot be used: no restart mends them.
-    pub fn open(session: Arc<Session>, assignment: Assignment, collective: SharedCollective) -> Result<Self, TrainError> {
+    pub fn open(
+        session: Arc<Session>,
+        assignment: Assignment,
+        collective: SharedCollective,
+    ) -> Result<Self, TrainError> {
         let config = Resolved::from_json(&assignment.config_json)?.config;
         let dataset = Arc::new(dataset::load(&config.data)?);
         let root = Key::root(config.run.seed);

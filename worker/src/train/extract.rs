@@ -40,7 +40,11 @@ pub fn fill(run: &RunContext, backbone: &VideoSwin, store: &mut MemoryStore) -> 
 }
 
 /// Features of a whole video, `[rows, C]`, clip by clip; the last clip is filled up with zeros and trimmed.
-fn features_of_video(run: &RunContext, backbone: &VideoSwin, video: VideoIndex) -> Result<Vec<f32>, TrainError> {
+fn features_of_video(
+    run: &RunContext,
+    backbone: &VideoSwin,
+    video: VideoIndex,
+) -> Result<Vec<f32>, TrainError> {
     let config = &run.config;
     let (length, clip_frames) = (run.length(video)?, config.data.clip_frames);
     let key = run.root.child("memory", u64::from(video.0));
@@ -55,7 +59,8 @@ fn features_of_video(run: &RunContext, backbone: &VideoSwin, video: VideoIndex) 
             pixels.push(run.reader.render(video, first, clip_frames, &centred)?);
         }
         let keys: Vec<Key> = chunk.iter().map(|&clip| key.child("clip", clip as u64)).collect();
-        let pass = if config.memory.init_in_train_mode { Pass::Train { keys: &keys } } else { Pass::Evaluate };
+        let pass =
+            if config.memory.init_in_train_mode { Pass::Train { keys: &keys } } else { Pass::Evaluate };
         let input = stack(pixels.iter().map(Vec::as_slice), shape, &run.device);
         let features_nfc = backbone.features(input, pass).swap_dims(1, 2);
         rows.extend(host(features_nfc));

@@ -6,7 +6,9 @@ use longtake_shared::config::OptimConfig;
 use longtake_shared::ids::Step;
 
 use super::tape::{self, NamedTensor};
-use crate::optim::{Flat, FlatLayout, OptimError, Optimizer, OptimizerState, ParamGroup, clip, learning_rate_factor};
+use crate::optim::{
+    Flat, FlatLayout, OptimError, Optimizer, OptimizerState, ParamGroup, clip, learning_rate_factor,
+};
 
 /// How long a stage is, which its learning rate depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

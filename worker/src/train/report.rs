@@ -9,8 +9,8 @@ use longtake_shared::units::Seconds;
 use super::agree::Control;
 use super::context::RunContext;
 use super::learner::Moved;
-use longtake_shared::checkpoint::Counters;
 use crate::control::{Progress, Stage};
+use longtake_shared::checkpoint::Counters;
 
 /// Tells how far a stage has come.
 pub struct Reporter<'a> {
@@ -64,7 +64,9 @@ impl<'a> Reporter<'a> {
             return;
         }
         let epoch = match self.stage {
-            Stage::Train => self.run.lanes.position(longtake_shared::ids::Step(self.done.saturating_sub(1))).0,
+            Stage::Train => {
+                self.run.lanes.position(longtake_shared::ids::Step(self.done.saturating_sub(1))).0
+            }
             _ => longtake_shared::ids::Epoch(0),
         };
         let progress = Progress {

@@ -98,7 +98,9 @@ pub fn load_named<M: Module>(module: M, tensors: &[NamedTensor]) -> (M, Loaded) 
                     param.map(|old| Tensor::from_data(data, &old.device()))
                 }
                 Some(tensor) => {
-                    self.loaded.missing.push(format!("{name} ({:?} in the file, {shape:?} in the model)", tensor.shape));
+                    self.loaded
+                        .missing
+                        .push(format!("{name} ({:?} in the file, {shape:?} in the model)", tensor.shape));
                     param
                 }
                 None => {
