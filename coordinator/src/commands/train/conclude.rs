@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use longtake_shared::dataset::{Dataset, Subset};
 use longtake_shared::hint::{ExitCode, Failure};
-use longtake_shared::metrics::{Detections, GroundTruth, Report};
+use longtake_shared::metrics::{Detections, GroundTruth, Options, Report};
 use longtake_shared::role::Detected;
 use longtake_shared::units::Seconds;
 use serde_json::json;
@@ -29,7 +29,7 @@ pub(super) fn conclude(
             if let Err(failure) = draw(prepared, dataset) {
                 session.console.warn(&failure.message);
             }
-            done(ended, prepared, session)
+            done(ended, prepared, dataset, session)
         }
         Outcome::Preempted { step } => {
             let run = prepared.folder.0.display();
@@ -51,16 +51,42 @@ pub(super) struct Ended {
     pub(super) elapsed: Seconds,
 }
 
-fn done(ended: &Ended, prepared: &Prepared, session: &Session) -> Result<ExitCode, Failure> {
+fn done(
+    ended: &Ended,
+    prepared: &Prepared,
+    dataset: &Dataset,
+    session: &Session,
+) -> Result<ExitCode, Failure> {
     let summary = prepared.folder.summary(ended.elapsed);
     let report = ended.report.clone().and_then(|report| serde_json::from_value::<Report>(report).ok());
     let mut text = String::new();
     if let Some(report) = &report {
         text.push_str(&["\n", &report.table(), "\n"].concat());
     }
+    let baseline = baseline(prepared, dataset).unwrap_or_else(|failure| {
+        session.console.warn(&failure.message);
+        None
+    });
+    if let Some(baseline) = baseline {
+        let _ = writeln!(text, "  the same detections dealt to the wrong videos: {:.1} %\n", 100.0 * baseline);
+    }
     text.push_str(&summary.text());
-    session.console.result(&text, &json!({ "report": report, "summary": summary }))?;
+    session.console.result(&text, &json!({ "report": report, "shuffled_average": baseline, "summary": summary }))?;
     Ok(ExitCode::Done)
+}
+
+/// Average mAP of the last validation's detections dealt to the wrong videos: what chance would give with the same
+/// lengths, labels and scores. Nothing where there was no validation, or only one video.
+fn baseline(prepared: &Prepared, dataset: &Dataset) -> Result<Option<f64>, Failure> {
+    let results = prepared.folder.results();
+    if !results.exists() {
+        return Ok(None);
+    }
+    let config = &prepared.resolved.config;
+    let detections = Detections::read(&results)?;
+    let truth = GroundTruth::of_dataset(dataset, Subset::Validation);
+    let options = Options::of_config(&config.evaluation);
+    Ok(Report::shuffled_baseline(&truth, &detections, &options, config.run.seed)?)
 }
 
 /// Detections of the last validation beside the ground truth, for a few of its videos.
