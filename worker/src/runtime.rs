@@ -41,7 +41,7 @@ pub fn run(socket: &Path, index: u32) -> Result<ExitCode, Failure> {
                         session.finished(generation, step, ending)?;
                     }
                     Err(TrainError::Collective(error)) => {
-                        session.collective_failed(generation, &error.to_string())?;
+                        session.collective_failed(generation, error.to_string())?;
                     }
                     Err(TrainError::Control(ControlError::Aborted { .. })) => {}
                     Err(error) => return Err(fail(&session, generation, error)),

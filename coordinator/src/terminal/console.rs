@@ -114,7 +114,7 @@ impl Console {
     }
 
     #[allow(clippy::unused_self, reason = "printing is the console's, whatever it looks at")]
-    fn to_stderr(&self, text: &str) {
+    fn to_stderr(self, text: &str) {
         // Nobody is left to tell that standard error is closed.
         drop(writeln!(io::stderr(), "{text}"));
     }

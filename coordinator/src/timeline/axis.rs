@@ -41,7 +41,8 @@ impl Axis {
     /// Times from the start on, at most a dozen and evenly apart.
     pub(super) fn ticks(&self) -> Vec<f64> {
         let step = self.step();
-        (0u32..).map(|index| f64::from(index) * step).take_while(|time| *time <= self.duration).collect()
+        let count = (self.duration / step).floor() as u32;
+        (0..=count).map(|index| f64::from(index) * step).collect()
     }
 
     fn step(&self) -> f64 {

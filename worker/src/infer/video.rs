@@ -76,7 +76,10 @@ impl VideoDetector<'_> {
                 WindowPlace { start: window.start, frames: window.len(), fps: config.data.fps as f32 };
             found.push(self.candidates(features, place)?);
         }
-        Ok(merge_windows(&found, &config.evaluation))
+        let mut detections = merge_windows(&found, &config.evaluation);
+        // What an anchor beyond the end is clipped to has no length, and can be no action.
+        detections.retain(|detection| detection.segment[1] > detection.segment[0]);
+        Ok(detections)
     }
 
     /// Features of the window that begins at a frame, every clip fresh: `[1, C, T]`.
@@ -96,7 +99,7 @@ impl VideoDetector<'_> {
             let shape = [3, data.clip_frames, data.crop, data.crop];
             let input = stack(pixels.iter().map(Vec::as_slice), shape, self.device);
             let chunk_ncf = self.model.backbone.features(input, Pass::Evaluate);
-            features.extend((0..chunk.len()).map(|row| chunk_ncf.clone().slice([row..row + 1])));
+            features.extend((0..chunk.len()).map(|row| chunk_ncf.clone().narrow(0, row, 1)));
         }
         Ok(Tensor::cat(features, 2))
     }

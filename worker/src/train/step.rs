@@ -199,7 +199,7 @@ fn look(
         let chunk_ncf = model.backbone.features(pixels, Pass::Train { keys: &keys });
         for (row, &(input, position)) in chunk.iter().enumerate() {
             let clip = inputs[input].sample.as_ref().expect("only samples have clips").clips[position].clip;
-            features.insert((input, clip), chunk_ncf.clone().slice([row..row + 1]).squeeze_dim::<2>(0));
+            features.insert((input, clip), chunk_ncf.clone().narrow(0, row, 1).squeeze_dim::<2>(0));
         }
     }
     features

@@ -119,5 +119,5 @@ pub fn load_named<M: Module>(module: M, tensors: &[NamedTensor]) -> (M, Loaded) 
 
 /// A tensor's values on the host, row-major.
 pub fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().into_vec::<f32>().expect("every float tensor of a model is f32")
+    tensor.into_data().try_into_vec::<f32>().expect("every float tensor of a model is f32")
 }

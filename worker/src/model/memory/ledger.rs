@@ -137,7 +137,7 @@ impl Ledger {
                 continue;
             };
             let mut found = FoundRows::new();
-            for entry in db.open_tree(&name)?.iter() {
+            for entry in &db.open_tree(&name)? {
                 let (key, value) = entry?;
                 let (video, position, row) =
                     entry_of(&key, &value).ok_or_else(|| LedgerError::Entry { tree: name.clone() })?;
