@@ -12,6 +12,7 @@ fn main() -> ExitCode {
 }
 
 #[cfg(feature = "worker")]
+#[allow(clippy::unnecessary_wraps, reason = "without the feature there is none")]
 fn worker_role() -> Option<WorkerRole> {
     use longtake_worker::role;
     Some(WorkerRole {
@@ -26,6 +27,7 @@ fn worker_role() -> Option<WorkerRole> {
 }
 
 #[cfg(not(feature = "worker"))]
+#[allow(clippy::unnecessary_wraps, reason = "with the feature there is one")]
 fn worker_role() -> Option<WorkerRole> {
     None
 }

@@ -34,9 +34,6 @@ pub mod objects;
 /// mAP by the official protocol.
 pub mod metrics;
 
-/// Time as an argument.
-pub mod clock;
-
 /// Tasks with a declared fate.
 pub mod task;
 

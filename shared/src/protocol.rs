@@ -1,4 +1,4 @@
-//! The messages between operator, coordinator, agent and worker: what they mean here, what they are on the wire in [`wire`].
+//! The messages between operator, coordinator, agent and worker: what they mean here, what they are on the wire in [`crate::protocol::wire`].
 //!
 //! Workers speak only to their agent, agents to the coordinator. Every message carries (run, incarnation, generation,
 //! rank); a receiver drops what is older than what it knows. `docs/PROTOCOL.md` tells who may send what when.

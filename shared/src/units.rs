@@ -38,8 +38,11 @@ const UNITS: [(&str, u64); 5] =
 
 impl fmt::Display for ByteCount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, size) =
-            UNITS.iter().find(|(_, size)| self.0 >= *size && self.0.is_multiple_of(*size)).copied().unwrap_or(("B", 1));
+        let (unit, size) = UNITS
+            .iter()
+            .find(|(_, size)| self.0 >= *size && self.0.is_multiple_of(*size))
+            .copied()
+            .unwrap_or(("B", 1));
         write!(f, "{}{unit}", self.0 / size)
     }
 }

@@ -31,7 +31,7 @@ fn files_are_short_enough_to_be_read() {
                 assert!(lines > LINES_MAX, "{path} is short enough now: take it off the list");
             }
             None => {
-                assert!(lines <= LINES_MAX, "{} has {lines} lines: find the missing concept", source.path)
+                assert!(lines <= LINES_MAX, "{} has {lines} lines: find the missing concept", source.path);
             }
         }
     }

@@ -116,7 +116,9 @@ fn metrics_hold_every_update_as_it_was() {
     for half in [&a_run()[..20], &a_run()[20..]] {
         let metrics = MetricsFile::open(&path).unwrap();
         let mut reporter = Reporter::new(View::Lines(Box::new(io::sink())), Some(metrics), None);
-        half.iter().for_each(|update| reporter.show(update));
+        for update in half {
+            reporter.show(update);
+        }
     }
     let text = std::fs::read_to_string(&path).unwrap();
     let read: Vec<RunUpdate> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -1,6 +1,6 @@
 //! Object stores behind URLs: whole objects by name, one retry policy, create-if-absent.
 //!
-//! Everything a run must not lose goes through [`Objects`]. An object is written whole or not at all: local files are
+//! Everything a run must not lose goes through [`crate::objects::Objects`]. An object is written whole or not at all: local files are
 //! written under a temporary name, synced, then moved into place together with their folder's entry.
 
 /// A store that fails where a test tells it to.

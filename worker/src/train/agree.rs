@@ -108,7 +108,6 @@ impl Control {
 
     /// Whether every rank has the digest that this rank contributed as `own`. Sums of 16-bit parts over fewer than 256
     /// ranks are exact in f32, and if each rank's part times the world size is the sum, all parts are equal.
-    #[allow(clippy::float_cmp, reason = "whole numbers below 2^24 are exact in f32")]
     pub fn digests_agree(&self, own: [f32; 2], world: usize) -> bool {
         (0..2).all(|part| self.digest[part] == own[part] * world as f32)
     }

@@ -157,8 +157,11 @@ fn replay_gives_the_gradient_of_the_one_pass_step() {
     }
 }
 
+/// Lane, clip, and the clip's fresh features.
+type Row = (u32, usize, Vec<f32>);
+
 /// Parameters, losses and fresh rows after some steps in a world of this size, as rank 0 has them.
-fn train_in_world(world: usize, steps: u64) -> (Vec<NamedTensor>, Vec<f32>, Vec<(u32, usize, Vec<f32>)>) {
+fn train_in_world(world: usize, steps: u64) -> (Vec<NamedTensor>, Vec<f32>, Vec<Row>) {
     let config = Arc::new(config());
     let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
     let (listeners, peers): (Vec<_>, Vec<_>) =
@@ -174,7 +177,7 @@ fn train_in_world(world: usize, steps: u64) -> (Vec<NamedTensor>, Vec<f32>, Vec<
                     generation: Generation(1),
                     rank: Rank(rank as u32),
                 };
-                let deadline = Instant::now() + Duration::from_secs(60);
+                let deadline = Instant::now() + Duration::from_mins(1);
                 let ring = listener.connect(&membership, &peers, deadline, Aborter::new().unwrap()).unwrap();
                 let device = Device::flex();
                 let collective = SharedCollective::new(Box::new(ring));
@@ -205,7 +208,7 @@ fn train_in_world(world: usize, steps: u64) -> (Vec<NamedTensor>, Vec<f32>, Vec<
         assert!(tensors == other, "ranks of one world hold the same bits");
         rows.extend(more);
     }
-    rows.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
+    rows.sort_by_key(|row| (row.0, row.1));
     (tensors, losses, rows)
 }
 

@@ -68,10 +68,13 @@ fn done(
         None
     });
     if let Some(baseline) = baseline {
-        let _ = writeln!(text, "  the same detections dealt to the wrong videos: {:.1} %\n", 100.0 * baseline);
+        let _ =
+            writeln!(text, "  the same detections dealt to the wrong videos: {:.1} %\n", 100.0 * baseline);
     }
     text.push_str(&summary.text());
-    session.console.result(&text, &json!({ "report": report, "shuffled_average": baseline, "summary": summary }))?;
+    session
+        .console
+        .result(&text, &json!({ "report": report, "shuffled_average": baseline, "summary": summary }))?;
     Ok(ExitCode::Done)
 }
 
