@@ -1,4 +1,4 @@
-//! What a command line means: one file a command, each from arguments to an exit code or a [`Failure`].
+//! What a command line means: one file a command, each from arguments to an exit code or a [`longtake_shared::hint::Failure`].
 
 mod bench;
 mod config;

@@ -12,8 +12,8 @@
 //!      +--------------------+----------------------+--a worker is lost, stop-+
 //! ```
 //!
-//! Decisions ([`quorum`], [`assignment`], [`commit`], [`recovery`], leases in [`membership`]) are pure functions that return
-//! their reason. [`invariants`] hold after every event.
+//! Decisions ([`crate::run::quorum`], [`crate::run::assignment`], [`crate::run::commit`], [`crate::run::recovery`], leases in [`crate::run::membership`]) are pure functions that return
+//! their reason. [`crate::run::invariants`] hold after every event.
 
 pub mod assignment;
 pub mod command;

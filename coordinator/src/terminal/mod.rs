@@ -1,7 +1,7 @@
 //! What people and programs see. Data goes to standard output, everything else to standard error.
 //!
-//! [`console`] prints and is the only place that does; [`reporter`] shows a run as it goes on, in words made by
-//! [`phrases`] and with rates from [`rate`]; [`summary`] says what a run leaves behind.
+//! [`crate::terminal::console`] prints and is the only place that does; [`crate::terminal::reporter`] shows a run as it goes on, in words made by
+//! [`crate::terminal::phrases`] and with rates from [`crate::terminal::rate`]; [`crate::terminal::summary`] says what a run leaves behind.
 
 pub mod console;
 pub mod metrics_file;

@@ -1,4 +1,4 @@
-//! Talks to the agent; never touches a tensor. The training thread holds a [`Session`]; the session's own thread holds the connection.
+//! Talks to the agent; never touches a tensor. The training thread holds a [`crate::control::Session`]; the session's own thread holds the connection.
 
 mod convert;
 mod link;

@@ -1,6 +1,6 @@
 //! Plans become samples: frames are read and rendered ahead of the step that needs them.
 //!
-//! Takes: plans, a source of frames. Gives: one [`LaneSample`] a lane a step, in the order of steps. Next:
+//! Takes: plans, a source of frames. Gives: one [`crate::data::loader::LaneSample`] a lane a step, in the order of steps. Next:
 //! [`crate::train`]. A sample that cannot be read has weight 0 and says why; it never stops the others.
 
 use std::ops::Range;

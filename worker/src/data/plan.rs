@@ -1,7 +1,7 @@
 //! Which window of which video a lane sees in a step, where its clips lie, and which of them are sampled.
 //!
-//! Takes: settings, annotations, lanes, a step. Gives: a [`SamplePlan`], the same on every machine and in every run.
-//! Next: [`super::loader`] reads what it names, the memory reads the rows of the other clips.
+//! Takes: settings, annotations, lanes, a step. Gives: a [`crate::data::plan::SamplePlan`], the same on every machine and in every run.
+//! Next: [`crate::data::loader`] reads what it names, the memory reads the rows of the other clips.
 
 use longtake_shared::config::{DataConfig, MemoryConfig};
 use longtake_shared::dataset::{Dataset, Video};

@@ -1,7 +1,7 @@
 //! ONE NUMBER -> NEW WEIGHTS: the only place where model, loss, collective, optimizer and memory meet.
 //!
-//! [`generation`] is what a worker does between two changes of membership; [`step`] is the heart, top to bottom in
-//! data-path order; [`trainer`] is the loop around it.
+//! [`crate::train::generation`] is what a worker does between two changes of membership; [`crate::train::step`] is the heart, top to bottom in
+//! data-path order; [`crate::train::trainer`] is the loop around it.
 
 /// Ranks agree on gradients and flags.
 pub mod agree;

@@ -1,7 +1,7 @@
 //! One training step, top to bottom in data-path order. It is a pure function: (state, samples, remembered rows) ->
 //! (gradient, new rows, statistics). Only committing it changes anything.
 //!
-//! Takes: samples with the pixels of their clips and their remembered rows. Gives: [`Pending`].
+//! Takes: samples with the pixels of their clips and their remembered rows. Gives: [`crate::train::step::Pending`].
 //! Next: [`crate::train::agree`].
 
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! VIDEO FILE -> PICTURES: the embedded decoder for progressive H.264 in MP4, the program `ffmpeg` for everything else.
 //!
-//! Takes: a path. Gives: Y'CbCr pictures by their position in presentation order. Next: [`super::video`] samples and resizes
+//! Takes: a path. Gives: Y'CbCr pictures by their position in presentation order. Next: [`crate::data::video`] samples and resizes
 //! them. Sampling, colour and resizing are our own code behind either decoder, so that both give the same frames.
 
 mod bytes;

@@ -1,6 +1,6 @@
 //! Operations with their own backward pass on the CPU; elsewhere the same functions are plain tensor operations.
 //!
-//! What an operation computes stands in [`plain`]; the kernels are tested against it.
+//! What an operation computes stands in [`crate::model::ops::plain`]; the kernels are tested against it.
 #![allow(clippy::inline_always, reason = "what a vectorised function calls must be compiled along with it")]
 
 mod attention;

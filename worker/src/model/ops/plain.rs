@@ -4,7 +4,7 @@ use burn::tensor::{Int, Tensor, TensorData, activation};
 
 use super::{BiasIndex, MASKED, Regions, RowMap};
 
-/// See [`super::linear`].
+/// See [`super::linear()`].
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
     let y = x.matmul(weight.transpose());
     match bias {
@@ -21,7 +21,7 @@ pub fn layer_norm(x: Tensor<2>, weight: Tensor<1>, bias: Tensor<1>, epsilon: f64
     normal * weight.unsqueeze::<2>() + bias.unsqueeze::<2>()
 }
 
-/// See [`super::gelu`].
+/// See [`super::gelu()`].
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     activation::gelu(x)
 }
