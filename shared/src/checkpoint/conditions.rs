@@ -1,10 +1,10 @@
 //! Under which conditions a run's numbers are what they are, and what differs when it is resumed under others.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::ContentHash;
-use crate::config::{MemoryDtype, RunConfig};
+use crate::config::{MemoryDtype, RunConfig, binds_training};
 use crate::hint::Hint;
 
 /// All that must be the same for a resumed run to be, bit for bit, the run that was interrupted.
@@ -49,44 +49,34 @@ pub struct Settings {
     pub resolved: Value,
 }
 
-/// Keys that change where a run lies, how it is watched and how it is judged, but no number of its training.
-const FREE_KEYS: [&str; 12] = [
-    "run.name",
-    "run.folder",
-    "synth",
-    "data.annotations",
-    "data.videos",
-    "data.blocked",
-    "data.frame_cache",
-    "data.prefetch",
-    "train.validate_every",
-    "evaluation",
-    "cluster",
-    "checkpoint",
-];
-
 impl Settings {
     /// The settings of a run.
     pub fn of(config: &RunConfig) -> Self {
         let resolved = serde_json::to_value(config).expect("settings are numbers, texts and lists of them");
-        Self { hash: ContentHash::of(binding(&resolved).to_string().as_bytes()), resolved }
+        let binding = Value::Object(binding(&resolved));
+        Self { hash: ContentHash::of(binding.to_string().as_bytes()), resolved }
     }
 }
 
-/// The settings less the free keys.
-fn binding(resolved: &Value) -> Value {
-    let mut left = resolved.clone();
-    for key in FREE_KEYS {
-        let (parent, name) = key.rsplit_once('.').map_or((None, key), |(parent, name)| (Some(parent), name));
-        let section = match parent {
-            Some(parent) => left.get_mut(parent),
-            None => Some(&mut left),
-        };
-        if let Some(Value::Object(section)) = section {
-            section.remove(name);
+/// The settings that training depends on, by dotted key.
+fn binding(resolved: &Value) -> Map<String, Value> {
+    fn leaves(prefix: &str, value: &Value, found: &mut Map<String, Value>) {
+        match value {
+            Value::Object(section) => {
+                for (key, value) in section {
+                    let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                    leaves(&path, value, found);
+                }
+            }
+            leaf if binds_training(prefix) => {
+                found.insert(prefix.to_owned(), leaf.clone());
+            }
+            _ => {}
         }
     }
-    left
+    let mut found = Map::new();
+    leaves("", resolved, &mut found);
+    found
 }
 
 /// One condition that is not what it was.
@@ -147,7 +137,7 @@ impl Conditions {
         if self.settings.hash != now.settings.hash {
             let before = found.len();
             let (then, current) = (binding(&self.settings.resolved), binding(&now.settings.resolved));
-            differing_keys("", &then, &current, &mut found);
+            found.extend(differing(&then, &current));
             if found.len() == before {
                 let hash = |settings: &Settings| format!("`{}`", settings.hash);
                 found.push(Mismatch {
@@ -170,21 +160,14 @@ impl Conditions {
     }
 }
 
-/// Leaves of two trees of settings that differ.
-fn differing_keys(prefix: &str, then: &Value, now: &Value, found: &mut Vec<Mismatch>) {
-    if let (Value::Object(before), Value::Object(after)) = (then, now) {
-        let mut keys: Vec<&String> = before.keys().chain(after.keys()).collect();
-        keys.sort();
-        keys.dedup();
-        for key in keys {
-            let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-            let side = |tree: &serde_json::Map<String, Value>| tree.get(key).cloned().unwrap_or(Value::Null);
-            differing_keys(&path, &side(before), &side(after), found);
-        }
-    } else if then != now {
-        let text = |value: &Value| {
-            if value.is_null() { "not there".to_owned() } else { format!("`{value}`") }
-        };
-        found.push(Mismatch { what: prefix.to_owned(), then: text(then), now: text(now) });
-    }
+/// Settings that differ, sorted by key.
+fn differing(then: &Map<String, Value>, now: &Map<String, Value>) -> Vec<Mismatch> {
+    let mut keys: Vec<&String> = then.keys().chain(now.keys()).collect();
+    keys.sort();
+    keys.dedup();
+    let text = |value: Option<&Value>| value.map_or_else(|| "not there".to_owned(), |value| format!("`{value}`"));
+    keys.into_iter()
+        .filter(|key| then.get(*key) != now.get(*key))
+        .map(|key| Mismatch { what: key.clone(), then: text(then.get(key)), now: text(now.get(key)) })
+        .collect()
 }

@@ -7,7 +7,7 @@ use super::resolve::rows_of;
 ///
 /// The data set's own fingerprint stands for where it lies; world size and threads are stored beside this one,
 /// since a run may resume with others knowingly.
-const INDIFFERENT: [&str; 20] = [
+const INDIFFERENT: [&str; 21] = [
     "run.name",
     "run.folder",
     "data.annotations",
@@ -16,6 +16,7 @@ const INDIFFERENT: [&str; 20] = [
     "data.blocked",
     "data.frame_cache",
     "data.prefetch",
+    "synth",
     "synth.",
     "train.validate_every",
     "train.max_non_finite",
@@ -30,16 +31,12 @@ const INDIFFERENT: [&str; 20] = [
     "checkpoint.",
 ];
 
-/// A hash of every setting that training depends on.
-pub fn training_fingerprint(config: &RunConfig) -> String {
-    let mut hasher = blake3::Hasher::new();
-    for (key, value) in training_rows(config) {
-        hasher.update(format!("{key} = {value}\n").as_bytes());
-    }
-    hasher.finalize().to_hex().to_string()
+/// Whether a change of the setting of this dotted key makes a run another run.
+pub fn binds_training(key: &str) -> bool {
+    !INDIFFERENT.iter().any(|name| key == *name || (name.ends_with('.') && key.starts_with(name)))
 }
 
-/// The settings of [`training_fingerprint`] that differ, as sentences; `stored` is the checkpoint's configuration.
+/// The settings that training depends on and that differ, as sentences; `stored` is the checkpoint's configuration.
 pub fn differences(stored: &RunConfig, now: &RunConfig) -> Vec<String> {
     let (stored, now) = (training_rows(stored), training_rows(now));
     let value_in = |rows: &[(String, String)], key: &str| {
@@ -57,8 +54,5 @@ pub fn differences(stored: &RunConfig, now: &RunConfig) -> Vec<String> {
 }
 
 fn training_rows(config: &RunConfig) -> Vec<(String, String)> {
-    let indifferent = |key: &str| {
-        INDIFFERENT.iter().any(|name| key == *name || (name.ends_with('.') && key.starts_with(name)))
-    };
-    rows_of(config).into_iter().filter(|(key, _)| !indifferent(key)).collect()
+    rows_of(config).into_iter().filter(|(key, _)| binds_training(key)).collect()
 }

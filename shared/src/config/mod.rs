@@ -25,7 +25,7 @@ pub use cluster::ClusterConfig;
 pub use data::{AnnotationFormat, AugmentConfig, DataConfig, DecoderChoice};
 pub use error::ConfigError;
 pub use evaluation::{EvaluationConfig, NmsKind};
-pub use fingerprint::{differences, training_fingerprint};
+pub use fingerprint::{binds_training, differences};
 pub use memory::{ClipSampler, MemoryConfig, MemoryDtype, MemoryInit, MemorySource, Replay};
 pub use model::{BackboneConfig, BackboneInit, HeadConfig, LossConfig, ModelConfig, NeckConfig, Variant};
 pub use optim::{OptimConfig, OptimizerKind, ScheduleConfig, ScheduleUnit};

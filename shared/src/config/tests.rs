@@ -253,7 +253,7 @@ fn a_rate_of_nothing_is_legal_and_one_clip_is_enough() {
 }
 
 #[test]
-fn only_what_training_depends_on_is_fingerprinted() {
+fn only_what_training_depends_on_is_compared() {
     let base = RunConfig::default();
     let same = RunConfig {
         run: RunSection { name: "other".into(), folder: "elsewhere".into(), ..base.run.clone() },
@@ -261,13 +261,11 @@ fn only_what_training_depends_on_is_fingerprinted() {
         checkpoint: CheckpointConfig { every: 7, ..base.checkpoint.clone() },
         ..base.clone()
     };
-    assert_eq!(training_fingerprint(&base), training_fingerprint(&same));
     assert!(differences(&base, &same).is_empty());
 
     let mut other = base.clone();
     other.optim.learning_rate = 0.02;
     other.run.seed = 11;
-    assert_ne!(training_fingerprint(&base), training_fingerprint(&other));
     assert_eq!(
         differences(&base, &other),
         [
