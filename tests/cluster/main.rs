@@ -1,5 +1,7 @@
 //! Coordinator, agent and worker processes of one machine together: the workers are fake, everything between them is not.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 mod support;
 
 use std::io::{BufRead as _, BufReader};
