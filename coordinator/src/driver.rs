@@ -306,15 +306,14 @@ impl Driver {
         }
     }
 
-    /// Progress may be lost on a watcher that is slow; nothing else may.
+    /// Progress takes at most half of a slow watcher's room and is lost beyond that; anything else waits for room.
     async fn announce(&self, update: RunUpdate) {
-        let told = if matches!(update, RunUpdate::Progress(_)) {
-            self.updates.try_send(update).map_err(|_| ())
-        } else {
-            self.updates.send(update).await.map_err(|_| ())
-        };
-        if told.is_err() {
-            tracing::trace!("nobody has room for an update");
+        let crowded = self.updates.capacity() * 2 <= self.updates.max_capacity();
+        if crowded && matches!(update, RunUpdate::Progress(_)) {
+            return;
+        }
+        if self.updates.send(update).await.is_err() {
+            tracing::trace!("nobody watches");
         }
     }
 

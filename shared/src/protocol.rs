@@ -24,6 +24,19 @@ pub const PROTOCOL_VERSION: u32 = 1;
 /// Bytes of the largest message that is accepted: a manifest of a large run is a few megabytes of JSON.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
+/// Bytes in flight on one link before its sender waits.
+pub const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+
+/// The window of a connection, which has one link only. It is this much larger because h2 closes a connection whose small
+/// frames, waiting to be read, cost more overhead than half of this window (256 bytes less their payload each): a link
+/// full of the smallest messages must stay below that, so that a slow reader slows its sender and never loses it.
+pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// No message travels in a smaller frame: five bytes of gRPC, and an identity.
+const SMALLEST_FRAME_BYTES: u32 = 9;
+
+const _: () = assert!(STREAM_WINDOW_BYTES / SMALLEST_FRAME_BYTES * 256 < CONNECTION_WINDOW_BYTES / 2);
+
 /// The environment variable in which an agent tells its workers its own process id.
 pub const AGENT_PID_VARIABLE: &str = "LONGTAKE_AGENT_PID";
 

@@ -54,7 +54,8 @@ fn behave(behaviour: &str, session: &Arc<Session>) -> Result<u8, ControlError> {
     assert_eq!(assignment.peers.len(), assignment.world);
     let aborted = Arc::new((AtomicBool::new(false), Mutex::new(()), Condvar::new()));
     let flag = Arc::clone(&aborted);
-    session.on_abort(Box::new(move |_, _| {
+    session.on_abort(Box::new(move |_, reason| {
+        eprintln!("aborted: {reason}");
         let _guard = flag.1.lock().expect("nobody panics");
         flag.0.store(true, Ordering::Release);
         flag.2.notify_all();
@@ -82,7 +83,7 @@ fn behave(behaviour: &str, session: &Arc<Session>) -> Result<u8, ControlError> {
             return Ok(78);
         }
         "short" | "stale" => return train(session, &assignment),
-        "stop" => return until_stopped(session, &assignment),
+        "stop" => return until_stopped(session, &assignment, &aborted.0),
         _ => {}
     }
     // A worker that is stuck in a collective: only an abort frees it.
@@ -119,9 +120,13 @@ fn train(session: &Session, assignment: &Assignment) -> Result<u8, ControlError>
     Ok(if session.next_directive()? == Directive::Shutdown { 0 } else { 6 })
 }
 
-fn until_stopped(session: &Session, assignment: &Assignment) -> Result<u8, ControlError> {
+fn until_stopped(
+    session: &Session,
+    assignment: &Assignment,
+    aborted: &AtomicBool,
+) -> Result<u8, ControlError> {
     let mut step = 0;
-    while !session.flags().stop {
+    while !session.flags().stop && !aborted.load(Ordering::Acquire) {
         step += 1;
         session.enter(Step(step), StepPhase::Judge);
         session.progress(assignment.generation, &progress(step));

@@ -1,6 +1,6 @@
 //! Coordinator, agent and worker processes of one machine together: the workers are fake, everything between them is not.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests may panic, too")]
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod support;
 
@@ -109,7 +109,10 @@ fn status_tells_phase_workers_lanes_and_what_they_do() {
         let seen = async {
             loop {
                 pace.tick().await;
-                let report = operator::status(folder.path()).await.unwrap();
+                let report = match operator::status(folder.path()).await {
+                    Ok(report) => report,
+                    Err(error) => panic!("{error}; the run ended with {:?}", run.end().await),
+                };
                 if report.workers.iter().all(|worker| worker.doing.is_some()) {
                     return report;
                 }
@@ -163,7 +166,7 @@ fn a_killed_worker_ends_the_run_with_rank_cause_and_log() {
         assert_eq!((rank, never_restart, resumable_at), (Some(Rank(1)), false, None));
         assert_eq!(log, ["rank 1 says: out of memory"]);
         let survivor = std::fs::read_to_string(folder.path().join("logs/worker-0.log")).unwrap();
-        assert_eq!(survivor, format!("freed: {cause}\n"));
+        assert!(survivor.ends_with(&format!("freed: {cause}\n")), "{survivor}");
     });
 }
 

@@ -22,7 +22,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use longtake_shared::hint::Hint;
 use longtake_shared::ids::{RunId, WorkerId};
-use longtake_shared::protocol::{ExitCause, MAX_MESSAGE_BYTES, PROTOCOL_VERSION, wire};
+use longtake_shared::protocol::{
+    CONNECTION_WINDOW_BYTES, ExitCause, MAX_MESSAGE_BYTES, PROTOCOL_VERSION, STREAM_WINDOW_BYTES, wire,
+};
 use longtake_shared::task::{StopToken, TaskFailure, TaskGroup, TaskKind};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -178,7 +180,13 @@ async fn link(
 ) -> Result<Streaming<wire::AgentOrder>, AgentError> {
     let unreachable = |source| AgentError::Unreachable { address: options.coordinator, source };
     let endpoint = Endpoint::from_shared(format!("http://{}", options.coordinator)).map_err(unreachable)?;
-    let channel = endpoint.tcp_nodelay(true).connect().await.map_err(unreachable)?;
+    let channel = endpoint
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .connect()
+        .await
+        .map_err(unreachable)?;
     let mut request = Request::new(ReceiverStream::new(queue));
     if let Ok(token) = MetadataValue::try_from(options.token.as_str()) {
         request.metadata_mut().insert(TOKEN_FIELD, token);

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use futures::stream::{self, Stream};
-use longtake_shared::protocol::{MAX_MESSAGE_BYTES, wire};
+use longtake_shared::protocol::{CONNECTION_WINDOW_BYTES, MAX_MESSAGE_BYTES, STREAM_WINDOW_BYTES, wire};
 use longtake_shared::task::StopToken;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
@@ -52,6 +52,8 @@ pub(super) async fn serve(
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .add_service(service)
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async move { stop.stopped().await })
         .await

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 use longtake_shared::hint::Hint;
 use longtake_shared::ids::RunId;
-use longtake_shared::protocol::{MAX_MESSAGE_BYTES, wire};
+use longtake_shared::protocol::{CONNECTION_WINDOW_BYTES, MAX_MESSAGE_BYTES, STREAM_WINDOW_BYTES, wire};
 use longtake_shared::task::StopToken;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -82,6 +82,8 @@ pub async fn serve(
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let operators = OperatorServiceServer::new(operator_service::Operators { inputs });
     Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .layer(tonic::service::InterceptorLayer::new(move |request| guard.check(request)))
         .add_service(agents)
         .add_service(operators)

@@ -7,8 +7,9 @@ use std::sync::mpsc as handover;
 use std::thread::JoinHandle;
 
 use futures::stream::{self, Stream};
-use longtake_shared::protocol::{MAX_MESSAGE_BYTES, wire};
+use longtake_shared::protocol::{CONNECTION_WINDOW_BYTES, MAX_MESSAGE_BYTES, STREAM_WINDOW_BYTES, wire};
 use tokio::sync::mpsc;
+use tonic::Status;
 use tonic::transport::Endpoint;
 use wire::worker_service_client::WorkerServiceClient;
 
@@ -60,19 +61,37 @@ async fn run(
                 match orders.message().await {
                     Ok(Some(order)) => shared.receive(order),
                     Ok(None) => break "the agent closed it".to_owned(),
-                    Err(status) => break status.message().to_owned(),
+                    Err(status) => break sentence(&status),
                 }
             }
         }
-        Err(status) => status.message().to_owned(),
+        Err(status) => sentence(&status),
     };
     shared.close(&reason);
+}
+
+/// What a status says, and what lies below it.
+fn sentence(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = std::error::Error::source(status);
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
 }
 
 async fn connect(
     socket: &Path,
 ) -> Result<WorkerServiceClient<tonic::transport::Channel>, tonic::transport::Error> {
-    let channel = Endpoint::from_shared(format!("unix://{}", socket.display()))?.connect().await?;
+    let channel = Endpoint::from_shared(format!("unix://{}", socket.display()))?
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .connect()
+        .await?;
     Ok(WorkerServiceClient::new(channel)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES))
