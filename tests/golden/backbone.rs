@@ -109,14 +109,15 @@ fn window_attention(case: &Case) -> Result<(), String> {
     single(case, &module, &x, &module.proj.forward(Tensor::cat(mixed, 0)))
 }
 
-fn config(case: &Case) -> Result<BackboneConfig, String> {
+/// The backbone as a case configures it below `at` in its JSON, without drop path and frozen stages.
+pub(crate) fn config(case: &Case, at: &str) -> Result<BackboneConfig, String> {
     Ok(BackboneConfig {
         variant: Variant::Custom,
-        embed_dim: case.integer("embed_dim")?,
-        depths: case.integer_list("depths")?,
-        num_heads: case.integer_list("num_heads")?,
-        patch_size: triple(case, "patch_size")?,
-        window_size: triple(case, "window_size")?,
+        embed_dim: case.parsed(&format!("{at}/embed_dim"))?,
+        depths: case.parsed(&format!("{at}/depths"))?,
+        num_heads: case.parsed(&format!("{at}/num_heads"))?,
+        patch_size: case.parsed(&format!("{at}/patch_size"))?,
+        window_size: case.parsed(&format!("{at}/window_size"))?,
         drop_path: 0.0,
         frozen_stages: -1,
         ..BackboneConfig::default()
@@ -124,13 +125,13 @@ fn config(case: &Case) -> Result<BackboneConfig, String> {
 }
 
 fn backbone(case: &Case) -> Result<(), String> {
-    let module = case.load_weights(VideoSwin::new(&config(case)?, &init()), "weights.")?;
+    let module = case.load_weights(VideoSwin::new(&config(case, "/config")?, &init()), "weights.")?;
     let x = case.leaf::<5>("input.x")?;
     single(case, &module, &x, &module.forward(x.clone(), Pass::Evaluate))
 }
 
 fn chunked(case: &Case) -> Result<(), String> {
-    let module = case.load_weights(VideoSwin::new(&config(case)?, &init()), "weights.")?;
+    let module = case.load_weights(VideoSwin::new(&config(case, "/config")?, &init()), "weights.")?;
     let frames = case.integer("chunk_size")?;
     if case.shape("input.x")?.len() == 6 {
         let x = case.leaf::<6>("input.x")?;
@@ -162,7 +163,7 @@ fn torchvision(case: &Case) -> Result<(), String> {
         })
         .collect();
     let mut loader = Loader { case, published: &published, path: Vec::new(), problems: Vec::new() };
-    let module = VideoSwin::new(&config(case)?, &init()).map(&mut loader);
+    let module = VideoSwin::new(&config(case, "/config")?, &init()).map(&mut loader);
     if !loader.problems.is_empty() {
         return Err(loader.problems.join("\n"));
     }

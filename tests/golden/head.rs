@@ -216,23 +216,29 @@ fn retina_head(case: &Case) -> Result<(), String> {
     check.finish()
 }
 
-/// Neck and head as a case configures them, with fresh weights and no dropout.
-fn detector_head(case: &Case) -> Result<DetectorHead, String> {
+/// Neck and head as a case configures them below `at` in its JSON, without dropout.
+pub(crate) fn neck_and_head_config(case: &Case, at: &str) -> Result<(NeckConfig, HeadConfig), String> {
+    let count = |key: &str| case.parsed::<usize>(&format!("{at}/{key}"));
     let neck = NeckConfig {
-        channels: case.integer("neck/0/srm_cfg/out_channels")?,
-        tcm_layers: case.integer("neck/1/num_layers")?,
-        tcm_heads: case.integer("neck/1/encoder_layer_cfg/num_heads")?,
+        channels: count("neck/0/srm_cfg/out_channels")?,
+        tcm_layers: count("neck/1/num_layers")?,
+        tcm_heads: count("neck/1/encoder_layer_cfg/num_heads")?,
         tcm_drop_path: 0.0,
-        tdm_heads: case.integer("neck/2/num_heads")?,
+        tdm_heads: count("neck/2/num_heads")?,
         tdm_dropout: 0.0,
-        tdm_kernels: case.integer_list("neck/2/kernel_sizes")?,
-        fpn_channels: case.integer("neck/3/out_channels")?,
+        tdm_kernels: case.parsed(&format!("{at}/neck/2/kernel_sizes"))?,
+        fpn_channels: count("neck/3/out_channels")?,
     };
     let head = HeadConfig {
-        convs: case.integer("head/stacked_convs")?,
-        scales_per_octave: case.integer("head/num_anchors")?,
+        convs: count("head/stacked_convs")?,
+        scales_per_octave: count("head/num_anchors")?,
         octave_base_scale: 2.0,
     };
+    Ok((neck, head))
+}
+
+fn detector_head(case: &Case) -> Result<DetectorHead, String> {
+    let (neck, head) = neck_and_head_config(case, "/config")?;
     let shape = DetectorShape {
         features: case.integer("neck/0/srm_cfg/in_channels")?,
         positions: 4 * case.integer("neck/1/encoder_layer_cfg/max_seq_len")?,

@@ -4,10 +4,15 @@
 //! are built so far. A module that nobody runs is a failure, not a case left out.
 
 mod backbone;
+mod detector;
+mod evaluation;
 mod head;
 mod infer;
 mod losses;
+mod sampling;
+mod schedule;
 mod support;
+mod train;
 
 use std::process::ExitCode;
 
@@ -18,8 +23,17 @@ use support::{Case, Entry, Runner};
 const BUILT: [&str; 2] = ["foundation", "evaluation"];
 
 /// Who runs which module (the `module` of a case's JSON).
-const REGISTRIES: [&[(&str, Runner)]; 4] =
-    [backbone::RUNNERS, head::RUNNERS, losses::RUNNERS, infer::RUNNERS];
+const REGISTRIES: [&[(&str, Runner)]; 9] = [
+    backbone::RUNNERS,
+    head::RUNNERS,
+    losses::RUNNERS,
+    infer::RUNNERS,
+    detector::RUNNERS,
+    sampling::RUNNERS,
+    train::RUNNERS,
+    schedule::RUNNERS,
+    evaluation::RUNNERS,
+];
 
 fn runner(module: &str) -> Option<Runner> {
     REGISTRIES

@@ -7,6 +7,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// Runs one case; the error says which tensors differ and by how much.
@@ -38,6 +39,11 @@ pub(crate) fn entries() -> Result<Vec<Entry>, String> {
 /// Whether `module` is what a registry calls `name`: equal, or `name` followed by `*` matches what begins with it.
 pub(crate) fn same_module(name: &str, module: &str) -> bool {
     name.strip_suffix('*').map_or(name == module, |beginning| module.starts_with(beginning))
+}
+
+/// Whether a published tensor is a table that we compute: the sinusoidal encoding.
+pub(crate) fn computed(name: &str) -> bool {
+    name.ends_with("pe.pe")
 }
 
 #[derive(Debug)]
@@ -164,13 +170,14 @@ impl Case {
         self.json.pointer(pointer).ok_or_else(|| format!("the case's JSON has no `{pointer}`"))
     }
 
+    /// A value of the JSON by its path from the root, as what it is expected to be.
+    pub(crate) fn parsed<T: DeserializeOwned>(&self, pointer: &str) -> Result<T, String> {
+        serde_json::from_value(self.value(pointer)?.clone()).map_err(|e| format!("`{pointer}`: {e}"))
+    }
+
     /// A count of the configuration.
     pub(crate) fn integer(&self, key: &str) -> Result<usize, String> {
-        let value = self.value(&format!("/config/{key}"))?;
-        value
-            .as_u64()
-            .and_then(|n| usize::try_from(n).ok())
-            .ok_or_else(|| format!("`{key}` is {value}, not a count"))
+        self.parsed(&format!("/config/{key}"))
     }
 
     /// A number of the configuration.
@@ -181,11 +188,11 @@ impl Case {
 
     /// A list of counts of the configuration.
     pub(crate) fn integer_list(&self, key: &str) -> Result<Vec<usize>, String> {
-        serde_json::from_value(self.value(&format!("/config/{key}"))?.clone())
-            .map_err(|e| format!("`{key}` is no list of counts: {e}"))
+        self.parsed(&format!("/config/{key}"))
     }
 
-    fn tolerance(&self, key: &str) -> Option<f64> {
+    /// A tolerance of the case by its name.
+    pub(crate) fn tolerance(&self, key: &str) -> Option<f64> {
         self.json.pointer(&format!("/tolerance/{key}")).and_then(Value::as_f64)
     }
 
@@ -200,7 +207,6 @@ impl Case {
         }
         let unused: Vec<_> =
             self.names(prefix).into_iter().filter(|name| !loader.taken.contains(*name)).collect();
-        let computed = |name: &&str| name.ends_with("pe.pe");
         if let Some(name) = unused.iter().find(|name| !computed(name)) {
             return Err(format!("`{name}` is no parameter of the module"));
         }
@@ -298,6 +304,28 @@ impl<'a> Check<'a> {
                     };
                 self.within(name, actual, expected, allowed);
             }
+        }
+    }
+
+    /// A tensor of the case by its full name, each value within the tolerance of that name.
+    pub(crate) fn absolute(&mut self, name: &str, actual: &[f32], tolerance: &str) {
+        let case = self.case;
+        match (case.floats(name), case.tolerance(tolerance)) {
+            (Ok(expected), Some(bound)) => self.within(name, actual, expected, |_| bound),
+            (Err(reason), _) => self.fail(reason),
+            (_, None) => self.fail(format!("{name}: the case has no tolerance `{tolerance}`")),
+        }
+    }
+
+    /// A tensor of the case by its full name, each value within `tolerance` times the expected one.
+    pub(crate) fn relative(&mut self, name: &str, actual: &[f32], tolerance: &str) {
+        let case = self.case;
+        match (case.floats(name), case.tolerance(tolerance)) {
+            (Ok(expected), Some(bound)) => {
+                self.within(name, actual, expected, |b| bound * f64::from(b.abs()));
+            }
+            (Err(reason), _) => self.fail(reason),
+            (_, None) => self.fail(format!("{name}: the case has no tolerance `{tolerance}`")),
         }
     }
 

@@ -125,6 +125,7 @@ impl StepSettings {
             targets,
             key: self.root.child("train", learner.step.0),
             normaliser,
+            picture: [self.config.data.crop; 2],
             moments: Arc::clone(&self.moments),
             device: &self.device,
         };

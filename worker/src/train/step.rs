@@ -38,6 +38,8 @@ pub struct StepContext<'a> {
     pub key: Key,
     /// Loss normaliser: sum over the samples of all ranks of max(positive anchors, 1).
     pub normaliser: f32,
+    /// Height and width of the clips' pictures.
+    pub picture: [usize; 2],
     /// Sums BatchNorm's moments over ranks.
     pub moments: Arc<dyn MomentsReducer>,
     /// Where tensors live.
@@ -179,8 +181,8 @@ fn chunk_input(cx: &StepContext<'_>, inputs: &[LaneInput], chunk: &[ClipAt]) -> 
         .iter()
         .map(|at| lane_key(cx.key, inputs[at.0].lane).child("clip", clip(at).clip as u64))
         .collect();
-    let side = cx.config.data.crop;
-    let shape = [3, cx.config.data.clip_frames, side, side];
+    let [height, width] = cx.picture;
+    let shape = [3, cx.config.data.clip_frames, height, width];
     (stack(chunk.iter().map(|at| clip(at).pixels.as_slice()), shape, cx.device), keys)
 }
 

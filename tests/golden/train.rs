@@ -1,0 +1,242 @@
+//! Three SGD steps with the long memory. The published engine writes the memory before its loss and Longtake after the
+//! commit: the rows, and everything else, come out the same.
+
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use longtake_shared::config::RunConfig;
+use longtake_shared::ids::{LaneId, Step, VideoIndex};
+use longtake_shared::random::Key;
+use longtake_shared::units::FrameIndex;
+use longtake_worker::data::augment::AugmentDraw;
+use longtake_worker::data::plan::{FRAMES_PER_ROW, SamplePlan, WindowAction};
+use longtake_worker::loss::{Criterion, LabelledSegment, SampleTargets, local_normaliser};
+use longtake_worker::model::backbone::frozen;
+use longtake_worker::model::detector::Detector;
+use longtake_worker::model::heads::daotad::anchors::{AnchorGrid, level_lengths};
+use longtake_worker::model::norm::{LocalMoments, apply_statistics};
+use longtake_worker::model::tcm::srm::TemporalReduction;
+use longtake_worker::optim::Flat;
+use longtake_worker::train::learner::{Learner, StageLength};
+use longtake_worker::train::step::{FreshRows, InputClip, LaneInput, Sample, StepContext, step};
+
+use crate::detector::{detector, run_config};
+use crate::support::{Case, Check, Runner, computed};
+
+/// Modules that this file runs.
+pub(crate) const RUNNERS: &[(&str, Runner)] = &[("MemBankTrainEngine 3 SGD steps", three_steps)];
+
+/// A stage so long that the learning rate does not move within three steps: the cases have a constant one.
+const STAGE: StageLength = StageLength { steps: 1000, steps_per_epoch: 1000 };
+
+fn settings(case: &Case) -> Result<RunConfig, String> {
+    let mut config = run_config(case)?;
+    let loss = &mut config.model.loss;
+    loss.positive_iou = case.parsed("/criterion/train_cfg/assigner/pos_iou_thr")?;
+    loss.negative_iou = case.parsed("/criterion/train_cfg/assigner/neg_iou_thr")?;
+    loss.min_positive_iou = case.parsed("/criterion/train_cfg/assigner/min_pos_iou")?;
+    loss.focal_alpha = case.parsed("/criterion/loss_cls/alpha")?;
+    loss.focal_gamma = case.parsed("/criterion/loss_cls/gamma")?;
+    config.optim.learning_rate = case.parsed("/optimizer/lr")?;
+    config.optim.momentum = case.parsed("/optimizer/momentum")?;
+    config.optim.weight_decay = case.parsed("/optimizer/weight_decay")?;
+    config.optim.backbone_multiplier = case.parsed("/optimizer/lr_mult/name contains \"backbone\"")?;
+    config.optim.clip_norm = 0.0;
+    config.optim.schedule.warmup_steps = 0;
+    Ok(config)
+}
+
+fn three_steps(case: &Case) -> Result<(), String> {
+    let config = settings(case)?;
+    let device = Device::flex();
+    let module = detector(case, &config, &device)?;
+    let is_frozen = |path: &str| {
+        path.strip_prefix("backbone.").is_some_and(|path| frozen(path, config.model.backbone.frozen_stages))
+    };
+    let mut learner = Learner::new(module, &config.optim, STAGE, is_frozen);
+    let mut memory = Memory::of(case, &config)?;
+    let mut check = Check::new(case);
+    for number in 1..=3 {
+        let inputs = inputs(case, &config, &memory, number)?;
+        let criterion = Criterion::new(
+            AnchorGrid::from_config(&config.model.neck.strides(), &config.model.head),
+            &config.model.loss,
+        );
+        let targets = targets(&config, &criterion, &inputs);
+        let context = StepContext {
+            learner: &learner,
+            config: &config,
+            criterion: &criterion,
+            targets: &targets,
+            key: Key::root(0),
+            normaliser: local_normaliser(&targets),
+            picture: case.parsed("/config/hw")?,
+            moments: Arc::new(LocalMoments),
+            device: &device,
+        };
+        let pending = step(&context, &inputs).map_err(|e| e.to_string())?;
+        let tolerance = if number == 1 { "loss_rel_step1" } else { "loss_rel_step3" };
+        check.relative(&format!("output.step{number}.loss"), &[pending.loss], tolerance);
+        check.relative(&format!("output.step{number}.loss_cls"), &[pending.class_loss], tolerance);
+        check.relative(&format!("output.step{number}.loss_segment"), &[pending.regression_loss], tolerance);
+        if number == 1 {
+            check_gradients(&mut check, case, &learner, &pending.gradients)?;
+        }
+        learner.advance(pending.gradients, true).map_err(|e| e.to_string())?;
+        let detection = learner.module.detection.clone();
+        learner.module.detection = apply_statistics(detection, &pending.statistics);
+        for fresh in pending.rows {
+            memory.write(&inputs, &fresh);
+        }
+        check_state(&mut check, case, &learner, number);
+        for (video, rows) in memory.videos.iter().enumerate() {
+            check.absolute(&format!("memory.after_step{number}.video_{video:03}"), rows, "memory_abs");
+        }
+    }
+    check.finish()
+}
+
+/// Parameters and running statistics, those that the case has after this step.
+fn check_state(check: &mut Check<'_>, case: &Case, learner: &Learner<Detector>, number: usize) {
+    let prefix = format!("output.after_step{number}.");
+    let tensors = learner.tensors();
+    for name in case.names(&prefix).into_iter().filter(|name| !computed(name)) {
+        match tensors.iter().find(|tensor| name.strip_prefix(&prefix) == Some(&tensor.name)) {
+            Some(tensor) => check.absolute(name, &tensor.values, "param_abs"),
+            None => check.fail(format!("{name}: no such parameter")),
+        }
+    }
+}
+
+/// The gradient of each parameter that trains, and of no other.
+fn check_gradients(
+    check: &mut Check<'_>,
+    case: &Case,
+    learner: &Learner<Detector>,
+    gradients: &Flat,
+) -> Result<(), String> {
+    let values = gradients.to_host().map_err(|e| e.to_string())?;
+    let mut rest = values.as_slice();
+    let mut compared = 0;
+    for entry in learner.layout().trained() {
+        let (gradient, after) = rest.split_at(entry.len());
+        rest = after;
+        let published = entry.path.strip_prefix("detection.").unwrap_or(&entry.path);
+        check.gradient(&format!("grad.weights.{published}"), gradient);
+        compared += 1;
+    }
+    let expected = case.names("grad.weights.").len();
+    if compared != expected {
+        check.fail(format!("{compared} parameters train instead of {expected}"));
+    }
+    Ok(())
+}
+
+/// The memory bank: rows of each video, `[rows, C]`.
+struct Memory {
+    channels: usize,
+    videos: Vec<Vec<f32>>,
+}
+
+impl Memory {
+    fn of(case: &Case, config: &RunConfig) -> Result<Self, String> {
+        let videos = (0..case.integer("B")?)
+            .map(|video| Ok(case.floats(&format!("memory.before.video_{video:03}"))?.to_vec()))
+            .collect::<Result<_, String>>()?;
+        Ok(Self { channels: config.model.backbone.channels(), videos })
+    }
+
+    /// Where a row of a video lies; nowhere outside the bank.
+    fn place(&self, video: usize, row: i64) -> Option<std::ops::Range<usize>> {
+        let start = usize::try_from(row).ok()? * self.channels;
+        (start < self.videos[video].len()).then(|| start..start + self.channels)
+    }
+
+    /// All rows of the window; zeros outside the bank.
+    fn read(&self, plan: &SamplePlan) -> Vec<f32> {
+        let video = plan.video.0 as usize;
+        (0..(plan.clips * plan.clip_frames / FRAMES_PER_ROW) as i64)
+            .flat_map(|row| match self.place(video, plan.first_row(0) + row) {
+                Some(place) => self.videos[video][place].to_vec(),
+                None => vec![0.0; self.channels],
+            })
+            .collect()
+    }
+
+    /// Replaces the rows of a clip; those outside the bank are dropped.
+    fn write(&mut self, inputs: &[LaneInput], fresh: &FreshRows) {
+        let Some(sample) = &inputs[fresh.input].sample else { return };
+        let video = sample.plan.video.0 as usize;
+        for (row, values) in (0..).zip(fresh.values.chunks(self.channels)) {
+            if let Some(place) = self.place(video, sample.plan.first_row(fresh.clip) + row) {
+                self.videos[video][place].copy_from_slice(values);
+            }
+        }
+    }
+}
+
+/// The samples of a step. The cases show the same frames in each; only the clips change.
+fn inputs(case: &Case, config: &RunConfig, memory: &Memory, number: usize) -> Result<Vec<LaneInput>, String> {
+    let keep = case.integers(&format!("output.step{number}.keep_indices"))?;
+    let sampled: Vec<usize> = keep.iter().map(|clip| *clip as usize).collect();
+    let starts = case.integers("input.tshift")?;
+    (0..case.integer("B")?)
+        .map(|video| {
+            let lane = LaneId(video as u32);
+            let labels = case.integers(&format!("input.gt_labels.{video}"))?;
+            let segments = case.segments(&format!("input.gt_segments.{video}"))?;
+            let actions = segments
+                .into_iter()
+                .zip(labels)
+                .map(|([start, end], label)| WindowAction { start, end, label: *label as usize })
+                .collect();
+            let plan = SamplePlan {
+                step: Step(number as u64 - 1),
+                lane,
+                key: Key::root(0),
+                video: VideoIndex(video as u32),
+                start: FrameIndex(starts[video]),
+                shift: 0,
+                clips: config.data.clips(),
+                clip_frames: config.data.clip_frames,
+                sampled: sampled.clone(),
+                augment: AugmentDraw::centred(&config.data),
+                actions,
+                frames_total: FRAMES_PER_ROW * memory.videos[video].len() / memory.channels,
+            };
+            let clips = sampled
+                .iter()
+                .map(|&clip| Ok(InputClip { clip, pixels: pixels(case, config, video, clip)?, trains: true }))
+                .collect::<Result<_, String>>()?;
+            let remembered = memory.read(&plan);
+            Ok(LaneInput { lane, sample: Some(Sample { plan, clips, remembered }) })
+        })
+        .collect()
+}
+
+/// Frames of a clip, `[3, L, H, W]`, of the case's `[B, 3, T, H, W]`.
+fn pixels(case: &Case, config: &RunConfig, video: usize, clip: usize) -> Result<Vec<f32>, String> {
+    let name = "input.step1.imgs";
+    let &[_, colours, frames, height, width] = case.shape(name)? else {
+        return Err(format!("`{name}` has not five axes"));
+    };
+    let length = config.data.clip_frames * height * width;
+    let values = case.floats(name)?;
+    let colour = |colour: usize| {
+        let start = ((video * colours + colour) * frames + clip * config.data.clip_frames) * height * width;
+        &values[start..start + length]
+    };
+    Ok((0..colours).flat_map(colour).copied().collect())
+}
+
+fn targets(config: &RunConfig, criterion: &Criterion, inputs: &[LaneInput]) -> Vec<Option<SampleTargets>> {
+    let rows = TemporalReduction::reduced_length(config.data.window_frames / FRAMES_PER_ROW);
+    let positions = level_lengths(rows, config.model.neck.strides().len());
+    let of_sample = |sample: &Sample| {
+        let actions: Vec<LabelledSegment> = (sample.plan.actions.iter())
+            .map(|action| LabelledSegment { segment: [action.start, action.end], label: action.label })
+            .collect();
+        criterion.targets(&positions, config.data.window_frames, &actions)
+    };
+    inputs.iter().map(|input| input.sample.as_ref().map(of_sample)).collect()
+}
