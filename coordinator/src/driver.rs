@@ -120,7 +120,7 @@ pub struct Driver {
     context: FormContext,
     started: Instant,
     inputs: mpsc::Receiver<Input>,
-    updates: mpsc::Sender<RunUpdate>,
+    updates: mpsc::UnboundedSender<RunUpdate>,
     commits: mpsc::UnboundedSender<CommitRequest>,
     validations: mpsc::UnboundedSender<Validation>,
     agents: BTreeMap<AgentId, mpsc::UnboundedSender<wire::AgentOrder>>,
@@ -141,7 +141,7 @@ pub struct DriverParts {
     /// Where everything comes in.
     pub inputs: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     /// Who watches.
-    pub updates: mpsc::Sender<RunUpdate>,
+    pub updates: mpsc::UnboundedSender<RunUpdate>,
     /// What makes checkpoints real.
     pub committer: Box<dyn Committer>,
     /// What makes reports.
@@ -185,7 +185,7 @@ impl Driver {
         let mut ticks = tokio::time::interval(self.engine.settings().lease / TICKS_PER_LEASE);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let needed = self.engine.settings().workers;
-        self.announce(RunUpdate::Gathering { present: 0, needed }).await;
+        self.announce(RunUpdate::Gathering { present: 0, needed });
         loop {
             let input = tokio::select! {
                 biased;
@@ -259,7 +259,7 @@ impl Driver {
     async fn carry_out(&mut self, command: Command) -> Carried {
         match command {
             Command::Journal(record) => return self.record(&record),
-            Command::Announce(update) => self.announce(update).await,
+            Command::Announce(update) => self.announce(update),
             Command::StartWorker { agent, worker, index } => {
                 let start = wire::StartWorker { worker: worker.0, index: index as u32 };
                 self.order(&agent, AgentOrderBody::StartWorker(start));
@@ -306,15 +306,10 @@ impl Driver {
         }
     }
 
-    /// Progress may be lost on a watcher that is slow; nothing else may.
-    async fn announce(&self, update: RunUpdate) {
-        let told = if matches!(update, RunUpdate::Progress(_)) {
-            self.updates.try_send(update).map_err(|_| ())
-        } else {
-            self.updates.send(update).await.map_err(|_| ())
-        };
-        if told.is_err() {
-            tracing::trace!("nobody has room for an update");
+    /// A watcher that is slow misses nothing and holds nothing up: what waits for it is bounded by the steps of the run.
+    fn announce(&self, update: RunUpdate) {
+        if self.updates.send(update).is_err() {
+            tracing::trace!("nobody watches any more");
         }
     }
 

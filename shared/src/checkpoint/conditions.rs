@@ -113,7 +113,7 @@ fn sentence(mismatches: &[Mismatch]) -> String {
 impl Hint for Mismatches {
     fn hint(&self) -> Option<String> {
         Some(
-            "resume with the settings of the checkpoint, or allow the change with `--allow-changes`; \
+            "resume with the settings of the checkpoint, or allow the change with `--allow-different-config`; \
              the run then goes on but is no longer the same run"
                 .into(),
         )

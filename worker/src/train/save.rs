@@ -184,7 +184,11 @@ impl Restored {
     /// # Errors
     /// What differs, unless `checkpoint.allow_changes` is set.
     pub fn require_same(&self, run: &RunContext, layout: &FlatLayout) -> Result<(), TrainError> {
-        let now = conditions(run, layout)?;
+        let mut now = conditions(run, layout)?;
+        if self.manifest.world_size != run.assignment.world {
+            // Another number of workers shares the cores anew; sums are then rounded otherwise in any case.
+            now.threads = self.manifest.conditions.threads;
+        }
         let allowed = run.config.checkpoint.allow_changes;
         for mismatch in self.manifest.conditions.require_same(&now, allowed)? {
             tracing::warn!(what = %mismatch.what, then = %mismatch.then, now = %mismatch.now, "resumed under other conditions");

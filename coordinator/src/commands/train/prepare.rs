@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use longtake_shared::config::{self, Resolved, RunConfig};
-use longtake_shared::dataset::{self, Dataset};
+use longtake_shared::dataset::{self, Dataset, Subset};
 use longtake_shared::hint::{ExitCode, Failure};
+use longtake_shared::lanes::Lanes;
+use longtake_shared::random::Key;
 use longtake_shared::role::SynthRequest;
 
 use crate::cli::{Overrides, TrainArgs};
@@ -21,6 +23,8 @@ pub(super) struct Prepared {
     pub(super) folder: RunFolder,
     /// Whether it goes on from a checkpoint.
     pub(super) resume: bool,
+    /// Whether that may be a checkpoint of other settings, data or decoders.
+    pub(super) allow_changes: bool,
 }
 
 /// The settings that `longtake train` was given, or those of the run it goes on with.
@@ -33,14 +37,11 @@ pub(super) fn settings(args: &TrainArgs) -> Result<Prepared, Failure> {
     let stored = folder.stored_settings()?;
     let resolved = match &args.config {
         Some(config) => settings::load(config, &args.overrides)?,
-        None if args.overrides.set.is_empty() => stored.clone(),
-        None => {
-            return Err(Failure::new("`--set` changes a configuration file, and none is given")
-                .hint(format!("write `longtake train CONFIG --resume {} --set ...`", run.display())));
-        }
+        None => stored.changed(&args.overrides.set).map_err(settings::never_restart)?,
     };
+    let allow_changes = args.allow_different_config || resolved.config.checkpoint.allow_changes;
     let differences = config::differences(&stored.config, &resolved.config);
-    if !differences.is_empty() && !args.allow_different_config {
+    if !differences.is_empty() && !allow_changes {
         let message = format!(
             "the run `{}` was started with other settings: {}",
             run.display(),
@@ -50,7 +51,7 @@ pub(super) fn settings(args: &TrainArgs) -> Result<Prepared, Failure> {
             .hint("give the same settings, or add --allow-different-config")
             .never_restart());
     }
-    Ok(Prepared { resolved, folder, resume: true })
+    Ok(Prepared { resolved, folder, resume: true, allow_changes })
 }
 
 /// A run that starts from the beginning, in a folder that holds none yet.
@@ -64,7 +65,7 @@ pub(super) fn new_run(config: &Path, overrides: &Overrides) -> Result<Prepared, 
             "go on with `longtake train --resume {path}`, or name another with `--set run.name=...`"
         )));
     }
-    Ok(Prepared { resolved, folder, resume: false })
+    Ok(Prepared { resolved, folder, resume: false, allow_changes: false })
 }
 
 /// `--init` is a setting with a shorter name.
@@ -116,4 +117,10 @@ pub(super) fn dataset(config: &RunConfig, console: &Console) -> Result<Dataset, 
     let dataset = dataset::load(&config.data).map_err(|error| never(error.into()))?;
     dataset.remarks.iter().for_each(|remark| console.warn(remark));
     Ok(dataset)
+}
+
+/// How the training videos are dealt to lanes.
+pub(super) fn lanes(config: &RunConfig, dataset: &Dataset) -> Result<Lanes, Failure> {
+    Lanes::deal(Key::root(config.run.seed), config.train.lanes, &dataset.subset(Subset::Training))
+        .map_err(|error| Failure::from(error).never_restart())
 }
