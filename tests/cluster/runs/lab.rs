@@ -152,9 +152,10 @@ impl Lab {
     /// The newest manifest.
     pub(crate) fn newest(&self) -> Manifest {
         let folders = fs::read_dir(self.path("runs/tiny/checkpoints")).unwrap();
-        let manifests = folders.map(|folder| {
-            let text = fs::read(folder.unwrap().path().join("manifest.json")).unwrap();
-            serde_json::from_slice::<Manifest>(&text).unwrap()
+        // A checkpoint that was swept leaves its folder.
+        let manifests = folders.filter_map(|folder| {
+            let text = fs::read(folder.unwrap().path().join("manifest.json")).ok()?;
+            Some(serde_json::from_slice::<Manifest>(&text).unwrap())
         });
         manifests.max_by_key(|manifest| (manifest.stage == Stage::Train, manifest.step, manifest.generation)).unwrap()
     }

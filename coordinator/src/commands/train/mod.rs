@@ -37,6 +37,9 @@ fn run(prepared: &Prepared, session: &Session) -> Result<ExitCode, Failure> {
     prepare::make_data(config, worker, &session.console)?;
     let dataset = prepare::dataset(config, &session.console)?;
     let lanes = prepare::lanes(config, &dataset)?;
+    if !prepared.resume {
+        prepare::probe_videos(config, &dataset, worker, &session.console)?;
+    }
 
     let begun = Instant::now();
     let metrics = MetricsFile::open(&prepared.folder.metrics())?;

@@ -1,13 +1,15 @@
 //! What must be true before a run starts: settings that fit together, a data set that is there.
 
+use std::num::NonZero;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use longtake_shared::config::{self, Resolved, RunConfig};
 use longtake_shared::dataset::{self, Dataset, Subset};
 use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::lanes::Lanes;
 use longtake_shared::random::Key;
-use longtake_shared::role::SynthRequest;
+use longtake_shared::role::{ProbeRequest, SynthRequest};
 
 use crate::cli::{Overrides, TrainArgs};
 use crate::commands::run_folder::RunFolder;
@@ -123,4 +125,35 @@ pub(super) fn dataset(config: &RunConfig, console: &Console) -> Result<Dataset, 
 pub(super) fn lanes(config: &RunConfig, dataset: &Dataset) -> Result<Lanes, Failure> {
     Lanes::deal(Key::root(config.run.seed), config.train.lanes, &dataset.subset(Subset::Training))
         .map_err(|error| Failure::from(error).never_restart())
+}
+
+/// Opens every video once, so that one that cannot be read is known before a run has begun and not in its middle.
+pub(super) fn probe_videos(
+    config: &RunConfig,
+    dataset: &Dataset,
+    worker: WorkerRole,
+    console: &Console,
+) -> Result<(), Failure> {
+    let bar = console.bar("probing");
+    let next = AtomicUsize::new(0);
+    let probe_some = || {
+        while let Some(video) = dataset.videos.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let request = ProbeRequest { data: config.data.clone(), video: video.path.clone() };
+            if let Err(failure) = (worker.probe)(&request) {
+                // Nothing is begun after the first that cannot be read.
+                next.store(dataset.videos.len(), Ordering::Relaxed);
+                return Err(failure.never_restart());
+            }
+            bar.inc(1);
+        }
+        Ok(())
+    };
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let outcome = std::thread::scope(|scope| {
+        let probing: Vec<_> = (0..threads).map(|_| scope.spawn(probe_some)).collect();
+        // A panic there has been reported; it is not the data set's fault.
+        probing.into_iter().filter_map(|thread| thread.join().ok()).collect::<Result<(), Failure>>()
+    });
+    bar.finish_and_clear();
+    outcome
 }
