@@ -41,6 +41,9 @@ pub struct Resume {
     pub manifest: serde_json::Value,
 }
 
+/// What is done when nothing keeps a run from beginning any more.
+pub type Begun = Box<dyn FnOnce() -> Result<(), Failure> + Send>;
+
 /// Everything a run on this machine needs.
 pub struct TrainRequest {
     /// The resolved configuration.
@@ -55,8 +58,10 @@ pub struct TrainRequest {
     pub committer: Box<dyn Committer>,
     /// What makes reports of validations.
     pub reporter: Reporter,
-    /// Who watches. Progress is dropped where there is no room, anything else waits for it.
-    pub updates: mpsc::Sender<RunUpdate>,
+    /// Who watches: every step arrives.
+    pub updates: mpsc::UnboundedSender<RunUpdate>,
+    /// Called once the run is this process's: its folder is locked and its address is taken.
+    pub begun: Begun,
     /// What stops the run.
     pub signals: Signals,
 }
@@ -90,6 +95,9 @@ pub enum TrainError {
     /// The run's store of checkpoints cannot be used.
     #[error("{}", .0.message)]
     Fence(Failure),
+    /// What should be done at its beginning cannot be.
+    #[error("{}", .0.message)]
+    Begun(Failure),
     /// The store gave an incarnation that this run has had.
     #[error("the store of checkpoints gave {won}, but this run has already had {had}")]
     Incarnation {
@@ -111,10 +119,17 @@ impl Hint for TrainError {
             Self::Address(error) => error.hint(),
             Self::Journal(error) => error.hint(),
             Self::Server(error) => error.hint(),
+<<<<<<< HEAD
             Self::Fence(failure) => failure.hint.clone(),
             Self::Incarnation { .. } => Some(
                 "`checkpoint.url` does not belong to this run's folder: put both back together".to_owned(),
             ),
+=======
+            Self::Fence(failure) | Self::Begun(failure) => failure.hint.clone(),
+            Self::Incarnation { .. } => {
+                Some("`checkpoint.url` does not belong to this run's folder: put both back together".to_owned())
+            }
+>>>>>>> e2e
         }
     }
 }
@@ -187,6 +202,7 @@ async fn run(request: TrainRequest, with_agent: bool) -> Result<Outcome, TrainEr
         mut committer,
         reporter,
         updates,
+        begun,
         mut signals,
     } = request;
     let settings = settings(&config, resume.as_ref())?;
@@ -195,6 +211,7 @@ async fn run(request: TrainRequest, with_agent: bool) -> Result<Outcome, TrainEr
     let (journal, fence) = tokio::select! {
         biased;
         _ = signals.next() => {
+            begun().map_err(TrainError::Begun)?;
             let step = settings.started_from.map(|(_, step)| step).unwrap_or_default();
             return Ok(Outcome::Preempted { step });
         }
@@ -208,6 +225,7 @@ async fn run(request: TrainRequest, with_agent: bool) -> Result<Outcome, TrainEr
         pid: std::process::id(),
         token: uuid::Uuid::new_v4().simple().to_string(),
     };
+    begun().map_err(TrainError::Begun)?;
     lock.publish(&found)?;
     let mut tasks = TaskGroup::default();
     let (sender, receiver) = mpsc::channel(INPUT_QUEUE);

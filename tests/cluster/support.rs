@@ -58,7 +58,7 @@ pub(crate) struct Run {
     pub(crate) chain: Chain,
     pub(crate) validations: Arc<Mutex<Vec<Validation>>>,
     pub(crate) signals: mpsc::Sender<StopSource>,
-    pub(crate) updates: mpsc::Receiver<RunUpdate>,
+    pub(crate) updates: mpsc::UnboundedReceiver<RunUpdate>,
     pub(crate) seen: Vec<RunUpdate>,
     outcome: JoinHandle<Result<Outcome, TrainError>>,
 }
@@ -94,7 +94,7 @@ impl Run {
         start: impl FnOnce(TrainRequest) -> JoinHandle<Result<Outcome, TrainError>>,
     ) -> Self {
         let (signals, source) = Signals::channel();
-        let (sender, updates) = mpsc::channel(4096);
+        let (sender, updates) = mpsc::unbounded_channel();
         let validations = Arc::new(Mutex::new(Vec::new()));
         let validated = Arc::clone(&validations);
         let request = TrainRequest {
@@ -109,6 +109,7 @@ impl Run {
                 Ok(Report { epoch: Epoch(1), average_map: 0.25, best: true, report })
             }),
             updates: sender,
+            begun: Box::new(|| Ok(())),
             signals: source,
         };
         let outcome = start(request);

@@ -103,7 +103,7 @@ impl Link {
                 message = self.incoming.message() => {
                     // A link that breaks is a worker that died, which its pidfd tells.
                     let message = Box::new(message.ok().flatten()?);
-                    // A loop that is busy slows its workers' messages down, and with them their progress: the newest wins there.
+                    // A loop that is busy slows its workers' messages down; their progress waits on their side.
                     self.inputs.send(WorkerInput::Message { index: self.index, message }).await.ok()?;
                 }
             }

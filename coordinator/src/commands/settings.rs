@@ -7,7 +7,7 @@ use longtake_shared::hint::{ExitCode, Failure};
 
 use crate::cli::Overrides;
 
-/// The settings of a configuration file with what was typed on top. Wrong settings are wrong at every restart too.
+/// The settings of a configuration file with what was typed on top.
 pub(super) fn load(file: &Path, overrides: &Overrides) -> Result<Resolved, Failure> {
     config::load(file, environment(), &overrides.set).map_err(never_restart)
 }
@@ -32,6 +32,7 @@ fn environment() -> impl Iterator<Item = (String, String)> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
-fn never_restart(error: config::ConfigError) -> Failure {
+/// Wrong settings are wrong at every restart too.
+pub(super) fn never_restart(error: config::ConfigError) -> Failure {
     Failure { exit: ExitCode::NeverRestart, ..Failure::from(error) }
 }

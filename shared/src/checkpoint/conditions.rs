@@ -103,7 +103,7 @@ fn sentence(mismatches: &[Mismatch]) -> String {
 impl Hint for Mismatches {
     fn hint(&self) -> Option<String> {
         Some(
-            "resume with the settings of the checkpoint, or allow the change with `--allow-changes`; \
+            "resume with the settings of the checkpoint, or allow the change with `--allow-different-config`; \
              the run then goes on but is no longer the same run"
                 .into(),
         )
@@ -165,7 +165,8 @@ fn differing(then: &Map<String, Value>, now: &Map<String, Value>) -> Vec<Mismatc
     let mut keys: Vec<&String> = then.keys().chain(now.keys()).collect();
     keys.sort();
     keys.dedup();
-    let text = |value: Option<&Value>| value.map_or_else(|| "not there".to_owned(), |value| format!("`{value}`"));
+    let text =
+        |value: Option<&Value>| value.map_or_else(|| "not there".to_owned(), |value| format!("`{value}`"));
     keys.into_iter()
         .filter(|key| then.get(*key) != now.get(*key))
         .map(|key| Mismatch { what: key.clone(), then: text(then.get(key)), now: text(now.get(key)) })

@@ -55,7 +55,7 @@ fn layered(
     sets: &[String],
 ) -> Result<Resolved, ConfigError> {
     let schema = Schema::new();
-    let texts = |key: &str| schema.leaves.get(key).is_some_and(Json::is_string);
+    let texts = |key: &str| schema.is_text(key);
     let layers = [
         file.map_or_else(|| Ok(Layer::default()), Layer::of_file)?,
         Layer::of_environment(environment, &texts),
@@ -107,6 +107,23 @@ impl From<RunConfig> for Resolved {
 }
 
 impl Resolved {
+    /// These settings with `key=value` on top, as `--set` changes those of a file.
+    ///
+    /// # Errors
+    /// Those of [`load`].
+    pub fn changed(&self, sets: &[String]) -> Result<Self, ConfigError> {
+        let schema = Schema::new();
+        let layer = Layer::of_sets(sets, &|key| schema.is_text(key))?;
+        schema.check(&layer)?;
+        let mut changed = resolve(&schema, [Layer::of_tree(&tree_of(&self.config), DEFAULT), layer])?;
+        for (key, source) in &mut changed.sources {
+            if let Some(known) = self.sources.get(key).filter(|_| source == DEFAULT) {
+                source.clone_from(known);
+            }
+        }
+        Ok(changed)
+    }
+
     /// All settings in the order of their sections: key, value as TOML, source.
     pub fn rows(&self) -> Vec<(String, String, String)> {
         rows_of(&self.config)
@@ -232,6 +249,10 @@ impl Schema {
             }
         }
         Ok(())
+    }
+
+    fn is_text(&self, key: &str) -> bool {
+        self.leaves.get(key).is_some_and(Json::is_string)
     }
 
     fn is_section(&self, key: &str) -> bool {

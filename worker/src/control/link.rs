@@ -97,23 +97,44 @@ async fn connect(
         .max_encoding_message_size(MAX_MESSAGE_BYTES))
 }
 
-/// The queue in its order, with the newest progress before whatever comes next. Ends with the queue.
+/// The queue in its order; progress goes before what was said after it. Ends with the queue, once all progress is sent.
 fn outgoing(
     queue: mpsc::Receiver<wire::WorkerMessage>,
     shared: Arc<Shared>,
 ) -> impl Stream<Item = wire::WorkerMessage> + Send + 'static {
-    stream::unfold((queue, shared), |(mut queue, shared)| async move {
+    stream::unfold(Outgoing { queue, shared, held: Held::Nothing }, Outgoing::next)
+}
+
+struct Outgoing {
+    queue: mpsc::Receiver<wire::WorkerMessage>,
+    shared: Arc<Shared>,
+    held: Held,
+}
+
+/// What follows the progress that waits.
+enum Held {
+    Nothing,
+    Message(Box<wire::WorkerMessage>),
+    End,
+}
+
+impl Outgoing {
+    async fn next(mut self) -> Option<(wire::WorkerMessage, Self)> {
         loop {
-            if let Some(progress) = shared.take_progress() {
-                return Some((progress, (queue, shared)));
+            if let Some(progress) = self.shared.take_progress() {
+                return Some((progress, self));
+            }
+            match std::mem::replace(&mut self.held, Held::Nothing) {
+                Held::Message(message) => return Some((*message, self)),
+                Held::End => return None,
+                Held::Nothing => {}
             }
             tokio::select! {
-                message = queue.recv() => {
-                    // Progress that came in the meantime is sent next, or lost with the session: nobody waits for it.
-                    return message.map(|message| (message, (queue, shared)));
+                message = self.queue.recv() => {
+                    self.held = message.map_or(Held::End, |message| Held::Message(Box::new(message)));
                 }
-                () = shared.wake.notified() => {}
+                () = self.shared.wake.notified() => {}
             }
         }
-    })
+    }
 }

@@ -19,6 +19,9 @@ use super::{ControlError, link};
 /// Messages that wait for the connection before the training thread waits for them.
 const QUEUE: usize = 256;
 
+/// Steps whose progress may wait: some 8 MB, which no agent that lives lets come together.
+const PROGRESS_QUEUE: usize = 16_384;
+
 /// How long a failing or ending worker waits for its last words to be heard.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -62,9 +65,9 @@ pub(super) struct Shared {
     /// This side ends the connection.
     closing: AtomicBool,
     on_abort: Mutex<Option<OnAbort>>,
-    /// The newest progress that has not been sent.
-    progress: Mutex<Option<wire::WorkerMessage>>,
-    /// Told when `progress` is filled.
+    /// Progress that has not been sent.
+    progress: Mutex<VecDeque<wire::WorkerMessage>>,
+    /// Told when `progress` has grown.
     pub(super) wake: Notify,
 }
 
@@ -96,7 +99,7 @@ impl Session {
             checkpoint: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             on_abort: Mutex::new(None),
-            progress: Mutex::new(None),
+            progress: Mutex::default(),
             wake: Notify::new(),
         });
         let (outgoing, queue) = mpsc::channel(QUEUE);
@@ -160,10 +163,17 @@ impl Session {
         self.send(generation, wire::worker_message::Body::Ready(wire::Ready {}))
     }
 
-    /// Tells how far the stage has come. Never blocks; an older one that was not sent yet is forgotten.
+    /// Tells how far the stage has come. Never blocks, and every step arrives: what waits is sent before anything that is
+    /// said later. Only an agent that takes nothing for [`PROGRESS_QUEUE`] steps misses the oldest of them.
     pub fn progress(&self, generation: Generation, progress: &Progress) {
         let message = self.message(generation, convert::progress(progress));
-        *self.shared.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(message);
+        let mut waiting = self.shared.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.len() == PROGRESS_QUEUE {
+            waiting.pop_front();
+            tracing::warn!("the agent takes no progress: the oldest step that waits is forgotten");
+        }
+        waiting.push_back(message);
+        drop(waiting);
         self.shared.wake.notify_one();
     }
 
@@ -331,9 +341,9 @@ impl Shared {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The newest progress, once.
+    /// The oldest progress that waits.
     pub(super) fn take_progress(&self) -> Option<wire::WorkerMessage> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
     /// Takes an order from the agent; one that is older than the newest generation is dropped.

@@ -127,13 +127,13 @@ fn stages<'a>(
         let filled = extract::fill(run, &learner.module.backbone, &mut store)?;
         let stop = Control { stop: f32::from(u8::from(!filled)), ..Control::default() };
         if stop.sum(&run.collective)?.stop > 0.0 {
-            let facts = Facts { counters, validated };
+            let facts = Facts { counters, validated, average_map: None };
             saver.start(Snapshot::take(run, SavedStage::Train, &learner, None, facts)?)?;
             saver.finish()?;
             return Ok((Ending::Stopped, learner.step));
         }
     }
-    Trainer { run, steps: run.step_settings(), learner, store, counters, saver, validated }.train()
+    Trainer { run, steps: run.step_settings(), learner, store, counters, saver, validated, average_map: None }.train()
 }
 
 /// The backbone as a classifier of trimmed clips.

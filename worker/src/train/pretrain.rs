@@ -154,7 +154,7 @@ pub fn train(
         counters.non_finite_steps += u64::from(!moved.applied);
         reporter.step(&control, &moved, counters, Seconds(started.elapsed().as_secs_f64()));
         if control.stop > 0.0 || learner.step.0 == config.steps {
-            let facts = Facts { counters: *counters, validated: None };
+            let facts = Facts { counters: *counters, ..Facts::default() };
             saver.start(Snapshot::take(run, SavedStage::Pretrain, learner, None, facts)?)?;
         }
         if control.stop > 0.0 {

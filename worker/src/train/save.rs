@@ -34,6 +34,7 @@ const COMMIT_DEADLINE: Duration = Duration::from_mins(2);
 pub struct Snapshot {
     stage: SavedStage,
     step: Step,
+    average_map: Option<f64>,
     manifest: Option<Manifest>,
     request: SaveRequest,
 }
@@ -60,7 +61,8 @@ impl Snapshot {
             request.model = Some(encode_model(run, learner.tensors())?);
             request.optimizer = Some(encode_optimizer(optimizer)?);
         }
-        Ok(Self { stage, step: learner.step, manifest, request })
+        let average_map = facts.average_map.filter(|_| facts.validated == Some(learner.step));
+        Ok(Self { stage, step: learner.step, average_map, manifest, request })
     }
 }
 
@@ -71,6 +73,8 @@ pub struct Facts {
     pub counters: Counters,
     /// The last step whose validation came to its end.
     pub validated: Option<Step>,
+    /// What that validation came to, where it was in this generation.
+    pub average_map: Option<f64>,
 }
 
 /// Note in a file of weights: the settings of the run, as JSON of [`longtake_shared::config::Resolved`].
@@ -185,7 +189,11 @@ impl Restored {
     /// # Errors
     /// What differs, unless `checkpoint.allow_changes` is set.
     pub fn require_same(&self, run: &RunContext, layout: &FlatLayout) -> Result<(), TrainError> {
-        let now = conditions(run, layout)?;
+        let mut now = conditions(run, layout)?;
+        if self.manifest.world_size != run.assignment.world {
+            // Another number of workers shares the cores anew; sums are then rounded otherwise in any case.
+            now.threads = self.manifest.conditions.threads;
+        }
         let allowed = run.config.checkpoint.allow_changes;
         for mismatch in self.manifest.conditions.require_same(&now, allowed)? {
             tracing::warn!(what = %mismatch.what, then = %mismatch.then, now = %mismatch.now, "resumed under other conditions");
@@ -194,12 +202,20 @@ impl Restored {
     }
 }
 
+/// What is reported when its upload has ended.
+struct InFlight {
+    stage: SavedStage,
+    step: Step,
+    average_map: Option<f64>,
+    manifest: Option<Manifest>,
+}
+
 /// Uploads this worker's share of checkpoints and reports them; reads checkpoints back.
 pub struct Saver<'a> {
     run: &'a RunContext,
     uploads: checkpoint::Saver,
     loader: checkpoint::Loader,
-    in_flight: Option<(SavedStage, Step, Option<Manifest>)>,
+    in_flight: Option<InFlight>,
     reported: Option<(SavedStage, Step)>,
 }
 
@@ -253,15 +269,16 @@ impl<'a> Saver<'a> {
         Ok(true)
     }
 
-    /// Begins to upload; waits for the upload before, if there is one.
+    /// Begins to upload, once the checkpoint before is in the chain: the coordinator sweeps when it has committed, and would
+    /// take parts that no checkpoint names yet for garbage.
     ///
     /// # Errors
-    /// The upload before failed.
+    /// The upload before failed, or the coordinator did not commit it in time.
     pub fn start(&mut self, snapshot: Snapshot) -> Result<(), TrainError> {
-        self.settle()?;
-        let Snapshot { stage, step, manifest, request } = snapshot;
+        self.finish()?;
+        let Snapshot { stage, step, average_map, manifest, request } = snapshot;
         self.uploads.start(request)?;
-        self.in_flight = Some((stage, step, manifest));
+        self.in_flight = Some(InFlight { stage, step, average_map, manifest });
         Ok(())
     }
 
@@ -297,14 +314,14 @@ impl<'a> Saver<'a> {
     }
 
     fn report(&mut self, saved: checkpoint::SavedParts) -> Result<(), TrainError> {
-        let Some((stage, step, mut manifest)) = self.in_flight.take() else { return Ok(()) };
+        let Some(InFlight { stage, step, average_map, mut manifest }) = self.in_flight.take() else { return Ok(()) };
         if let Some(manifest) = &mut manifest {
             manifest.model = saved.model.unwrap_or(manifest.model);
             manifest.optimizer = saved.optimizer.unwrap_or(manifest.optimizer);
         }
         let parts = RankParts { manifest, memory: saved.memory };
         let parts = serde_json::to_value(parts).map_err(TrainError::Manifest)?;
-        let saved = SavedParts { stage: control_stage(stage), step, average_map: None, parts };
+        let saved = SavedParts { stage: control_stage(stage), step, average_map, parts };
         self.run.session.parts_saved(self.run.assignment.generation, &saved)?;
         self.reported = Some((stage, step));
         Ok(())

@@ -39,6 +39,8 @@ pub struct Trainer<'a> {
     pub saver: &'a mut Saver<'a>,
     /// The step whose validation is done already, where a resumed run stopped after it.
     pub validated: Option<Step>,
+    /// What that validation came to, where it was in this generation.
+    pub average_map: Option<f64>,
 }
 
 /// What is due after a step.
@@ -57,28 +59,37 @@ impl Trainer<'_> {
         let run = self.run;
         let total = run.total_steps();
         let mut reporter = Reporter::new(run, Stage::Train, total, self.learner.step.0);
-        if self.due(self.learner.step, false).validation && self.validated != Some(self.learner.step) {
-            self.validate()?;
+        if self.lacks_validation() {
+            // The run had stopped before this validation: it may be the best, so its checkpoint is made again.
+            if !self.validate()? {
+                return Ok((Ending::Stopped, self.learner.step));
+            }
+            self.save()?;
         }
         let mut samples = run.read_ahead(self.learner.step, Step(total))?;
         while self.learner.step.0 < total {
             let control = self.step(&mut samples, &mut reporter)?;
             self.saver.poll()?;
-            let stop = control.stop > 0.0;
+            let mut stop = control.stop > 0.0;
             let due = self.due(self.learner.step, control.checkpoint > 0.0);
             if due.validation && !stop {
-                self.validate()?;
+                stop = !self.validate()?;
             }
             if due.checkpoint || stop {
                 self.save()?;
             }
-            if stop && self.learner.step.0 < total {
+            if stop && (self.learner.step.0 < total || self.lacks_validation()) {
                 self.saver.finish()?;
                 return Ok((Ending::Stopped, self.learner.step));
             }
         }
         self.saver.finish()?;
         Ok((Ending::Completed, self.learner.step))
+    }
+
+    /// Whether the validation that is due at this step boundary has not come to its end.
+    fn lacks_validation(&self) -> bool {
+        self.due(self.learner.step, false).validation && self.validated != Some(self.learner.step)
     }
 
     /// What the settings ask for at a step boundary. The last step is always validated and saved.
@@ -202,18 +213,27 @@ impl Trainer<'_> {
         Ok(())
     }
 
-    fn validate(&mut self) -> Result<(), TrainError> {
+    /// Gives whether it came to its end.
+    fn validate(&mut self) -> Result<bool, TrainError> {
         self.run.session.enter(self.learner.step, StepPhase::Validate);
-        if validate::validate(self.run, &self.learner.module, self.learner.step)? {
+        let average_map = validate::validate(self.run, &self.learner.module, self.learner.step)?;
+        if average_map.is_some() {
             self.validated = Some(self.learner.step);
+            self.average_map = average_map;
         }
-        Ok(())
+        Ok(average_map.is_some())
     }
 
     fn save(&mut self) -> Result<(), TrainError> {
         self.run.session.enter(self.learner.step, StepPhase::Save);
+<<<<<<< HEAD
         let facts = Facts { counters: self.counters, validated: self.validated };
         let snapshot = Snapshot::take(self.run, SavedStage::Train, &self.learner, Some(&self.store), facts)?;
+=======
+        let facts = Facts { counters: self.counters, validated: self.validated, average_map: self.average_map };
+        let snapshot =
+            Snapshot::take(self.run, SavedStage::Train, &self.learner, Some(&self.store), facts)?;
+>>>>>>> e2e
         self.saver.start(snapshot)
     }
 }

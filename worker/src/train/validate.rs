@@ -7,18 +7,21 @@ use longtake_shared::ids::Step;
 use longtake_shared::units::Seconds;
 
 use super::TrainError;
+use super::agree::Control;
 use super::context::RunContext;
 use super::report::Reporter;
-use crate::control::{Detection, Stage};
+use crate::collective::CollectiveError;
+use crate::control::{Detection, Directive, Stage};
 use crate::infer::video::VideoDetector;
 use crate::model::detector::Detector;
 
-/// Hands over the detections of this rank's share of the validation videos. Gives whether it came to the end: it leaves
-/// off early where a stop is wished, and the run validates again when it goes on.
+/// Hands over the detections of this rank's share of the validation videos, and waits for the average mAP over all. Gives
+/// none where a stop is wished before every rank is done: all ranks then leave off, and the run validates again when it
+/// goes on.
 ///
 /// # Errors
-/// A video cannot be read, or the agent is gone.
-pub fn validate(run: &RunContext, model: &Detector, step: Step) -> Result<bool, TrainError> {
+/// A video cannot be read, the generation was aborted, or the agent is gone.
+pub fn validate(run: &RunContext, model: &Detector, step: Step) -> Result<Option<f64>, TrainError> {
     let assignment = &run.assignment;
     let videos = run.dataset.subset(Subset::Validation);
     let own = videos.iter().skip(assignment.rank.index()).step_by(assignment.world);
@@ -26,7 +29,7 @@ pub fn validate(run: &RunContext, model: &Detector, step: Step) -> Result<bool, 
     let detector = VideoDetector { model, config: &run.config, frames: &run.frames, device: &run.device };
     for &video in own {
         if run.session.flags().stop {
-            return Ok(false);
+            break;
         }
         let video = run.dataset.video(video);
         let detections: Vec<Detection> = detector
@@ -42,6 +45,20 @@ pub fn validate(run: &RunContext, model: &Detector, step: Step) -> Result<bool, 
         run.session.detections(assignment.generation, step, &video.id, &detections)?;
         reporter.unit();
     }
+    let stop = Control { stop: f32::from(u8::from(run.session.flags().stop)), ..Control::default() };
+    if stop.sum(&run.collective)?.stop > 0.0 {
+        return Ok(None);
+    }
     run.session.validation_done(assignment.generation, step)?;
-    Ok(true)
+    loop {
+        match run.session.next_directive()? {
+            Directive::Validated { step: validated, average_map, .. } if validated == step => {
+                return Ok(Some(average_map));
+            }
+            Directive::Abort { generation, reason } if generation == assignment.generation => {
+                return Err(CollectiveError::Aborted { reason }.into());
+            }
+            _ => {}
+        }
+    }
 }

@@ -66,7 +66,7 @@ impl ChainCommitter {
         if best.is_some() || self.best.is_none() {
             self.write_weights(&manifest).await?;
         }
-        // Between two saves nothing is in flight.
+        // Workers begin the next save when they know this one to be in the chain: nothing is in flight.
         let appender =
             self.appender.as_ref().ok_or_else(|| Failure::new("a checkpoint comes before the fence"))?;
         if let Err(error) = appender.sweep(self.retention, &BTreeSet::new()).await {

@@ -19,9 +19,6 @@ use crate::terminal::reporter::{Reporter, View};
 use conclude::Ended;
 use prepare::Prepared;
 
-/// Updates that may wait for the terminal; progress beyond them is dropped.
-const UPDATE_QUEUE: usize = 256;
-
 pub(super) fn train(args: &TrainArgs, session: &Session) -> Result<ExitCode, Failure> {
     run(&prepare::settings(args)?, session)
 }
@@ -39,19 +36,23 @@ fn run(prepared: &Prepared, session: &Session) -> Result<ExitCode, Failure> {
     let config = &prepared.resolved.config;
     prepare::make_data(config, worker, &session.console)?;
     let dataset = prepare::dataset(config, &session.console)?;
+    let lanes = prepare::lanes(config, &dataset)?;
+    if !prepared.resume {
+        prepare::probe_videos(config, &dataset, worker, &session.console)?;
+    }
 
     let begun = Instant::now();
     let metrics = MetricsFile::open(&prepared.folder.metrics())?;
     let view = View::of_process(session.console.live());
     let mut reporter = Reporter::new(view, Some(metrics), Some(config.train.epochs));
-    let (sender, mut updates) = mpsc::channel(UPDATE_QUEUE);
+    let (sender, mut updates) = mpsc::unbounded_channel();
     let watching = std::thread::spawn(move || {
         while let Some(update) = updates.blocking_recv() {
             reporter.show(&update);
         }
         reporter.close()
     });
-    let outcome = start::start(prepared, &dataset, sender);
+    let outcome = start::start(prepared, &dataset, lanes, sender);
     // A panic of the watching thread has been reported and must not hide the outcome.
     let report = watching.join().ok().flatten();
     let ended = Ended { outcome: outcome?, report, elapsed: Seconds(begun.elapsed().as_secs_f64()) };

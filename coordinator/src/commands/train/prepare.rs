@@ -1,11 +1,15 @@
 //! What must be true before a run starts: settings that fit together, a data set that is there.
 
+use std::num::NonZero;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use longtake_shared::config::{self, Resolved, RunConfig};
-use longtake_shared::dataset::{self, Dataset};
+use longtake_shared::dataset::{self, Dataset, Subset};
 use longtake_shared::hint::{ExitCode, Failure};
-use longtake_shared::role::SynthRequest;
+use longtake_shared::lanes::Lanes;
+use longtake_shared::random::Key;
+use longtake_shared::role::{ProbeRequest, SynthRequest};
 
 use crate::cli::{Overrides, TrainArgs};
 use crate::commands::run_folder::RunFolder;
@@ -21,6 +25,8 @@ pub(super) struct Prepared {
     pub(super) folder: RunFolder,
     /// Whether it goes on from a checkpoint.
     pub(super) resume: bool,
+    /// Whether that may be a checkpoint of other settings, data or decoders.
+    pub(super) allow_changes: bool,
 }
 
 /// The settings that `longtake train` was given, or those of the run it goes on with.
@@ -33,14 +39,11 @@ pub(super) fn settings(args: &TrainArgs) -> Result<Prepared, Failure> {
     let stored = folder.stored_settings()?;
     let resolved = match &args.config {
         Some(config) => settings::load(config, &args.overrides)?,
-        None if args.overrides.set.is_empty() => stored.clone(),
-        None => {
-            return Err(Failure::new("`--set` changes a configuration file, and none is given")
-                .hint(format!("write `longtake train CONFIG --resume {} --set ...`", run.display())));
-        }
+        None => stored.changed(&args.overrides.set).map_err(settings::never_restart)?,
     };
+    let allow_changes = args.allow_different_config || resolved.config.checkpoint.allow_changes;
     let differences = config::differences(&stored.config, &resolved.config);
-    if !differences.is_empty() && !args.allow_different_config {
+    if !differences.is_empty() && !allow_changes {
         let message = format!(
             "the run `{}` was started with other settings: {}",
             run.display(),
@@ -50,7 +53,7 @@ pub(super) fn settings(args: &TrainArgs) -> Result<Prepared, Failure> {
             .hint("give the same settings, or add --allow-different-config")
             .never_restart());
     }
-    Ok(Prepared { resolved, folder, resume: true })
+    Ok(Prepared { resolved, folder, resume: true, allow_changes })
 }
 
 /// A run that starts from the beginning, in a folder that holds none yet.
@@ -64,7 +67,7 @@ pub(super) fn new_run(config: &Path, overrides: &Overrides) -> Result<Prepared, 
             "go on with `longtake train --resume {path}`, or name another with `--set run.name=...`"
         )));
     }
-    Ok(Prepared { resolved, folder, resume: false })
+    Ok(Prepared { resolved, folder, resume: false, allow_changes: false })
 }
 
 /// `--init` is a setting with a shorter name.
@@ -116,4 +119,41 @@ pub(super) fn dataset(config: &RunConfig, console: &Console) -> Result<Dataset, 
     let dataset = dataset::load(&config.data).map_err(|error| never(error.into()))?;
     dataset.remarks.iter().for_each(|remark| console.warn(remark));
     Ok(dataset)
+}
+
+/// How the training videos are dealt to lanes.
+pub(super) fn lanes(config: &RunConfig, dataset: &Dataset) -> Result<Lanes, Failure> {
+    Lanes::deal(Key::root(config.run.seed), config.train.lanes, &dataset.subset(Subset::Training))
+        .map_err(|error| Failure::from(error).never_restart())
+}
+
+/// Opens every video once, so that one that cannot be read is known before a run has begun and not in its middle.
+pub(super) fn probe_videos(
+    config: &RunConfig,
+    dataset: &Dataset,
+    worker: WorkerRole,
+    console: &Console,
+) -> Result<(), Failure> {
+    let bar = console.bar("probing");
+    let next = AtomicUsize::new(0);
+    let probe_some = || {
+        while let Some(video) = dataset.videos.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let request = ProbeRequest { data: config.data.clone(), video: video.path.clone() };
+            if let Err(failure) = (worker.probe)(&request) {
+                // Nothing is begun after the first that cannot be read.
+                next.store(dataset.videos.len(), Ordering::Relaxed);
+                return Err(failure.never_restart());
+            }
+            bar.inc(1);
+        }
+        Ok(())
+    };
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let outcome = std::thread::scope(|scope| {
+        let probing: Vec<_> = (0..threads).map(|_| scope.spawn(probe_some)).collect();
+        // A panic there has been reported; it is not the data set's fault.
+        probing.into_iter().filter_map(|thread| thread.join().ok()).collect::<Result<(), Failure>>()
+    });
+    bar.finish_and_clear();
+    outcome
 }

@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use longtake_shared::checkpoint::{self, CheckpointStore, Depth, Manifest, Retention};
-use longtake_shared::dataset::{Dataset, Subset};
+use longtake_shared::dataset::Dataset;
 use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::lanes::Lanes;
 use longtake_shared::protocol::Stage;
-use longtake_shared::random::Key;
 use tokio::sync::mpsc;
 
 use super::committing::ChainCommitter;
@@ -22,7 +21,8 @@ use crate::{Resume, TrainError, TrainRequest, train_local};
 pub(super) fn start(
     prepared: &Prepared,
     dataset: &Dataset,
-    updates: mpsc::Sender<RunUpdate>,
+    lanes: Lanes,
+    updates: mpsc::UnboundedSender<RunUpdate>,
 ) -> Result<Outcome, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -30,8 +30,7 @@ pub(super) fn start(
         .build()
         .map_err(|error| Failure::new(format!("the threads of the coordinator cannot start: {error}")))?;
     runtime.block_on(async {
-        let request = request(prepared, dataset, updates).await?;
-        files::write_whole(&prepared.folder.stored_settings_file(), prepared.resolved.to_json().as_bytes())?;
+        let request = request(prepared, dataset, lanes, updates).await?;
         train_local(request).await.map_err(failure)
     })
 }
@@ -39,12 +38,10 @@ pub(super) fn start(
 async fn request(
     prepared: &Prepared,
     dataset: &Dataset,
-    updates: mpsc::Sender<RunUpdate>,
+    lanes: Lanes,
+    updates: mpsc::UnboundedSender<RunUpdate>,
 ) -> Result<TrainRequest, Failure> {
     let config = &prepared.resolved.config;
-    let lanes =
-        Lanes::deal(Key::root(config.run.seed), config.train.lanes, &dataset.subset(Subset::Training))
-            .map_err(|error| Failure::from(error).never_restart())?;
     let folder = absolute(&prepared.folder.0)?;
     let store = CheckpointStore::of_run(config, &folder)?;
     let newest = if prepared.resume { newest(&store).await? } else { None };
@@ -60,14 +57,19 @@ async fn request(
     };
     let program = std::env::current_exe()
         .map_err(|error| Failure::new(format!("the path of this program cannot be found out: {error}")))?;
+    // What is allowed for this start is not allowed for the next: the stored settings keep what the user wrote.
+    let mut allowed = config.clone();
+    allowed.checkpoint.allow_changes = prepared.allow_changes;
+    let (stored, settings) = (prepared.folder.stored_settings_file(), prepared.resolved.to_json());
     Ok(TrainRequest {
-        config: config.clone(),
+        config: allowed,
         run_folder: folder,
         worker_command: vec![program.into(), "worker".into()],
         resume: newest.map(|manifest| resume(&manifest)).transpose()?,
         committer: Box::new(committer),
         reporter: Box::new(move |validation| judge.judge(&validation)),
         updates,
+        begun: Box::new(move || files::write_whole(&stored, settings.as_bytes())),
         signals: Signals::install()
             .map_err(|error| Failure::new(format!("stop signals cannot be received: {error}")))?,
     })

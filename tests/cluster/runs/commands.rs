@@ -1,0 +1,53 @@
+//! The commands around a run, on what it leaves behind.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::lab::Lab;
+
+#[test]
+fn a_finished_run_is_detected_evaluated_and_explained() {
+    let lab = Lab::new();
+    let trained = lab.train("--json");
+    let trained: Value = serde_json::from_str(&trained.stdout).unwrap();
+    assert!(trained["report"]["average"].is_number(), "{trained}");
+    for left in ["results.json", "metrics.jsonl", "timeline.svg", "best.safetensors", "logs/worker-0.log"] {
+        assert!(lab.path("runs/tiny").join(left).exists(), "{left}");
+    }
+
+    let annotations: Value =
+        serde_json::from_slice(&fs::read(lab.path("data/annotations.json")).unwrap()).unwrap();
+    let videos = annotations["database"].as_object().unwrap();
+    let (video, _) = videos.iter().find(|(_, video)| video["subset"] == "validation").unwrap();
+    let said = lab.run(&format!(
+        "detect runs/tiny/best.safetensors data/videos/{video}.mp4 --annotations data/annotations.json"
+    ));
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let found: Value =
+        serde_json::from_slice(&fs::read(lab.path("detections/detections.json")).unwrap()).unwrap();
+    assert!(found["results"][video].is_array(), "{found}");
+    let picture = fs::read_to_string(lab.path("detections/timeline.svg")).unwrap();
+    assert!(picture.contains("<svg") && picture.contains(video.as_str()));
+
+    let evaluated = lab.run("evaluate runs/tiny tiny.toml --json");
+    assert_eq!(evaluated.code, Some(0), "{evaluated:?}");
+    let by_file =
+        lab.run("evaluate --predictions runs/tiny/results.json --annotations data/annotations.json");
+    assert_eq!(by_file.code, Some(0), "{by_file:?}");
+    assert!(by_file.stdout.contains("mAP"), "{by_file:?}");
+}
+
+#[test]
+fn settings_and_data_are_explained_before_a_run() {
+    let lab = Lab::new();
+    let settings = lab.run("config tiny.toml --set train.epochs=7");
+    assert_eq!(settings.code, Some(0), "{settings:?}");
+    let row =
+        |key: &str| settings.stdout.lines().find(|line| line.contains(key)).unwrap_or_default().to_owned();
+    assert!(row("epochs").contains('7') && row("epochs").contains("--set"), "{settings:?}");
+    assert!(row("embed_dim").contains("tiny.toml:"), "{settings:?}");
+    let data = lab.run("data check tiny.toml");
+    assert_eq!(data.code, Some(0), "{data:?}");
+    assert!(data.stdout.contains("4 ") && data.stdout.contains("training"), "{data:?}");
+}

@@ -1,0 +1,248 @@
+//! A folder to run the real program in, what the program said there, and what it left behind.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use longtake_shared::checkpoint::{Manifest, Stage};
+use longtake_tests::Said;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use tempfile::TempDir;
+
+/// Longer than anything here takes on a loaded machine.
+pub(crate) const DEADLINE: Duration = Duration::from_mins(2);
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_longtake-under-test");
+
+/// Looks again and again until there is an answer, for [`DEADLINE`] at most.
+pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begun.elapsed() < DEADLINE, "{what} does not come");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The videos of `tiny.toml`, made once for each build of the program.
+fn data() -> &'static Path {
+    static DATA: OnceLock<PathBuf> = OnceLock::new();
+    DATA.get_or_init(|| {
+        let built = fs::metadata(PROGRAM).unwrap().modified().unwrap();
+        let built = built.duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+        let data = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tiny-{built}"));
+        if !data.exists() {
+            let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+            fs::write(folder.path().join("tiny.toml"), include_str!("tiny.toml")).unwrap();
+            let lab = Lab { folder, calls: AtomicUsize::new(0) };
+            // A run that has nothing to train makes the data that its settings describe.
+            let said = lab.run("train tiny.toml --set train.lanes=5 --set cluster.workers=1");
+            assert_eq!(said.code, Some(78), "{said:?}");
+            // Another process of this suite may have been faster.
+            drop(fs::rename(lab.path("data"), &data));
+            assert!(data.join("annotations.json").exists());
+        }
+        data
+    })
+}
+
+/// A folder with `tiny.toml` and its data, removed in the end.
+pub(crate) struct Lab {
+    folder: TempDir,
+    calls: AtomicUsize,
+}
+
+impl Lab {
+    /// With the data that all tests share: not to be changed.
+    pub(crate) fn new() -> Self {
+        let lab = Self::without_data();
+        symlink(data(), lab.path("data")).unwrap();
+        lab
+    }
+
+    /// With data of its own.
+    pub(crate) fn with_own_data() -> Self {
+        let lab = Self::without_data();
+        fs::create_dir_all(lab.path("data/videos")).unwrap();
+        fs::copy(data().join("annotations.json"), lab.path("data/annotations.json")).unwrap();
+        for video in fs::read_dir(data().join("videos")).unwrap() {
+            let video = video.unwrap();
+            fs::copy(video.path(), lab.path("data/videos").join(video.file_name())).unwrap();
+        }
+        lab
+    }
+
+    fn without_data() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("tiny.toml"), include_str!("tiny.toml")).unwrap();
+        Self { folder, calls: AtomicUsize::new(0) }
+    }
+
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
+        self.folder.path().join(path)
+    }
+
+    /// Starts `longtake` with these words, split at blanks.
+    pub(crate) fn start(&self, words: &str) -> Running {
+        let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        let (stdout, stderr) =
+            (self.path(&format!("call-{call}.out")), self.path(&format!("call-{call}.err")));
+        let child = Command::new(PROGRAM)
+            .current_dir(self.folder.path())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .args(words.split_whitespace())
+            .stdin(Stdio::null())
+            .stdout(File::create(&stdout).unwrap())
+            .stderr(File::create(&stderr).unwrap())
+            .spawn()
+            .unwrap();
+        Running { child, stdout, stderr, folder: self.folder.path().to_owned() }
+    }
+
+    /// The same to the end.
+    pub(crate) fn run(&self, words: &str) -> Said {
+        self.start(words).end()
+    }
+
+    /// Trains `tiny.toml` to its end, with more words behind.
+    pub(crate) fn train(&self, words: &str) -> Said {
+        let said = self.run(&format!("train tiny.toml {words}"));
+        assert_eq!(said.code, Some(0), "{said:?}");
+        said
+    }
+
+    /// The steps that `metrics.jsonl` tells; of a step that was done twice, the last.
+    pub(crate) fn steps(&self) -> Steps {
+        self.progress().into_iter().collect()
+    }
+
+    /// Every step that `metrics.jsonl` tells, in its order.
+    pub(crate) fn progress(&self) -> Vec<((String, u64), serde_json::Value)> {
+        let Ok(text) = fs::read_to_string(self.path("runs/tiny/metrics.jsonl")) else { return Vec::new() };
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let lines = whole.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines
+            .filter(|line| line["event"] == "progress" && line["loss"].is_number())
+            .map(|mut line| {
+                // What depends on the clock.
+                line["numbers"].as_object_mut().unwrap().remove("clips_per_second");
+                let key = (line["stage"].as_str().unwrap().to_owned(), line["done"].as_u64().unwrap());
+                (key, serde_json::json!({ "loss": line["loss"], "numbers": line["numbers"] }))
+            })
+            .collect()
+    }
+
+    /// Waits until a stage has come to a step, or the process to its end.
+    pub(crate) fn wait_for_step(&self, running: &mut Running, stage: &str, step: u64) {
+        until(&format!("step {step} of {stage}"), || {
+            let there = self.progress().iter().any(|((at, done), _)| at == stage && *done >= step);
+            (there || running.has_ended()).then_some(())
+        });
+    }
+
+    /// The newest manifest.
+    pub(crate) fn newest(&self) -> Manifest {
+        let folders = fs::read_dir(self.path("runs/tiny/checkpoints")).unwrap();
+        // A checkpoint that was swept leaves its folder.
+        let manifests = folders.filter_map(|folder| {
+            let text = fs::read(folder.unwrap().path().join("manifest.json")).ok()?;
+            Some(serde_json::from_slice::<Manifest>(&text).unwrap())
+        });
+        manifests
+            .max_by_key(|manifest| (manifest.stage == Stage::Train, manifest.step, manifest.generation))
+            .unwrap()
+    }
+
+    /// Hashes of what a checkpoint holds: weights, optimizer, memory segments.
+    pub(crate) fn parts(&self) -> Vec<String> {
+        let manifest = self.newest();
+        let memory = manifest.memory.iter().map(|segment| &segment.part);
+        [&manifest.model, &manifest.optimizer]
+            .into_iter()
+            .chain(memory)
+            .map(|part| part.hash.to_string())
+            .collect()
+    }
+
+    /// Processes of the running run's workers, by handles that stay theirs.
+    pub(crate) fn workers(&self) -> Vec<Process> {
+        let said = self.run("status runs/tiny --json");
+        let report: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+        report["workers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|worker| Process::of(worker["pid"].as_i64().unwrap()))
+            .collect()
+    }
+}
+
+/// Stage and step to what was told of it.
+pub(crate) type Steps = BTreeMap<(String, u64), serde_json::Value>;
+
+/// A process that is watched.
+pub(crate) struct Process {
+    pub(crate) pid: Pid,
+    handle: OwnedFd,
+}
+
+impl Process {
+    fn of(pid: i64) -> Self {
+        let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+        Self { pid, handle: pidfd_open(pid, PidfdFlags::empty()).unwrap() }
+    }
+
+    /// Whether it ends within this time.
+    pub(crate) fn ends_within(&self, time: Duration) -> bool {
+        let mut polled = [PollFd::new(&self.handle, PollFlags::IN)];
+        let timeout = Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() };
+        poll(&mut polled, Some(&timeout)).unwrap() == 1
+    }
+}
+
+/// The program while it runs; killed where a test ends before it.
+pub(crate) struct Running {
+    child: Child,
+    stdout: PathBuf,
+    stderr: PathBuf,
+    folder: PathBuf,
+}
+
+impl Running {
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Waits for the end.
+    pub(crate) fn end(mut self) -> Said {
+        let status: ExitStatus = until("the end of the program", || self.child.try_wait().unwrap());
+        let text = |path: &Path| {
+            let text = fs::read_to_string(path).unwrap();
+            text.replace(&self.folder.display().to_string(), "[FOLDER]")
+        };
+        Said { code: status.code(), stdout: text(&self.stdout), stderr: text(&self.stderr) }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.has_ended() {
+            self.signal(Signal::KILL);
+            self.child.wait().unwrap();
+        }
+    }
+}

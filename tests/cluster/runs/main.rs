@@ -1,0 +1,10 @@
+//! The real program, with real workers, on a run so small that it takes seconds.
+
+#![allow(missing_docs, reason = "tests are sentences")]
+
+mod bad_input;
+mod checkpoints;
+mod commands;
+mod faults;
+mod lab;
+mod resume;
