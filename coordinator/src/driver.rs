@@ -306,21 +306,10 @@ impl Driver {
         }
     }
 
-<<<<<<< HEAD
-    /// Progress takes at most half of a slow watcher's room and is lost beyond that; anything else waits for room.
-    async fn announce(&self, update: RunUpdate) {
-        let crowded = self.updates.capacity() * 2 <= self.updates.max_capacity();
-        if crowded && matches!(update, RunUpdate::Progress(_)) {
-            return;
-        }
-        if self.updates.send(update).await.is_err() {
-            tracing::trace!("nobody watches");
-=======
     /// A watcher that is slow misses nothing and holds nothing up: what waits for it is bounded by the steps of the run.
     fn announce(&self, update: RunUpdate) {
         if self.updates.send(update).is_err() {
             tracing::trace!("nobody watches any more");
->>>>>>> e2e
         }
     }
 

@@ -119,17 +119,10 @@ impl Hint for TrainError {
             Self::Address(error) => error.hint(),
             Self::Journal(error) => error.hint(),
             Self::Server(error) => error.hint(),
-<<<<<<< HEAD
-            Self::Fence(failure) => failure.hint.clone(),
+            Self::Fence(failure) | Self::Begun(failure) => failure.hint.clone(),
             Self::Incarnation { .. } => Some(
                 "`checkpoint.url` does not belong to this run's folder: put both back together".to_owned(),
             ),
-=======
-            Self::Fence(failure) | Self::Begun(failure) => failure.hint.clone(),
-            Self::Incarnation { .. } => {
-                Some("`checkpoint.url` does not belong to this run's folder: put both back together".to_owned())
-            }
->>>>>>> e2e
         }
     }
 }

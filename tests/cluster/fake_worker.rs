@@ -126,19 +126,12 @@ fn until_stopped(
     aborted: &AtomicBool,
 ) -> Result<u8, ControlError> {
     let mut step = 0;
-<<<<<<< HEAD
     while !session.flags().stop && !aborted.load(Ordering::Acquire) {
-        step += 1;
-        session.enter(Step(step), StepPhase::Judge);
-        session.progress(assignment.generation, &progress(step));
-=======
-    while !session.flags().stop {
         if step < 100 {
             step += 1;
             session.enter(Step(step), StepPhase::Judge);
             session.progress(assignment.generation, &progress(step));
         }
->>>>>>> e2e
         std::thread::yield_now();
     }
     // Real ranks agree on the step in their all-reduce.

@@ -133,7 +133,8 @@ fn stages<'a>(
             return Ok((Ending::Stopped, learner.step));
         }
     }
-    Trainer { run, steps: run.step_settings(), learner, store, counters, saver, validated, average_map: None }.train()
+    Trainer { run, steps: run.step_settings(), learner, store, counters, saver, validated, average_map: None }
+        .train()
 }
 
 /// The backbone as a classifier of trimmed clips.

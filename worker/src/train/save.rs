@@ -314,7 +314,9 @@ impl<'a> Saver<'a> {
     }
 
     fn report(&mut self, saved: checkpoint::SavedParts) -> Result<(), TrainError> {
-        let Some(InFlight { stage, step, average_map, mut manifest }) = self.in_flight.take() else { return Ok(()) };
+        let Some(InFlight { stage, step, average_map, mut manifest }) = self.in_flight.take() else {
+            return Ok(());
+        };
         if let Some(manifest) = &mut manifest {
             manifest.model = saved.model.unwrap_or(manifest.model);
             manifest.optimizer = saved.optimizer.unwrap_or(manifest.optimizer);

@@ -226,14 +226,9 @@ impl Trainer<'_> {
 
     fn save(&mut self) -> Result<(), TrainError> {
         self.run.session.enter(self.learner.step, StepPhase::Save);
-<<<<<<< HEAD
-        let facts = Facts { counters: self.counters, validated: self.validated };
+        let facts =
+            Facts { counters: self.counters, validated: self.validated, average_map: self.average_map };
         let snapshot = Snapshot::take(self.run, SavedStage::Train, &self.learner, Some(&self.store), facts)?;
-=======
-        let facts = Facts { counters: self.counters, validated: self.validated, average_map: self.average_map };
-        let snapshot =
-            Snapshot::take(self.run, SavedStage::Train, &self.learner, Some(&self.store), facts)?;
->>>>>>> e2e
         self.saver.start(snapshot)
     }
 }
