@@ -80,7 +80,7 @@ fn request(memory: &MemoryStore, step: u8) -> SaveRequest {
     SaveRequest {
         model: Some(Bytes::from(vec![step; 100])),
         optimizer: Some(Bytes::from(vec![step ^ 255; 50])),
-        memory: memory.snapshot(&LANES).unwrap(),
+        memory: Some(memory.snapshot(&LANES).unwrap()),
         videos_a_part: 1,
     }
 }

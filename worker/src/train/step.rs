@@ -139,7 +139,8 @@ pub fn step(cx: &StepContext<'_>, inputs: &[LaneInput]) -> Result<Pending, TooLo
     let output = taped.detection.forward(features_bct.clone(), &weights, pass, &cx.moments)?;
     let parts = cx.criterion.forward(&output, cx.targets, cx.normaliser);
     let scalar = |x: &Tensor<1>| host(x.clone().inner())[0];
-    let (loss, class_loss, regression_loss) = (scalar(&parts.total), scalar(&parts.class), scalar(&parts.regression));
+    let (loss, class_loss, regression_loss) =
+        (scalar(&parts.total), scalar(&parts.class), scalar(&parts.regression));
     let total = parts.total;
     let mut tape = total.backward();
     let mut gradients = cx.learner.layout().gather_gradients(&taped, &mut tape);
@@ -264,7 +265,13 @@ fn replay_clips(
         let features_ncf = taped.backbone.features(pixels.autodiff(), Pass::Train { keys: &keys });
         let upstream = chunk.iter().map(|&(input, position)| {
             let sample = inputs[input].sample.as_ref().expect("only samples have clips");
-            upstream_of_clip(upstream_bct, input, sample.clips[position].clip, &sample.plan, features_ncf.dims()[2])
+            upstream_of_clip(
+                upstream_bct,
+                input,
+                sample.clips[position].clip,
+                &sample.plan,
+                features_ncf.dims()[2],
+            )
         });
         let upstream_ncf = Tensor::cat(upstream.collect(), 0).autodiff();
         let mut tape = (features_ncf * upstream_ncf).sum().backward();
