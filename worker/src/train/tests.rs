@@ -17,9 +17,7 @@ use super::committed::{Committed, StepSettings};
 use super::learner::{Learner, StageLength};
 use super::step::{InputClip, LaneInput, Sample};
 use super::tape::NamedTensor;
-use crate::collective::{
-    Aborter, Fault, FaultKind, Faulty, Local, Membership, RingListener, SharedCollective,
-};
+use crate::collective::{Aborter, Fault, FaultKind, Faulty, Local, Membership, RingListener, SharedCollective};
 use crate::data::augment::AugmentDraw;
 use crate::data::plan::{SamplePlan, WindowAction};
 use crate::model::detector::Detector;
@@ -203,11 +201,8 @@ fn train_in_world(world: usize, steps: u64) -> (Vec<NamedTensor>, Vec<f32>, Vec<
         .map(|(rank, listener)| {
             let (config, peers) = (Arc::clone(&config), peers.clone());
             std::thread::spawn(move || {
-                let membership = Membership {
-                    run: RunId("test".into()),
-                    generation: Generation(1),
-                    rank: Rank(rank as u32),
-                };
+                let membership =
+                    Membership { run: RunId("test".into()), generation: Generation(1), rank: Rank(rank as u32) };
                 let deadline = Instant::now() + Duration::from_secs(60);
                 let ring = listener.connect(&membership, &peers, deadline, Aborter::new().unwrap()).unwrap();
                 let device = Device::flex();
@@ -223,10 +218,7 @@ fn train_in_world(world: usize, steps: u64) -> (Vec<NamedTensor>, Vec<f32>, Vec<
                     assert!(committed.moved.applied);
                     losses.push(committed.control.loss);
                     rows.extend(
-                        committed
-                            .rows
-                            .into_iter()
-                            .map(|fresh| (lanes[fresh.input].0, fresh.clip, fresh.values)),
+                        committed.rows.into_iter().map(|fresh| (lanes[fresh.input].0, fresh.clip, fresh.values)),
                     );
                 }
                 (learner.tensors(), losses, rows)
