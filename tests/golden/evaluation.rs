@@ -17,8 +17,8 @@ const FEWEST_COMPARED: usize = 10;
 struct Expected {
     subset: String,
     tolerance: Tolerance,
-    /// By the thresholds.
-    expected: BTreeMap<String, ByEvaluator>,
+    #[serde(rename = "expected")]
+    by_thresholds: BTreeMap<String, ByEvaluator>,
 }
 
 #[derive(Deserialize)]
@@ -79,7 +79,7 @@ fn mean_average_precision(case: &Case) -> Result<(), String> {
         .map_err(|e| e.to_string())?;
     let detections = Detections::read(&case.folder.join("predictions.json")).map_err(|e| e.to_string())?;
     let mut compared = 0;
-    for ByEvaluator { tious, figures } in expected.expected.into_values() {
+    for ByEvaluator { tious, figures } in expected.by_thresholds.into_values() {
         let (Some(first), Some(last)) = (tious.first(), tious.last()) else {
             return Err("a set of figures has no threshold".to_owned());
         };

@@ -292,14 +292,15 @@ fn upstream_of_clip(
     let crop = plan.crop_row();
     let first = (clip * rows_of_clip).max(crop);
     let last = ((clip + 1) * rows_of_clip).min(crop + rows);
-    let inside = upstream_bct.clone().slice([input..input + 1, 0..channels, first - crop..last - crop]);
-    let device = inside.device();
+    let device = upstream_bct.device();
     let zeros = |count: usize| Tensor::<3>::zeros([1, channels, count], &device);
     let mut parts = Vec::new();
     if first > clip * rows_of_clip {
         parts.push(zeros(first - clip * rows_of_clip));
     }
-    parts.push(inside);
+    if first < last {
+        parts.push(upstream_bct.clone().slice([input..input + 1, 0..channels, first - crop..last - crop]));
+    }
     if last < (clip + 1) * rows_of_clip {
         parts.push(zeros((clip + 1) * rows_of_clip - last));
     }

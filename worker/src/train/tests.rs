@@ -130,30 +130,64 @@ fn difference(a: &[NamedTensor], b: &[NamedTensor]) -> f32 {
         .fold(0.0, f32::max)
 }
 
-#[test]
-fn replay_gives_the_gradient_of_the_one_pass_step() {
+/// The same sample under `data.clip_shift`: one clip more, the first begins `shift` frames before the window, and the
+/// clips at both ends, which reach past it, are the sampled ones.
+fn shifted(mut input: LaneInput, shift: usize) -> LaneInput {
+    let sample = input.sample.as_mut().unwrap();
+    let ends = [0, sample.plan.clips];
+    sample.plan.shift = shift;
+    sample.plan.clips += 1;
+    sample.plan.sampled = ends.to_vec();
+    for (clip, place) in sample.clips.iter_mut().zip(ends) {
+        clip.clip = place;
+    }
+    let rows_of_a_clip = sample.remembered.len() / ends[1];
+    sample.remembered.extend_from_within(..rows_of_a_clip);
+    input
+}
+
+/// Gradient, loss and count of fresh rows of a step whose samples are all shifted by so many frames, or not at all.
+fn gradient_of_step(replay: Replay, chunk_clips: usize, shift: Option<usize>) -> (Vec<f32>, f32, usize) {
+    let mut config = config();
+    config.memory.replay = replay;
+    config.memory.chunk_clips = chunk_clips;
+    let config = Arc::new(config);
     let device = Device::flex();
-    let gradient = |replay: Replay, chunk_clips: usize| {
-        let mut config = config();
-        config.memory.replay = replay;
-        config.memory.chunk_clips = chunk_clips;
-        let config = Arc::new(config);
-        let learner = learner(&config, &device);
-        let settings = StepSettings::new(Arc::clone(&config), Key::root(1), device.clone(), alone(), 1);
-        let inputs: Vec<LaneInput> =
-            (0..LANES).map(|lane| input(&config, Step(0), LaneId(lane as u32))).collect();
-        let pending = settings.pending(&learner, &inputs, &settings.targets(&inputs), 7.0).unwrap();
-        (pending.gradients.to_host().unwrap(), pending.loss, pending.rows)
-    };
-    let (one_pass, loss, rows) = gradient(Replay::Off, 6);
+    let learner = learner(&config, &device);
+    let settings = StepSettings::new(Arc::clone(&config), Key::root(1), device, alone(), 1);
+    let inputs: Vec<LaneInput> = (0..LANES)
+        .map(|lane| {
+            let input = input(&config, Step(0), LaneId(lane as u32));
+            if let Some(shift) = shift { shifted(input, shift) } else { input }
+        })
+        .collect();
+    let pending = settings.pending(&learner, &inputs, &settings.targets(&inputs), 7.0).unwrap();
+    (pending.gradients.to_host().unwrap(), pending.loss, pending.rows.len())
+}
+
+fn assert_replay_is_exact(chunks: &[usize], shift: Option<usize>) {
+    let (one_pass, loss, rows) = gradient_of_step(Replay::Off, 6, shift);
     let scale = one_pass.iter().fold(0f32, |scale, value| scale.max(value.abs()));
     assert!(scale > 1e-4, "the gradient is not zero");
-    for chunk_clips in [1, 2, 4] {
-        let (replayed, replayed_loss, replayed_rows) = gradient(Replay::On, chunk_clips);
+    for &chunk_clips in chunks {
+        let (replayed, replayed_loss, replayed_rows) = gradient_of_step(Replay::On, chunk_clips, shift);
         let worst = one_pass.iter().zip(&replayed).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(worst <= 2e-5 * scale, "{worst} of {scale} with chunks of {chunk_clips}");
+        assert!(worst <= 2e-5 * scale, "{worst} of {scale} with chunks of {chunk_clips} and shift {shift:?}");
         assert!((loss - replayed_loss).abs() <= 1e-5 * loss.abs());
-        assert_eq!(rows.len(), replayed_rows.len());
+        assert_eq!(rows, replayed_rows);
+    }
+}
+
+#[test]
+fn replay_gives_the_gradient_of_the_one_pass_step() {
+    assert_replay_is_exact(&[1, 2, 4], None);
+}
+
+#[test]
+fn replay_gives_the_gradient_of_shifted_clips() {
+    // A shift of less than a row leaves the last clip wholly outside the window.
+    for shift in [0, 1, 2, 7, 15] {
+        assert_replay_is_exact(&[1, 4], Some(shift));
     }
 }
 

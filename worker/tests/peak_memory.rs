@@ -1,0 +1,166 @@
+//! Replay makes the backbone's peak memory that of one chunk of clips, whatever the sampling rate is.
+//!
+//! A binary of its own, with a single test: its allocator counts the bytes that the whole process holds.
+#![allow(unsafe_code, reason = "a global allocator that counts can only be written with it")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use burn::tensor::Device;
+use longtake_shared::config::{BackboneInit, Replay, RunConfig, Variant};
+use longtake_shared::ids::{LaneId, Step, VideoIndex};
+use longtake_shared::random::Key;
+use longtake_shared::units::FrameIndex;
+use longtake_worker::data::augment::AugmentDraw;
+use longtake_worker::data::plan::{FRAMES_PER_ROW, SamplePlan, WindowAction};
+use longtake_worker::loss::{Criterion, LabelledSegment, local_normaliser};
+use longtake_worker::model::detector::Detector;
+use longtake_worker::model::heads::daotad::anchors::{AnchorGrid, level_lengths};
+use longtake_worker::model::layers::Init;
+use longtake_worker::model::norm::LocalMoments;
+use longtake_worker::model::tcm::srm::TemporalReduction;
+use longtake_worker::train::learner::{Learner, StageLength};
+use longtake_worker::train::step::{InputClip, LaneInput, Sample, StepContext, step};
+use rayon::ThreadPoolBuilder;
+
+/// Bytes that are allocated now.
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+/// The most that `LIVE` has been since it was last reset.
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+/// The system's allocator, counted. Growing and zeroing are the trait's own: through `alloc` and `dealloc`.
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// SAFETY: every call goes to `System` with the layout it came with; counting touches two atomics and allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller keeps `alloc`'s contract, which is the one of `System`.
+        let memory = unsafe { System.alloc(layout) };
+        if !memory.is_null() {
+            let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+            PEAK.fetch_max(live, Ordering::Relaxed);
+        }
+        memory
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: `memory` came from `alloc` with this layout, and so from `System` with it.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+const CLIPS: usize = 10;
+const CLASSES: usize = 3;
+
+/// A window of ten clips, and a detector whose backbone outweighs everything else in memory.
+fn config(replay: Replay) -> RunConfig {
+    let mut config = RunConfig::default();
+    config.data.crop = 32;
+    config.data.clip_frames = 16;
+    config.data.window_frames = CLIPS * config.data.clip_frames;
+    let backbone = &mut config.model.backbone;
+    backbone.variant = Variant::Custom;
+    backbone.embed_dim = 16;
+    backbone.depths = vec![1, 1];
+    backbone.num_heads = vec![1, 2];
+    backbone.drop_path = 0.0;
+    backbone.frozen_stages = -1;
+    backbone.linear_init = BackboneInit::FanIn;
+    let neck = &mut config.model.neck;
+    neck.channels = 16;
+    neck.tcm_layers = 1;
+    neck.tcm_heads = 2;
+    neck.tdm_heads = 2;
+    neck.tdm_kernels = vec![3];
+    neck.fpn_channels = 8;
+    config.model.head.convs = 1;
+    config.model.head.scales_per_octave = 2;
+    config.memory.replay = replay;
+    config.memory.chunk_clips = 1;
+    config
+}
+
+fn sample(config: &RunConfig, sampled: usize) -> Sample {
+    let sampled: Vec<usize> = (0..sampled).collect();
+    let pixels = 3 * config.data.clip_frames * config.data.crop * config.data.crop;
+    let clips = sampled
+        .iter()
+        .map(|&clip| InputClip {
+            clip,
+            pixels: (0..pixels).map(|index| ((index * 7 + clip) % 251) as f32 / 125.0 - 1.0).collect(),
+            trains: true,
+        })
+        .collect();
+    let plan = SamplePlan {
+        step: Step(0),
+        lane: LaneId(0),
+        key: Key::root(0),
+        video: VideoIndex(0),
+        start: FrameIndex(0),
+        shift: 0,
+        clips: CLIPS,
+        clip_frames: config.data.clip_frames,
+        sampled,
+        augment: AugmentDraw::centred(&config.data),
+        actions: vec![WindowAction { start: 10.0, end: 40.0, label: 1 }],
+        frames_total: config.data.window_frames,
+    };
+    let rows = config.data.window_frames / FRAMES_PER_ROW;
+    Sample { plan, clips, remembered: vec![0.5; rows * config.model.backbone.channels()] }
+}
+
+/// The most bytes that a step with this many sampled clips holds at once, beyond what was there before it, and beyond the
+/// features that it looks up. Not counted, therefore: the model and the samples with all pixels (allocated before the
+/// step), and of each sampled clip its features, twice: as a tensor and as the rows to write back.
+fn peak(replay: Replay, sampled: usize) -> usize {
+    let config = config(replay);
+    let device = Device::flex();
+    let detector = Detector::new(&config, CLASSES, &Init::new(&device, Key::root(5)));
+    let length = StageLength { steps: 10, steps_per_epoch: 5 };
+    let learner = Learner::new(detector, &config.optim, length, |_| false);
+    let inputs = [LaneInput { lane: LaneId(0), sample: Some(sample(&config, sampled)) }];
+    let strides = config.model.neck.strides();
+    let criterion = Criterion::new(AnchorGrid::from_config(&strides, &config.model.head), &config.model.loss);
+    let rows = TemporalReduction::reduced_length(config.data.window_frames / FRAMES_PER_ROW);
+    let action = LabelledSegment { segment: [10.0, 40.0], label: 1 };
+    let targets =
+        [Some(criterion.targets(&level_lengths(rows, strides.len()), config.data.window_frames, &[action]))];
+    let context = StepContext {
+        learner: &learner,
+        config: &config,
+        criterion: &criterion,
+        targets: &targets,
+        key: Key::root(1),
+        normaliser: local_normaliser(&targets),
+        picture: [config.data.crop; 2],
+        moments: Arc::new(LocalMoments),
+        device: &device,
+    };
+    // Tables, scratch memory and the like are made in the first step and stay.
+    let warm = step(&context, &inputs).expect("the window is not too long");
+    assert!(warm.loss.is_finite());
+    drop(warm);
+
+    let before = LIVE.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    let pending = step(&context, &inputs).expect("the window is not too long");
+    let most = PEAK.load(Ordering::Relaxed) - before;
+    assert_eq!(pending.rows.len(), sampled);
+    let features: usize = pending.rows.iter().map(|row| size_of_val(row.values.as_slice())).sum();
+    most - 2 * features
+}
+
+#[test]
+fn the_peak_is_that_of_one_chunk_whatever_is_sampled() {
+    let pool = ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let (few, all, all_in_one_pass) =
+        pool.install(|| (peak(Replay::On, 2), peak(Replay::On, CLIPS), peak(Replay::Off, CLIPS)));
+    let ratio = all as f64 / few as f64;
+    assert!((ratio - 1.0).abs() <= 0.05, "{all} bytes with all clips, {few} with two of ten");
+    assert!(all_in_one_pass >= 2 * all, "{all_in_one_pass} bytes in one pass, {all} with replay");
+}
