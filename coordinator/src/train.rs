@@ -120,9 +120,9 @@ impl Hint for TrainError {
             Self::Journal(error) => error.hint(),
             Self::Server(error) => error.hint(),
             Self::Fence(failure) | Self::Begun(failure) => failure.hint.clone(),
-            Self::Incarnation { .. } => {
-                Some("`checkpoint.url` does not belong to this run's folder: put both back together".to_owned())
-            }
+            Self::Incarnation { .. } => Some(
+                "`checkpoint.url` does not belong to this run's folder: put both back together".to_owned(),
+            ),
         }
     }
 }

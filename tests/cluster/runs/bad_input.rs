@@ -26,7 +26,8 @@ fn first_training(database: &mut serde_json::Map<String, Value>) -> &mut Value {
 }
 
 fn first_training_video(lab: &Lab) -> std::path::PathBuf {
-    let annotations: Value = serde_json::from_slice(&fs::read(lab.path("data/annotations.json")).unwrap()).unwrap();
+    let annotations: Value =
+        serde_json::from_slice(&fs::read(lab.path("data/annotations.json")).unwrap()).unwrap();
     let database = annotations["database"].as_object().unwrap();
     let (name, _) = database.iter().find(|(_, video)| video["subset"] == "training").unwrap();
     lab.path(&format!("data/videos/{name}.mp4"))
@@ -87,7 +88,7 @@ fn a_video_that_is_cut_off() {
 fn a_video_that_is_none() {
     let lab = Lab::with_own_data();
     fs::write(first_training_video(&lab), "not a video").unwrap();
-    assert_snapshot!(refused(&lab, ""));
+    assert_snapshot!(refused(&lab, "--set data.decoder=embedded"));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use longtake_shared::checkpoint::PartRef;
 use serde_json::Value;
 
 use crate::lab::Lab;
@@ -24,16 +25,31 @@ fn a_finished_run_is_detected_evaluated_and_explained() {
         "detect runs/tiny/best.safetensors data/videos/{video}.mp4 --annotations data/annotations.json"
     ));
     assert_eq!(said.code, Some(0), "{said:?}");
-    let found: Value = serde_json::from_slice(&fs::read(lab.path("detections/detections.json")).unwrap()).unwrap();
+    let found: Value =
+        serde_json::from_slice(&fs::read(lab.path("detections/detections.json")).unwrap()).unwrap();
     assert!(found["results"][video].is_array(), "{found}");
     let picture = fs::read_to_string(lab.path("detections/timeline.svg")).unwrap();
     assert!(picture.contains("<svg") && picture.contains(video.as_str()));
 
     let evaluated = lab.run("evaluate runs/tiny tiny.toml --json");
     assert_eq!(evaluated.code, Some(0), "{evaluated:?}");
-    let by_file = lab.run("evaluate --predictions runs/tiny/results.json --annotations data/annotations.json");
+    let by_file =
+        lab.run("evaluate --predictions runs/tiny/results.json --annotations data/annotations.json");
     assert_eq!(by_file.code, Some(0), "{by_file:?}");
     assert!(by_file.stdout.contains("mAP"), "{by_file:?}");
+}
+
+#[test]
+fn the_best_weights_are_those_of_the_best_validation() {
+    let lab = Lab::new();
+    lab.train("");
+    let best = lab.newest().best.unwrap();
+    let validations = lab.validations();
+    let highest = validations.values().copied().fold(f64::MIN, f64::max);
+    assert_eq!(best.average_map, highest);
+    let checkpoint = lab.manifests().into_iter().find(|manifest| manifest.step == best.step).unwrap();
+    let weights = fs::read(lab.path("runs/tiny/best.safetensors")).unwrap();
+    assert_eq!(PartRef::of(&weights), checkpoint.model);
 }
 
 #[test]
@@ -41,7 +57,8 @@ fn settings_and_data_are_explained_before_a_run() {
     let lab = Lab::new();
     let settings = lab.run("config tiny.toml --set train.epochs=7");
     assert_eq!(settings.code, Some(0), "{settings:?}");
-    let row = |key: &str| settings.stdout.lines().find(|line| line.contains(key)).unwrap_or_default().to_owned();
+    let row =
+        |key: &str| settings.stdout.lines().find(|line| line.contains(key)).unwrap_or_default().to_owned();
     assert!(row("epochs").contains('7') && row("epochs").contains("--set"), "{settings:?}");
     assert!(row("embed_dim").contains("tiny.toml:"), "{settings:?}");
     let data = lab.run("data check tiny.toml");

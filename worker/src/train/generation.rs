@@ -28,7 +28,11 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// Whatever ends it early; [`TrainError::Collective`] where the cause lies elsewhere.
-pub fn run(session: &Arc<Session>, listener: &RingListener, assignment: Assignment) -> Result<(Ending, Step), TrainError> {
+pub fn run(
+    session: &Arc<Session>,
+    listener: &RingListener,
+    assignment: Assignment,
+) -> Result<(Ending, Step), TrainError> {
     let generation = assignment.generation;
     let collective = connect(session, listener, &assignment)?;
     let manifest: Option<Manifest> =
@@ -72,7 +76,11 @@ fn connect(
     Ok(SharedCollective::new(collective))
 }
 
-fn stages<'a>(run: &'a RunContext, saver: &'a mut Saver<'a>, restored: Option<Restored>) -> Result<(Ending, Step), TrainError> {
+fn stages<'a>(
+    run: &'a RunContext,
+    saver: &'a mut Saver<'a>,
+    restored: Option<Restored>,
+) -> Result<(Ending, Step), TrainError> {
     let mut counters = restored.as_ref().map(|restored| restored.manifest.counters).unwrap_or_default();
     let (in_pretrain, in_train) = match restored {
         Some(restored) if restored.manifest.stage == SavedStage::Train => (None, Some(restored)),
@@ -93,13 +101,18 @@ fn stages<'a>(run: &'a RunContext, saver: &'a mut Saver<'a>, restored: Option<Re
         return Ok((Ending::Completed, Step(run.config.pretrain.steps)));
     }
 
-    let mut detector = Detector::new(&run.config, run.dataset.classes.len(), &Init::new(&run.device, run.root.child("init", 0)));
+    let mut detector = Detector::new(
+        &run.config,
+        run.dataset.classes.len(),
+        &Init::new(&run.device, run.root.child("init", 0)),
+    );
     if let Some(backbone) = backbone {
         detector.backbone = backbone;
     }
     let length = StageLength { steps: run.total_steps(), steps_per_epoch: run.lanes.steps_per_epoch() };
     let frozen_stages = run.config.model.backbone.frozen_stages;
-    let is_frozen = |path: &str| path.strip_prefix("backbone.").is_some_and(|path| frozen(path, frozen_stages));
+    let is_frozen =
+        |path: &str| path.strip_prefix("backbone.").is_some_and(|path| frozen(path, frozen_stages));
     let mut learner = Learner::new(detector, &run.config.optim, length, is_frozen);
     let mut store = open_store(run)?;
     let mut validated = None;
@@ -120,7 +133,8 @@ fn stages<'a>(run: &'a RunContext, saver: &'a mut Saver<'a>, restored: Option<Re
             return Ok((Ending::Stopped, learner.step));
         }
     }
-    Trainer { run, steps: run.step_settings(), learner, store, counters, saver, validated, average_map: None }.train()
+    Trainer { run, steps: run.step_settings(), learner, store, counters, saver, validated, average_map: None }
+        .train()
 }
 
 /// The backbone as a classifier of trimmed clips.
@@ -162,10 +176,10 @@ fn starting_backbone(run: &RunContext) -> Result<Option<VideoSwin>, TrainError> 
 /// This worker's slice of the memory, in a folder of its generation: what it held before is in the checkpoint.
 fn open_store(run: &RunContext) -> Result<MemoryStore, TrainError> {
     let assignment = &run.assignment;
-    let folder = assignment.run_folder.join("memory").join(format!(
-        "{}-rank{}",
-        assignment.generation, assignment.rank.0
-    ));
+    let folder = assignment
+        .run_folder
+        .join("memory")
+        .join(format!("{}-rank{}", assignment.generation, assignment.rank.0));
     let channels = run.config.model.backbone.channels();
     let (mut store, warnings) = MemoryStore::open(&folder, channels, run.config.memory.dtype)?;
     for warning in warnings {
@@ -173,7 +187,8 @@ fn open_store(run: &RunContext) -> Result<MemoryStore, TrainError> {
     }
     for &lane in run.own_lanes() {
         let videos = run.lanes.videos(lane);
-        let rows: Result<Vec<_>, TrainError> = videos.iter().map(|&video| Ok((video, run.rows(video)?))).collect();
+        let rows: Result<Vec<_>, TrainError> =
+            videos.iter().map(|&video| Ok((video, run.rows(video)?))).collect();
         store.add_lane(lane, &rows?)?;
     }
     Ok(store)

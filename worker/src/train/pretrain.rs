@@ -171,8 +171,12 @@ fn batches(
     from: Step,
 ) -> Result<Prefetch<Result<Vec<TrimmedClip>, LoadError>>, TrainError> {
     let config = &run.config.pretrain;
-    let videos: Result<Vec<_>, TrainError> =
-        run.dataset.subset(Subset::Training).into_iter().map(|video| Ok((video, run.length(video)?))).collect();
+    let videos: Result<Vec<_>, TrainError> = run
+        .dataset
+        .subset(Subset::Training)
+        .into_iter()
+        .map(|video| Ok((video, run.length(video)?)))
+        .collect();
     let planner = TrimmedPlanner::new(&run.config.data, config, &run.dataset, &videos?, run.root);
     let own = initial_assignment(config.batch, run.assignment.world, run.assignment.rank);
     let reader = Arc::clone(&run.reader);

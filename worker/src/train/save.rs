@@ -8,8 +8,8 @@ use std::time::Duration;
 use burn::module::Module;
 use bytes::Bytes;
 use longtake_shared::checkpoint::{
-    CheckpointStore, Conditions, ContentHash, Counters, FORMAT, LaneState, Manifest, OptimizerState as SavedOptimizer,
-    PartRef, RankParts, Settings, Stage as SavedStage,
+    CheckpointStore, Conditions, ContentHash, Counters, FORMAT, LaneState, Manifest,
+    OptimizerState as SavedOptimizer, PartRef, RankParts, Settings, Stage as SavedStage,
 };
 use longtake_shared::ids::{LaneId, Rank, Step};
 
@@ -28,7 +28,6 @@ const VIDEOS_A_PART: usize = 8;
 
 /// How long the coordinator may take to put a checkpoint into the chain once all ranks have reported.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(120);
-
 
 /// A worker's share of a checkpoint: host copies and pinned rows.
 #[derive(Debug)]
@@ -52,7 +51,8 @@ impl Snapshot {
         store: Option<&MemoryStore>,
         facts: Facts,
     ) -> Result<Self, TrainError> {
-        let memory: Option<MemorySnapshot> = store.map(|store| store.snapshot(run.own_lanes())).transpose()?;
+        let memory: Option<MemorySnapshot> =
+            store.map(|store| store.snapshot(run.own_lanes())).transpose()?;
         let mut request = SaveRequest { model: None, optimizer: None, memory, videos_a_part: VIDEOS_A_PART };
         let mut manifest = None;
         if run.assignment.rank == Rank(0) {
@@ -121,7 +121,8 @@ fn draft(
     let mut lanes: Vec<LaneState> = lanes.collect();
     lanes.sort_by_key(|state| state.lane);
     let unwritten = PartRef::of(&[]);
-    let metrics = facts.validated.map(|step| (VALIDATED_STEP.to_owned(), step.0 as f64)).into_iter().collect();
+    let metrics =
+        facts.validated.map(|step| (VALIDATED_STEP.to_owned(), step.0 as f64)).into_iter().collect();
     Ok(Manifest {
         format: FORMAT,
         written_by: env!("CARGO_PKG_VERSION").into(),
@@ -313,7 +314,9 @@ impl<'a> Saver<'a> {
     }
 
     fn report(&mut self, saved: checkpoint::SavedParts) -> Result<(), TrainError> {
-        let Some(InFlight { stage, step, average_map, mut manifest }) = self.in_flight.take() else { return Ok(()) };
+        let Some(InFlight { stage, step, average_map, mut manifest }) = self.in_flight.take() else {
+            return Ok(());
+        };
         if let Some(manifest) = &mut manifest {
             manifest.model = saved.model.unwrap_or(manifest.model);
             manifest.optimizer = saved.optimizer.unwrap_or(manifest.optimizer);

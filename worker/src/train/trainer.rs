@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use burn::tensor::Device;
-use longtake_shared::config::MemorySource;
 use longtake_shared::checkpoint::{Counters, Stage as SavedStage};
+use longtake_shared::config::MemorySource;
 use longtake_shared::ids::{Epoch, Step};
 use longtake_shared::units::Seconds;
 
@@ -104,7 +104,11 @@ impl Trainer<'_> {
     }
 
     /// One step: remembered rows come in, [`StepSettings::run`] does the rest, fresh rows go back.
-    fn step(&mut self, samples: &mut Prefetch<LoadedStep>, reporter: &mut Reporter<'_>) -> Result<Control, TrainError> {
+    fn step(
+        &mut self,
+        samples: &mut Prefetch<LoadedStep>,
+        reporter: &mut Reporter<'_>,
+    ) -> Result<Control, TrainError> {
         let session = &self.run.session;
         let now = self.learner.step;
         session.enter(now, StepPhase::Data);
@@ -187,7 +191,10 @@ impl Trainer<'_> {
         self.counters.non_finite_in_a_row += 1;
         let limit = self.run.config.train.max_non_finite;
         if self.counters.non_finite_in_a_row >= limit {
-            return Err(TrainError::NotFinite { step: self.learner.step, in_a_row: self.counters.non_finite_in_a_row });
+            return Err(TrainError::NotFinite {
+                step: self.learner.step,
+                in_a_row: self.counters.non_finite_in_a_row,
+            });
         }
         Ok(())
     }
@@ -219,9 +226,9 @@ impl Trainer<'_> {
 
     fn save(&mut self) -> Result<(), TrainError> {
         self.run.session.enter(self.learner.step, StepPhase::Save);
-        let facts = Facts { counters: self.counters, validated: self.validated, average_map: self.average_map };
-        let snapshot =
-            Snapshot::take(self.run, SavedStage::Train, &self.learner, Some(&self.store), facts)?;
+        let facts =
+            Facts { counters: self.counters, validated: self.validated, average_map: self.average_map };
+        let snapshot = Snapshot::take(self.run, SavedStage::Train, &self.learner, Some(&self.store), facts)?;
         self.saver.start(snapshot)
     }
 }

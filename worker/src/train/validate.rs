@@ -26,8 +26,7 @@ pub fn validate(run: &RunContext, model: &Detector, step: Step) -> Result<Option
     let videos = run.dataset.subset(Subset::Validation);
     let own = videos.iter().skip(assignment.rank.index()).step_by(assignment.world);
     let mut reporter = Reporter::new(run, Stage::Validate, own.len() as u64, 0);
-    let detector =
-        VideoDetector { model, config: &run.config, frames: &run.frames, device: &run.device };
+    let detector = VideoDetector { model, config: &run.config, frames: &run.frames, device: &run.device };
     for &video in own {
         if run.session.flags().stop {
             break;
