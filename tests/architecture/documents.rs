@@ -1,6 +1,7 @@
 //! Documents do not promise what the program cannot do: commands parse, links lead somewhere.
 
 use clap::Parser as _;
+use clap::error::ErrorKind;
 use longtake_coordinator::cli::Cli;
 use longtake_tests::repository;
 
@@ -38,6 +39,7 @@ fn command(line: &str) -> Option<String> {
     Some(words.trim().to_owned()).filter(|words| !words.is_empty())
 }
 
+/// A command that is only named, as in "`longtake train` resumes", needs no arguments.
 #[test]
 fn every_command_in_the_documents_can_be_typed() {
     let mut wrong = Vec::new();
@@ -46,6 +48,7 @@ fn every_command_in_the_documents_can_be_typed() {
             let typed = std::iter::once("longtake").chain(words.split_whitespace());
             if let Err(error) = Cli::try_parse_from(typed)
                 && error.exit_code() != 0
+                && !(error.kind() == ErrorKind::MissingRequiredArgument && !words.contains(' '))
             {
                 wrong.push(format!("{}: `longtake {words}`: {}", document.path, first_line(&error)));
             }

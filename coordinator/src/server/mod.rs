@@ -46,7 +46,7 @@ impl Hint for ServerError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Listen { .. } => Some(
-                "another program listens there: set `cluster.listen` to a port 0 to take a free one"
+                "another program listens there: end it, or give `cluster.listen` port 0 to take a free one"
                     .to_owned(),
             ),
             Self::Serve(_) => None,

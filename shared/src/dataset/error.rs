@@ -155,6 +155,9 @@ impl Hint for DatasetError {
             Self::NoTextFiles { .. } => {
                 Some("name the folder that holds `val` and `test`, or a JSON file".into())
             }
+            Self::NoSuchSubset { annotations, present, .. } if present.is_empty() => {
+                Some(format!("`{annotations}` lists no video at all: give the annotations of a data set"))
+            }
             Self::NoSuchSubset { key, present, .. } => {
                 Some(format!("set `{key}` to one of {}", list(present)))
             }

@@ -88,7 +88,7 @@ fn a_video_that_is_cut_off() {
 fn a_video_that_is_none() {
     let lab = Lab::with_own_data();
     fs::write(first_training_video(&lab), "not a video").unwrap();
-    assert_snapshot!(refused(&lab, ""));
+    assert_snapshot!(refused(&lab, "--set data.decoder=embedded"));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use longtake_shared::checkpoint::PartRef;
 use serde_json::Value;
 
 use crate::lab::Lab;
@@ -36,6 +37,19 @@ fn a_finished_run_is_detected_evaluated_and_explained() {
         lab.run("evaluate --predictions runs/tiny/results.json --annotations data/annotations.json");
     assert_eq!(by_file.code, Some(0), "{by_file:?}");
     assert!(by_file.stdout.contains("mAP"), "{by_file:?}");
+}
+
+#[test]
+fn the_best_weights_are_those_of_the_best_validation() {
+    let lab = Lab::new();
+    lab.train("");
+    let best = lab.newest().best.unwrap();
+    let validations = lab.validations();
+    let highest = validations.values().copied().fold(f64::MIN, f64::max);
+    assert_eq!(best.average_map, highest);
+    let checkpoint = lab.manifests().into_iter().find(|manifest| manifest.step == best.step).unwrap();
+    let weights = fs::read(lab.path("runs/tiny/best.safetensors")).unwrap();
+    assert_eq!(PartRef::of(&weights), checkpoint.model);
 }
 
 #[test]

@@ -128,10 +128,8 @@ impl Lab {
 
     /// Every step that `metrics.jsonl` tells, in its order.
     pub(crate) fn progress(&self) -> Vec<((String, u64), serde_json::Value)> {
-        let Ok(text) = fs::read_to_string(self.path("runs/tiny/metrics.jsonl")) else { return Vec::new() };
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        let lines = whole.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-        lines
+        self.metrics()
+            .into_iter()
             .filter(|line| line["event"] == "progress" && line["loss"].is_number())
             .map(|mut line| {
                 // What depends on the clock.
@@ -140,6 +138,18 @@ impl Lab {
                 (key, serde_json::json!({ "loss": line["loss"], "numbers": line["numbers"] }))
             })
             .collect()
+    }
+
+    /// Steps that were validated, with their average mAP; the last of each counts.
+    pub(crate) fn validations(&self) -> BTreeMap<u64, f64> {
+        let metrics = self.metrics().into_iter().filter(|line| line["event"] == "validated");
+        metrics.map(|line| (line["step"].as_u64().unwrap(), line["average_map"].as_f64().unwrap())).collect()
+    }
+
+    fn metrics(&self) -> Vec<serde_json::Value> {
+        let text = fs::read_to_string(self.path("runs/tiny/metrics.jsonl")).unwrap_or_default();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// Waits until a stage has come to a step, or the process to its end.
@@ -152,15 +162,20 @@ impl Lab {
 
     /// The newest manifest.
     pub(crate) fn newest(&self) -> Manifest {
+        let order =
+            |manifest: &Manifest| (manifest.stage == Stage::Train, manifest.step, manifest.generation);
+        self.manifests().into_iter().max_by_key(order).unwrap()
+    }
+
+    /// The manifests of all checkpoints that are kept.
+    pub(crate) fn manifests(&self) -> Vec<Manifest> {
         let folders = fs::read_dir(self.path("runs/tiny/checkpoints")).unwrap();
         // A checkpoint that was swept leaves its folder.
         let manifests = folders.filter_map(|folder| {
             let text = fs::read(folder.unwrap().path().join("manifest.json")).ok()?;
             Some(serde_json::from_slice::<Manifest>(&text).unwrap())
         });
-        manifests
-            .max_by_key(|manifest| (manifest.stage == Stage::Train, manifest.step, manifest.generation))
-            .unwrap()
+        manifests.collect()
     }
 
     /// Hashes of what a checkpoint holds: weights, optimizer, memory segments.

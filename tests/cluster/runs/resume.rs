@@ -5,12 +5,14 @@ use rustix::process::Signal;
 use crate::lab::{Lab, until};
 
 /// Where the run is stopped: a step that has been told, and how.
-const STOPS: [(&str, u64, How); 5] = [
+const STOPS: [(&str, u64, How); 6] = [
     ("pretrain", 1, How::Interrupt),
     ("pretrain", 3, How::Operator),
     ("train", 1, How::Interrupt),
     ("train", 4, How::Operator),
     ("train", 7, How::Terminate),
+    // The last validation is due then.
+    ("train", 10, How::Interrupt),
 ];
 
 #[derive(Clone, Copy)]
@@ -48,6 +50,7 @@ fn a_run_that_is_stopped_again_and_again_ends_with_the_same_bits() {
 
     assert_eq!(stopped.steps(), whole.steps());
     assert_eq!(whole.progress().len(), whole.steps().len());
+    assert_eq!(stopped.validations(), whole.validations());
     assert_eq!(stopped.parts(), whole.parts());
     let weights = |lab: &Lab| std::fs::read(lab.path("runs/tiny/best.safetensors")).unwrap();
     assert!(weights(&stopped) == weights(&whole), "the best weights differ");

@@ -52,7 +52,7 @@ fn run(prepared: &Prepared, session: &Session) -> Result<ExitCode, Failure> {
         }
         reporter.close()
     });
-    let outcome = start::start(prepared, &dataset, lanes, sender);
+    let outcome = start::start(prepared, &dataset, lanes, sender, &session.console);
     // A panic of the watching thread has been reported and must not hide the outcome.
     let report = watching.join().ok().flatten();
     let ended = Ended { outcome: outcome?, report, elapsed: Seconds(begun.elapsed().as_secs_f64()) };

@@ -63,9 +63,11 @@ pub(super) fn new_run(config: &Path, overrides: &Overrides) -> Result<Prepared, 
     let folder = RunFolder(Path::new(&run.folder).join(&run.name));
     if folder.stored_settings_file().exists() {
         let path = folder.0.display().to_string();
-        return Err(Failure::new(format!("the folder `{path}` already holds a run")).hint(format!(
-            "go on with `longtake train --resume {path}`, or name another with `--set run.name=...`"
-        )));
+        return Err(Failure::new(format!("the folder `{path}` already holds a run"))
+            .hint(format!(
+                "go on with `longtake train --resume {path}`, or name another with `--set run.name=...`"
+            ))
+            .never_restart());
     }
     Ok(Prepared { resolved, folder, resume: false, allow_changes: false })
 }

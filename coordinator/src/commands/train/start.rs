@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use longtake_shared::checkpoint::{self, CheckpointStore, Depth, Manifest, Retention};
+use longtake_shared::checkpoint::{self, CheckpointStore, Depth, Manifest, Retention, Sequence};
 use longtake_shared::dataset::Dataset;
 use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::lanes::Lanes;
@@ -14,6 +14,7 @@ use super::prepare::Prepared;
 use super::validation::Judge;
 use crate::commands::files;
 use crate::signals::Signals;
+use crate::terminal::console::Console;
 use crate::updates::{Outcome, RunUpdate};
 use crate::{Resume, TrainError, TrainRequest, train_local};
 
@@ -23,6 +24,7 @@ pub(super) fn start(
     dataset: &Dataset,
     lanes: Lanes,
     updates: mpsc::UnboundedSender<RunUpdate>,
+    console: &Console,
 ) -> Result<Outcome, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -30,7 +32,7 @@ pub(super) fn start(
         .build()
         .map_err(|error| Failure::new(format!("the threads of the coordinator cannot start: {error}")))?;
     runtime.block_on(async {
-        let request = request(prepared, dataset, lanes, updates).await?;
+        let request = request(prepared, dataset, lanes, updates, console).await?;
         train_local(request).await.map_err(failure)
     })
 }
@@ -40,11 +42,12 @@ async fn request(
     dataset: &Dataset,
     lanes: Lanes,
     updates: mpsc::UnboundedSender<RunUpdate>,
+    console: &Console,
 ) -> Result<TrainRequest, Failure> {
     let config = &prepared.resolved.config;
     let folder = absolute(&prepared.folder.0)?;
     let store = CheckpointStore::of_run(config, &folder)?;
-    let newest = if prepared.resume { newest(&store).await? } else { None };
+    let newest = if prepared.resume { newest(&store, console).await? } else { None };
     let best = newest.as_ref().and_then(|manifest| manifest.best);
     let best_map = best.map(|best| best.average_map);
     let mut judge = Judge::new(dataset, &config.evaluation, lanes, prepared.folder.results(), best_map);
@@ -82,12 +85,28 @@ fn absolute(folder: &Path) -> Result<std::path::PathBuf, Failure> {
 }
 
 /// The newest whole checkpoint; what had to be passed over is said.
-async fn newest(store: &CheckpointStore) -> Result<Option<Manifest>, Failure> {
+async fn newest(store: &CheckpointStore, console: &Console) -> Result<Option<Manifest>, Failure> {
     let newest = store.newest(Depth::Contents).await?;
     for damage in &newest.passed_over {
-        tracing::warn!(%damage, "a checkpoint is passed over");
+        console.warn(&format!("{damage}: the checkpoint that needs it is passed over"));
+    }
+    if !newest.passed_over.is_empty() {
+        set_damaged_aside(store, newest.found.as_ref().map(|(committed, _)| committed.sequence)).await?;
     }
     Ok(newest.found.map(|(_, manifest)| manifest))
+}
+
+/// Moves damaged parts of the checkpoints after `whole` out of the way: the run comes to the same bits again, and the next
+/// save must not take the damaged part of that name for its own.
+async fn set_damaged_aside(store: &CheckpointStore, whole: Option<Sequence>) -> Result<(), Failure> {
+    for committed in store.list().await?.into_iter().filter(|committed| Some(committed.sequence) > whole) {
+        // A manifest that cannot be read names no parts.
+        let Ok(manifest) = store.manifest(&committed.manifest).await else { continue };
+        for part in manifest.parts() {
+            store.set_aside(&part).await?;
+        }
+    }
+    Ok(())
 }
 
 fn resume(manifest: &Manifest) -> Result<Resume, Failure> {
