@@ -1,5 +1,7 @@
 //! The real program, with real workers, on a run so small that it takes seconds.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 #![allow(missing_docs, reason = "tests are sentences")]
 
 mod bad_input;
