@@ -48,7 +48,7 @@ fn every_command_in_the_documents_can_be_typed() {
             let typed = std::iter::once("longtake").chain(words.split_whitespace());
             if let Err(error) = Cli::try_parse_from(typed)
                 && error.exit_code() != 0
-                && !(error.kind() == ErrorKind::MissingRequiredArgument && !words.contains(' '))
+                && (error.kind() != ErrorKind::MissingRequiredArgument || words.contains(' '))
             {
                 wrong.push(format!("{}: `longtake {words}`: {}", document.path, first_line(&error)));
             }
