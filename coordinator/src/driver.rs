@@ -198,13 +198,13 @@ impl Driver {
                     None => Input::Event(Event::Broken { message: "every source of events is gone".to_owned() }),
                 },
             };
-            if let Some(outcome) = self.take(input).await {
+            if let Some(outcome) = self.take(input) {
                 return outcome;
             }
         }
     }
 
-    async fn take(&mut self, input: Input) -> Option<Outcome> {
+    fn take(&mut self, input: Input) -> Option<Outcome> {
         let event = match input {
             Input::Event(event) => event,
             Input::AgentAttached { agent, host, slots, orders } => {
@@ -234,15 +234,15 @@ impl Driver {
                 return None;
             }
         };
-        self.happen(event).await
+        self.happen(event)
     }
 
-    async fn happen(&mut self, event: Event) -> Option<Outcome> {
+    fn happen(&mut self, event: Event) -> Option<Outcome> {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
             let commands = self.engine.handle(self.started.elapsed(), event);
             for command in commands {
-                match self.carry_out(command).await {
+                match self.carry_out(command) {
                     Carried::Out => {}
                     Carried::Finished(outcome) => return Some(outcome),
                     Carried::NotDurable(message) => {
@@ -256,7 +256,7 @@ impl Driver {
         None
     }
 
-    async fn carry_out(&mut self, command: Command) -> Carried {
+    fn carry_out(&mut self, command: Command) -> Carried {
         match command {
             Command::Journal(record) => return self.record(&record),
             Command::Announce(update) => self.announce(update),

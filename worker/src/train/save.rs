@@ -27,7 +27,7 @@ use crate::optim::{FlatLayout, OptimizerState, Slot};
 const VIDEOS_A_PART: usize = 8;
 
 /// How long the coordinator may take to put a checkpoint into the chain once all ranks have reported.
-const COMMIT_DEADLINE: Duration = Duration::from_secs(120);
+const COMMIT_DEADLINE: Duration = Duration::from_mins(2);
 
 /// A worker's share of a checkpoint: host copies and pinned rows.
 #[derive(Debug)]
