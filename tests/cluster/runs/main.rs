@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 #![allow(missing_docs, reason = "tests are sentences")]
+#![allow(clippy::unwrap_used, reason = "support of tests, whose failure is a panic")]
 
 mod bad_input;
 mod checkpoints;

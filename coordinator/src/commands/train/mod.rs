@@ -34,11 +34,11 @@ pub(super) fn pretrain(args: &PretrainArgs, session: &Session) -> Result<ExitCod
 fn run(prepared: &Prepared, session: &Session) -> Result<ExitCode, Failure> {
     let worker = session.worker("train")?;
     let config = &prepared.resolved.config;
-    prepare::make_data(config, worker, &session.console)?;
-    let dataset = prepare::dataset(config, &session.console)?;
+    prepare::make_data(config, worker, session.console)?;
+    let dataset = prepare::dataset(config, session.console)?;
     let lanes = prepare::lanes(config, &dataset)?;
     if !prepared.resume {
-        prepare::probe_videos(config, &dataset, worker, &session.console)?;
+        prepare::probe_videos(config, &dataset, worker, session.console)?;
     }
 
     let begun = Instant::now();
@@ -52,7 +52,7 @@ fn run(prepared: &Prepared, session: &Session) -> Result<ExitCode, Failure> {
         }
         reporter.close()
     });
-    let outcome = start::start(prepared, &dataset, lanes, sender, &session.console);
+    let outcome = start::start(prepared, &dataset, lanes, sender, session.console);
     // A panic of the watching thread has been reported and must not hide the outcome.
     let report = watching.join().ok().flatten();
     let ended = Ended { outcome: outcome?, report, elapsed: Seconds(begun.elapsed().as_secs_f64()) };

@@ -92,7 +92,7 @@ pub(super) fn leave_out_training(config: &mut RunConfig) -> Result<(), Failure> 
 }
 
 /// Makes the data set that the configuration describes, where its annotations do not exist yet.
-pub(super) fn make_data(config: &RunConfig, worker: WorkerRole, console: &Console) -> Result<(), Failure> {
+pub(super) fn make_data(config: &RunConfig, worker: WorkerRole, console: Console) -> Result<(), Failure> {
     let annotations = Path::new(&config.data.annotations);
     let Some(wanted) = config.synth.as_ref().filter(|_| !annotations.exists()) else { return Ok(()) };
     let folder = annotations.parent().unwrap_or(Path::new(""));
@@ -105,7 +105,7 @@ pub(super) fn make_data(config: &RunConfig, worker: WorkerRole, console: &Consol
         );
         return Err(Failure::new(message).hint("name those, or remove `[synth]`").never_restart());
     }
-    let made = synth::make(&request, worker, console)?;
+    let made = synth::make(&request, worker, &console)?;
     console.say(&format!(
         "made {} videos with {} actions in {}",
         made.videos,
@@ -116,7 +116,7 @@ pub(super) fn make_data(config: &RunConfig, worker: WorkerRole, console: &Consol
 }
 
 /// The data set, with what was dropped or renamed told as warnings.
-pub(super) fn dataset(config: &RunConfig, console: &Console) -> Result<Dataset, Failure> {
+pub(super) fn dataset(config: &RunConfig, console: Console) -> Result<Dataset, Failure> {
     let never = |failure: Failure| Failure { exit: ExitCode::NeverRestart, ..failure };
     let dataset = dataset::load(&config.data).map_err(|error| never(error.into()))?;
     dataset.remarks.iter().for_each(|remark| console.warn(remark));
@@ -134,7 +134,7 @@ pub(super) fn probe_videos(
     config: &RunConfig,
     dataset: &Dataset,
     worker: WorkerRole,
-    console: &Console,
+    console: Console,
 ) -> Result<(), Failure> {
     let bar = console.bar("probing");
     let next = AtomicUsize::new(0);

@@ -24,7 +24,7 @@ pub(super) fn start(
     dataset: &Dataset,
     lanes: Lanes,
     updates: mpsc::UnboundedSender<RunUpdate>,
-    console: &Console,
+    console: Console,
 ) -> Result<Outcome, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -42,7 +42,7 @@ async fn request(
     dataset: &Dataset,
     lanes: Lanes,
     updates: mpsc::UnboundedSender<RunUpdate>,
-    console: &Console,
+    console: Console,
 ) -> Result<TrainRequest, Failure> {
     let config = &prepared.resolved.config;
     let folder = absolute(&prepared.folder.0)?;
@@ -85,7 +85,7 @@ fn absolute(folder: &Path) -> Result<std::path::PathBuf, Failure> {
 }
 
 /// The newest whole checkpoint; what had to be passed over is said.
-async fn newest(store: &CheckpointStore, console: &Console) -> Result<Option<Manifest>, Failure> {
+async fn newest(store: &CheckpointStore, console: Console) -> Result<Option<Manifest>, Failure> {
     let newest = store.newest(Depth::Contents).await?;
     for damage in &newest.passed_over {
         console.warn(&format!("{damage}: the checkpoint that needs it is passed over"));
