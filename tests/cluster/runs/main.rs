@@ -1,7 +1,5 @@
 //! The real program, with real workers, on a run so small that it takes seconds.
 
-#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
-
 #![allow(missing_docs, reason = "tests are sentences")]
 #![allow(clippy::unwrap_used, reason = "support of tests, whose failure is a panic")]
 
