@@ -164,7 +164,7 @@ impl Session {
     }
 
     /// Tells how far the stage has come. Never blocks, and every step arrives: what waits is sent before anything that is
-    /// said later. Only an agent that takes nothing for [`PROGRESS_QUEUE`] steps misses the oldest of them.
+    /// said later. Only an agent that takes nothing for `PROGRESS_QUEUE` steps misses the oldest of them.
     pub fn progress(&self, generation: Generation, progress: &Progress) {
         let message = self.message(generation, convert::progress(progress));
         let mut waiting = self.shared.progress.lock().unwrap_or_else(PoisonError::into_inner);
