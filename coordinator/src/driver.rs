@@ -16,12 +16,12 @@ use wire::agent_order::Body as AgentOrderBody;
 
 use crate::journal::{Journal, Record};
 use crate::run::command::{Command, CommitRequest, Order};
-use crate::run::event::{Event, Identity};
+use crate::run::event::{Doing, Event, HeldWorker, Identity, WorkerEnd};
 use crate::run::membership::AgentId;
 use crate::run::{RunEngine, Settings};
 use crate::server::convert::{self, FormContext};
 use crate::signals::Signals;
-use crate::status::{self, Doing, StatusReport};
+use crate::status::{self, StatusReport};
 use crate::updates::{Outcome, RunUpdate};
 
 /// What a run's chain of checkpoints tells a coordinator that starts.
@@ -80,6 +80,10 @@ pub enum Input {
         host: String,
         /// Workers it can start.
         slots: usize,
+        /// Workers that it holds already.
+        held: Vec<HeldWorker>,
+        /// Workers that have ended since it had a coordinator.
+        ended: Vec<WorkerEnd>,
         /// Where its orders go.
         orders: mpsc::UnboundedSender<wire::AgentOrder>,
     },
@@ -207,10 +211,10 @@ impl Driver {
     fn take(&mut self, input: Input) -> Option<Outcome> {
         let event = match input {
             Input::Event(event) => event,
-            Input::AgentAttached { agent, host, slots, orders } => {
+            Input::AgentAttached { agent, host, slots, held, ended, orders } => {
                 self.attach(&agent, &orders);
                 self.agents.insert(agent.clone(), orders);
-                Event::AgentConnected { agent, host, slots }
+                Event::AgentConnected { agent, host, slots, held, ended }
             }
             Input::AgentDetached { agent } => {
                 self.agents.remove(&agent);
@@ -274,6 +278,10 @@ impl Driver {
                 self.detections.clear();
                 let _ = self.validations.send(Validation { step, detections });
             }
+            Command::KillWorker { agent, worker } => {
+                let kill = wire::KillWorker { worker: worker.0 };
+                self.order(&agent, AgentOrderBody::KillWorker(kill));
+            }
             Command::KillWorkers => {
                 let agents: Vec<AgentId> = self.agents.keys().cloned().collect();
                 for agent in agents {
@@ -314,7 +322,11 @@ impl Driver {
     }
 
     fn attach(&self, agent: &AgentId, orders: &mpsc::UnboundedSender<wire::AgentOrder>) {
-        let welcome = wire::Welcome { lease_seconds: self.engine.settings().lease.as_secs_f64() };
+        let welcome = wire::Welcome {
+            lease_seconds: self.engine.settings().lease.as_secs_f64(),
+            coordinator_grace_seconds: 0.0,
+            phase_deadline_seconds: 0.0,
+        };
         tracing::debug!(%agent, "an agent has come");
         let _ = orders.send(self.agent_order(AgentOrderBody::Welcome(welcome)));
     }

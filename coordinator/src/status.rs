@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use longtake_shared::ids::{Generation, Incarnation, LaneId, Rank, RunId, Step, WorkerId};
-use longtake_shared::protocol::stamp::StepPhase;
+use longtake_shared::ids::{Generation, Incarnation, LaneId, Rank, RunId, WorkerId};
 use longtake_shared::protocol::{ExitCause, Flags, Stage};
 use longtake_shared::units::Seconds;
 use serde::{Deserialize, Serialize};
 
 use crate::run::RunEngine;
 use crate::run::commit::Committed;
+use crate::run::event::Doing;
 use crate::run::membership::WorkerState;
 use crate::run::phase::{Phase, PhaseKind};
 use crate::run::quorum::{self, Quorum};
@@ -65,17 +65,6 @@ pub struct WorkerStatus {
     pub done: Option<(Stage, u64)>,
     /// What it did at the agent's last look.
     pub doing: Option<Doing>,
-}
-
-/// What a worker did at the agent's last look.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Doing {
-    /// Steps of its stage done.
-    pub step: Step,
-    /// What it does.
-    pub phase: StepPhase,
-    /// For how long it had been doing it.
-    pub since: Seconds,
 }
 
 /// Takes the snapshot.

@@ -19,7 +19,7 @@ pub mod stamp;
 pub mod wire;
 
 /// Rises with each incompatible change of `proto/longtake.proto`.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Bytes of the largest message that is accepted: a manifest of a large run is a few megabytes of JSON.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
@@ -107,8 +107,51 @@ pub struct Assignment {
     pub run_folder: PathBuf,
     /// The resolved configuration.
     pub config_json: String,
-    /// The manifest to go on from; absent: from the start.
+    /// The newest checkpoint's manifest; absent: there is none.
     pub resume: Option<serde_json::Value>,
+    /// How the members go on from what they hold; absent: everyone begins at `resume`, or at the start.
+    pub carried: Option<Carried>,
+}
+
+/// The members of a generation go on from what they hold.
+///
+/// Memory of a lane that its owner does not hold and that is in no move comes from the newest checkpoint, or is absent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Carried {
+    /// The stage they are in.
+    pub stage: Stage,
+    /// Steps of it that the newest member has committed.
+    pub step: Step,
+    /// The lowest rank that has these.
+    pub holder: Rank,
+    /// Ranks that have not, and take parameters, statistics, optimizer and counters from the holder.
+    pub behind: Vec<Rank>,
+    /// Lanes that change hands, by lane.
+    pub moves: Vec<LaneMove>,
+}
+
+/// A lane whose memory its new owner takes from another member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneMove {
+    /// The lane.
+    pub lane: LaneId,
+    /// Who has its rows.
+    pub from: Rank,
+    /// Who has them has only a copy of write-backs: what these do not cover comes from the newest checkpoint, or is absent.
+    pub copy: bool,
+}
+
+/// What a worker holds between two generations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// The stage whose parameters, statistics, optimizer and counters it holds.
+    pub stage: Stage,
+    /// Steps of it that are committed.
+    pub step: Step,
+    /// Lanes whose memory it holds.
+    pub lanes: Vec<LaneId>,
+    /// Lanes of others of whose write-backs it holds a copy.
+    pub copies: Vec<LaneId>,
 }
 
 /// What a worker is told to do next, in the order it was decided.
@@ -148,6 +191,8 @@ pub struct Flags {
     pub stop: bool,
     /// Save and go on.
     pub checkpoint: bool,
+    /// Leave the generation and keep everything: others are waiting to join.
+    pub reconfigure: bool,
 }
 
 /// One detected action of a video.

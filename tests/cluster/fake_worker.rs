@@ -17,8 +17,8 @@ use std::time::Duration;
 use longtake_shared::ids::{Epoch, Generation, Rank, Step};
 use longtake_shared::units::Seconds;
 use longtake_worker::control::{
-    Assignment, ControlError, Detection, Directive, Ending, Hello, Progress, SavedParts, Session, Stage,
-    StepPhase, live_with_parent,
+    Assignment, ControlError, Detection, Directive, Ending, FailureScope, Hello, Progress, SavedParts,
+    Session, Stage, StepPhase, live_with_parent,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -79,7 +79,12 @@ fn behave(behaviour: &str, session: &Arc<Session>) -> Result<u8, ControlError> {
         }
         "fail" if is(0) => {
             eprintln!("rank 0 says: the loss is not finite");
-            session.failed(generation, "the loss was not finite 20 times in a row", None, true)?;
+            session.failed(
+                generation,
+                "the loss was not finite 20 times in a row",
+                None,
+                FailureScope::Forever,
+            )?;
             return Ok(78);
         }
         "short" | "stale" => return train(session, &assignment),

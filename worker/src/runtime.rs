@@ -12,7 +12,7 @@ use longtake_shared::hint::{ExitCode, Failure, Hint as _};
 use longtake_shared::ids::Generation;
 
 use crate::collective::RingListener;
-use crate::control::{ControlError, Directive, Ending, Hello, Session, live_with_parent};
+use crate::control::{ControlError, Directive, Ending, FailureScope, Hello, Session, live_with_parent};
 use crate::train::{TrainError, generation};
 
 /// Plays the part of one worker until its agent has nothing more for it.
@@ -56,9 +56,10 @@ pub fn run(socket: &Path, index: u32) -> Result<ExitCode, Failure> {
 /// Tells the agent why this worker cannot go on, so that the user reads the cause and not that a process ended.
 fn fail(session: &Session, generation: Generation, error: TrainError) -> Failure {
     let never_restart = error.never_restart();
+    let scope = if never_restart { FailureScope::Forever } else { FailureScope::Run };
     let hint = error.hint();
     let failure = Failure::from(error);
-    if let Err(lost) = session.failed(generation, &failure.message, hint, never_restart) {
+    if let Err(lost) = session.failed(generation, &failure.message, hint, scope) {
         tracing::warn!(%lost, "the agent does not know why this worker ends");
     }
     if never_restart { failure.never_restart() } else { failure }

@@ -171,6 +171,8 @@ fn hello(options: &AgentOptions) -> wire::AgentHello {
         agent: AgentId(format!("{host}:{}:{}", std::process::id(), uuid::Uuid::new_v4().simple())).0,
         host,
         slots: options.slots as u32,
+        workers: Vec::new(),
+        exited: Vec::new(),
     }
 }
 
@@ -289,7 +291,7 @@ impl Agent {
             OrderBody::KillWorkers(_) => {
                 self.children.kill_all();
             }
-            OrderBody::Welcome(_) | OrderBody::Goodbye(_) => {}
+            OrderBody::KillWorker(_) | OrderBody::Welcome(_) | OrderBody::Goodbye(_) => {}
         }
     }
 
@@ -373,6 +375,7 @@ impl Agent {
             worker: id.0.clone(),
             cause: Some(cause),
             log: worker.running.last_log_lines(),
+            last: None,
         };
         self.workers.remove(id);
         self.outbox.send(AgentBody::WorkerExited(exited)).await;

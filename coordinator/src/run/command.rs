@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use longtake_shared::ids::{Generation, Incarnation, LaneId, Step, WorkerId};
-use longtake_shared::protocol::{Flags, Stage};
+use longtake_shared::protocol::{Carried, Flags, Stage};
 
 use super::membership::AgentId;
 use crate::journal::Record;
@@ -18,7 +18,11 @@ pub enum Order {
         peers: Vec<SocketAddr>,
         /// The lanes of each rank.
         lanes: Vec<Vec<LaneId>>,
+        /// How the members go on from what they hold; nothing: all begin at the newest checkpoint, or at the start.
+        carried: Option<Carried>,
     },
+    /// A coordinator has taken over, or has found the agent again, and the generation lives on.
+    Adopted,
     /// Every rank is ready.
     Train,
     /// The generation is over.
@@ -102,6 +106,13 @@ pub enum Command {
         generation: Generation,
         /// Steps trained before it.
         step: Step,
+    },
+    /// Kill one worker process that hangs or was given up.
+    KillWorker {
+        /// Its agent.
+        agent: AgentId,
+        /// Which.
+        worker: WorkerId,
     },
     /// Kill every worker process that is left.
     KillWorkers,

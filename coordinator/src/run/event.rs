@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 
 use longtake_shared::ids::{Epoch, Generation, Incarnation, Rank, RunId, Step, WorkerId};
-use longtake_shared::protocol::{Ending, ExitCause, Progress, SavedParts, Stage};
+use longtake_shared::protocol::stamp::StepPhase;
+use longtake_shared::protocol::{Ending, ExitCause, Kept, Progress, SavedParts, Stage};
+use longtake_shared::units::Seconds;
+use serde::{Deserialize, Serialize};
 
 use super::membership::AgentId;
 
@@ -51,6 +54,13 @@ pub enum WorkerReport {
         never_restart: bool,
         /// The last lines of its log.
         log: Vec<String>,
+        /// Another worker in its place would fail as well.
+        ends_run: bool,
+    },
+    /// It has left its generation, and touches nothing of the run until the next.
+    Left {
+        /// What it could go on from.
+        kept: Option<Kept>,
     },
     /// It has nothing more to do in its generation.
     Finished {
@@ -59,6 +69,41 @@ pub enum WorkerReport {
         /// Why.
         ending: Ending,
     },
+}
+
+/// What a worker does, as its agent sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Doing {
+    /// Steps of its stage done.
+    pub step: Step,
+    /// What it does.
+    pub phase: StepPhase,
+    /// For how long it had been doing it.
+    pub since: Seconds,
+}
+
+/// A worker that an agent holds already when it connects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldWorker {
+    /// Which.
+    pub worker: WorkerId,
+    /// Which worker of the run it is, from 0.
+    pub index: usize,
+    /// Where its collective listens and which process it is; nothing before it has connected.
+    pub joined: Option<(SocketAddr, u32)>,
+}
+
+/// How a worker ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerEnd {
+    /// Which.
+    pub worker: WorkerId,
+    /// How.
+    pub cause: ExitCause,
+    /// The last lines of its log.
+    pub log: Vec<String>,
+    /// What it did last.
+    pub last: Option<Doing>,
 }
 
 /// Who asks a run to stop.
@@ -83,6 +128,10 @@ pub enum Event {
         host: String,
         /// Workers it can start.
         slots: usize,
+        /// Workers that it holds already: it had lost a coordinator, or its link.
+        held: Vec<HeldWorker>,
+        /// Workers that have ended since.
+        ended: Vec<WorkerEnd>,
     },
     /// An agent was heard of.
     AgentRenewed {
@@ -113,11 +162,15 @@ pub enum Event {
         report: WorkerReport,
     },
     /// A worker's process is over.
-    WorkerExited {
+    WorkerExited(WorkerEnd),
+    /// A worker makes no progress, or shows no sign of life.
+    WorkerHung {
         /// Which.
         worker: WorkerId,
-        /// How.
-        cause: ExitCause,
+        /// What it does, and for how long already.
+        doing: Doing,
+        /// The longest that was expected.
+        deadline: Seconds,
         /// The last lines of its log.
         log: Vec<String>,
     },

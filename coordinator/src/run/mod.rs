@@ -164,7 +164,7 @@ impl RunEngine {
 
     fn react(&mut self, now: Duration, event: Event, commands: &mut Vec<Command>) {
         match event {
-            Event::AgentConnected { agent, host, slots } => {
+            Event::AgentConnected { agent, host, slots, .. } => {
                 self.state.agents.insert(agent, Agent { host, slots, heard: now });
                 self.start_workers(commands);
             }
@@ -180,9 +180,10 @@ impl RunEngine {
             Event::FromWorker { worker, identity, report } => {
                 self.worker_reports(now, &worker, &identity, report, commands);
             }
-            Event::WorkerExited { worker, cause, log } => {
+            Event::WorkerExited(event::WorkerEnd { worker, cause, log, .. }) => {
                 self.worker_exited(now, &worker, cause, log, commands);
             }
+            Event::WorkerHung { .. } => {}
             Event::StartFailed { worker, message } => self.start_failed(now, &worker, &message, commands),
             Event::Committed { stage, step, sequence } => {
                 self.committed(Committed { stage, step, sequence }, commands);
@@ -265,7 +266,7 @@ impl RunEngine {
             team: Team { generation, members: members.clone(), lanes: lanes.clone() },
             ready: BTreeSet::new(),
         };
-        self.tell(members, Order::Form { peers, lanes }, commands);
+        self.tell(members, Order::Form { peers, lanes, carried: None }, commands);
     }
 
     fn tick(&mut self, now: Duration, commands: &mut Vec<Command>) {

@@ -35,7 +35,16 @@ impl Scene {
     fn gathering() -> Self {
         let engine = RunEngine::new(settings(2), Incarnation(3), Generation(8), Duration::ZERO);
         let mut scene = Self { engine, now: Duration::ZERO };
-        scene.at(0.0, Event::AgentConnected { agent: agent(), host: "node".into(), slots: 2 });
+        scene.at(
+            0.0,
+            Event::AgentConnected {
+                agent: agent(),
+                host: "node".into(),
+                slots: 2,
+                held: vec![],
+                ended: vec![],
+            },
+        );
         scene
     }
 
@@ -119,7 +128,12 @@ fn joined(index: u32) -> Event {
 }
 
 fn exited(index: u32, cause: ExitCause) -> Event {
-    Event::WorkerExited { worker: worker(index), cause, log: vec!["last".into()] }
+    Event::WorkerExited(event::WorkerEnd {
+        worker: worker(index),
+        cause,
+        log: vec!["last".into()],
+        last: None,
+    })
 }
 
 fn progress(done: u64) -> WorkerReport {
@@ -150,8 +164,13 @@ fn an_agent_is_asked_for_the_workers_that_are_missing() {
         worker: worker(index),
         index: index as usize,
     };
-    let connected =
-        |agent: &str| Event::AgentConnected { agent: AgentId(agent.into()), host: "n".into(), slots: 1 };
+    let connected = |agent: &str| Event::AgentConnected {
+        agent: AgentId(agent.into()),
+        host: "n".into(),
+        slots: 1,
+        held: vec![],
+        ended: vec![],
+    };
     assert_eq!(engine.handle(Duration::ZERO, connected("a")), [start("a", 0)]);
     assert_eq!(engine.handle(Duration::ZERO, connected("b")), [start("b", 1)]);
     assert_eq!(engine.handle(Duration::ZERO, connected("c")), []);
@@ -245,7 +264,7 @@ fn a_checkpoint_is_committed_once_every_rank_has_saved_the_same_step() {
 #[test]
 fn a_wish_for_a_checkpoint_is_taken_back_once_it_is_fulfilled() {
     let mut scene = Scene::training();
-    let wish = |checkpoint| tell(both(), Order::SetFlags(Flags { stop: false, checkpoint }));
+    let wish = |checkpoint| tell(both(), Order::SetFlags(Flags { checkpoint, ..Flags::default() }));
     assert_eq!(scene.happens(Event::CheckpointWanted), [wish(true)]);
     scene.saves(0, 5);
     scene.saves(1, 5);
@@ -293,7 +312,7 @@ fn the_run_is_done_when_every_rank_is() {
 #[test]
 fn a_stop_is_a_wish_that_the_ranks_fulfil() {
     let mut scene = Scene::training();
-    let wish = tell(both(), Order::SetFlags(Flags { stop: true, checkpoint: false }));
+    let wish = tell(both(), Order::SetFlags(Flags { stop: true, ..Flags::default() }));
     assert_eq!(scene.happens(Event::Stop(StopSource::Scheduler)), [wish]);
     // SIGUSR1 and SIGTERM of one scheduler are one wish.
     assert_eq!(scene.happens(Event::Stop(StopSource::Scheduler)), []);
@@ -456,7 +475,7 @@ fn any_report() -> impl Strategy<Value = WorkerReport> {
         8 => (0u64..2).prop_map(|step| WorkerReport::ValidationDone { step: Step(step) }),
         1 => Just(WorkerReport::Warning("w".into())),
         1 => Just(WorkerReport::CollectiveFailed { message: "c".into() }),
-        1 => Just(WorkerReport::Failed { message: "f".into(), hint: None, never_restart: false, log: vec![] }),
+        1 => Just(WorkerReport::Failed { message: "f".into(), hint: None, never_restart: false, log: vec![], ends_run: false }),
         1 => finished,
     ]
 }
@@ -478,7 +497,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         prop_oneof![Just(StopSource::Interrupt), Just(StopSource::Scheduler), Just(StopSource::Operator)];
     prop_oneof![
         6 => (agents.clone(), 0usize..4).prop_map(|(agent, slots)| Event::AgentConnected {
-            agent, host: "n".into(), slots
+            agent, host: "n".into(), slots, held: vec![], ended: vec![]
         }),
         12 => agents.clone().prop_map(|agent| Event::AgentRenewed { agent }),
         1 => agents.prop_map(|agent| Event::AgentDisconnected { agent }),
@@ -511,7 +530,7 @@ proptest! {
         let mut now = Duration::ZERO;
         let mut commands = Vec::new();
         let members = 0..if trains { workers as u32 } else { 0 };
-        let come = Event::AgentConnected { agent: agent(), host: "n".into(), slots: 4 };
+        let come = Event::AgentConnected { agent: agent(), host: "n".into(), slots: 4, held: vec![], ended: vec![] };
         let ready = |index| {
             let (worker, identity, report) = (worker(index), identity(index, 9), WorkerReport::Ready);
             Event::FromWorker { worker, identity, report }

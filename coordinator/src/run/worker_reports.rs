@@ -24,7 +24,7 @@ impl RunEngine {
         commands: &mut Vec<Command>,
     ) {
         match report {
-            WorkerReport::Failed { message, hint, never_restart, log } => {
+            WorkerReport::Failed { message, hint, never_restart, log, .. } => {
                 if self.state.workers.get(worker).is_some_and(super::Worker::alive) {
                     let (rank, resumable_at) = (self.rank(worker), None);
                     let failed =
@@ -60,7 +60,7 @@ impl RunEngine {
             WorkerReport::ValidationDone { step } => self.validation_done(worker, step, commands),
             WorkerReport::CollectiveFailed { message } => self.collective_failed(now, rank, message),
             WorkerReport::Finished { step, ending } => self.finished(now, rank, step, ending, commands),
-            WorkerReport::Failed { .. } | WorkerReport::Warning(_) => {}
+            WorkerReport::Left { .. } | WorkerReport::Failed { .. } | WorkerReport::Warning(_) => {}
         }
     }
 

@@ -38,9 +38,11 @@ impl AgentService for Agents {
     ) -> Result<Response<Self::LinkStream>, Status> {
         let mut incoming = request.into_inner();
         let first = incoming.message().await?.ok_or_else(|| Status::invalid_argument("no hello"))?;
-        let AgentHello { agent, host, slots } = convert::hello(first, &self.run).map_err(refusal)?;
+        let AgentHello { agent, host, slots, held, ended } =
+            convert::hello(first, &self.run).map_err(refusal)?;
         let (sender, orders) = mpsc::unbounded_channel();
-        let attached = Input::AgentAttached { agent: agent.clone(), host, slots, orders: sender };
+        let attached =
+            Input::AgentAttached { agent: agent.clone(), host, slots, held, ended, orders: sender };
         self.inputs.send(attached).await.map_err(|_| over())?;
         let link = Link { agent, incoming, orders, inputs: self.inputs.clone(), over: false };
         Ok(Response::new(Box::pin(stream::unfold(link, Link::next))))

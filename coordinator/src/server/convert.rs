@@ -1,9 +1,11 @@
 //! Between the wire's messages and the engine's: the only place that can reject a malformed message.
 
-use longtake_shared::ids::{Epoch, Generation, Incarnation, Rank, RunId, Step, WorkerId};
+use std::net::SocketAddr;
+
+use longtake_shared::ids::{Epoch, Generation, Incarnation, LaneId, Rank, RunId, Step, WorkerId};
 use longtake_shared::protocol::stamp::StepPhase;
 use longtake_shared::protocol::{
-    Detection, Ending, ExitCause, PROTOCOL_VERSION, Progress, SavedParts, Stage, wire,
+    Carried, Detection, Ending, ExitCause, Flags, Kept, PROTOCOL_VERSION, Progress, SavedParts, Stage, wire,
 };
 use longtake_shared::units::Seconds;
 use wire::agent_message::Body as AgentBody;
@@ -12,9 +14,8 @@ use wire::worker_message::Body as WorkerBody;
 
 use crate::driver::Input;
 use crate::run::command::Order;
-use crate::run::event::{Event, Identity, WorkerReport};
+use crate::run::event::{Doing, Event, HeldWorker, Identity, WorkerEnd, WorkerReport};
 use crate::run::membership::AgentId;
-use crate::status::Doing;
 
 /// A message that makes no sense.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -59,6 +60,10 @@ pub struct AgentHello {
     pub host: String,
     /// Workers it can start.
     pub slots: usize,
+    /// Workers that it holds already.
+    pub held: Vec<HeldWorker>,
+    /// Workers that have ended since it had a coordinator.
+    pub ended: Vec<WorkerEnd>,
 }
 
 /// The first message of an agent.
@@ -73,7 +78,27 @@ pub fn hello(message: wire::AgentMessage, run: &RunId) -> Result<AgentHello, Mal
     if hello.run != run.0 {
         return Err(Malformed::OtherRun { theirs: hello.run, ours: run.0.clone() });
     }
-    Ok(AgentHello { agent: AgentId(hello.agent), host: hello.host, slots: hello.slots as usize })
+    Ok(AgentHello {
+        agent: AgentId(hello.agent),
+        host: hello.host,
+        slots: hello.slots as usize,
+        held: hello.workers.into_iter().map(held_worker).collect::<Result<_, _>>()?,
+        ended: hello.exited.into_iter().map(worker_end).collect::<Result<_, _>>()?,
+    })
+}
+
+fn held_worker(held: wire::HeldWorker) -> Result<HeldWorker, Malformed> {
+    let joined = held.hello.map(|hello| Ok((ring_address(&hello)?, hello.pid))).transpose()?;
+    Ok(HeldWorker { worker: WorkerId(held.worker), index: held.index as usize, joined })
+}
+
+fn worker_end(exited: wire::WorkerExited) -> Result<WorkerEnd, Malformed> {
+    let cause = match exited.cause.ok_or(Malformed::Missing("worker_exited.cause"))? {
+        Cause::Code(code) => ExitCause::Code(code),
+        Cause::Signal(signal) => ExitCause::Signal(signal),
+    };
+    let last = exited.last.map(stamp).transpose()?.map(|(_, doing)| doing);
+    Ok(WorkerEnd { worker: WorkerId(exited.worker), cause, log: exited.log, last })
 }
 
 /// Any later message of an agent, as what the driver takes in.
@@ -92,12 +117,11 @@ pub fn agent_message(agent: &AgentId, message: wire::AgentMessage) -> Result<Vec
             let message = from.message.ok_or(Malformed::Missing("from_worker.message"))?;
             vec![worker_message(WorkerId(from.worker), message)?]
         }
-        AgentBody::WorkerExited(exited) => {
-            let cause = match exited.cause.ok_or(Malformed::Missing("worker_exited.cause"))? {
-                Cause::Code(code) => ExitCause::Code(code),
-                Cause::Signal(signal) => ExitCause::Signal(signal),
-            };
-            one(Event::WorkerExited { worker: WorkerId(exited.worker), cause, log: exited.log })
+        AgentBody::WorkerExited(exited) => one(Event::WorkerExited(worker_end(exited)?)),
+        AgentBody::WorkerHung(hung) => {
+            let (_, doing) = stamp(hung.doing.ok_or(Malformed::Missing("worker_hung.doing"))?)?;
+            let (worker, deadline) = (WorkerId(hung.worker), Seconds(hung.deadline_seconds));
+            one(Event::WorkerHung { worker, doing, deadline, log: hung.log })
         }
         AgentBody::StartFailed(failed) => {
             one(Event::StartFailed { worker: WorkerId(failed.worker), message: failed.message })
@@ -131,7 +155,9 @@ fn worker_message(worker: WorkerId, message: wire::WorkerMessage) -> Result<Inpu
             hint: failed.hint,
             never_restart: failed.never_restart,
             log: failed.log,
+            ends_run: failed.ends_run,
         },
+        WorkerBody::Left(left) => WorkerReport::Left { kept: left.kept.map(kept).transpose()? },
         WorkerBody::Finished(finished) => WorkerReport::Finished {
             step: Step(finished.step),
             ending: if finished.stopped { Ending::Stopped } else { Ending::Completed },
@@ -144,12 +170,25 @@ fn worker_hello(worker: WorkerId, hello: &wire::WorkerHello) -> Result<Input, Ma
     if hello.protocol != PROTOCOL_VERSION {
         return Err(Malformed::Version { who: "the worker", theirs: hello.protocol });
     }
-    let ring_address = hello.ring_address.parse().map_err(|_| Malformed::Field {
+    let ring_address = ring_address(hello)?;
+    Ok(Input::Event(Event::WorkerJoined { worker, ring_address, pid: hello.pid }))
+}
+
+fn ring_address(hello: &wire::WorkerHello) -> Result<SocketAddr, Malformed> {
+    hello.ring_address.parse().map_err(|_| Malformed::Field {
         field: "hello.ring_address",
         value: hello.ring_address.clone(),
         expected: "an address such as `10.0.0.1:4000`",
-    })?;
-    Ok(Input::Event(Event::WorkerJoined { worker, ring_address, pid: hello.pid }))
+    })
+}
+
+fn kept(kept: wire::Kept) -> Result<Kept, Malformed> {
+    Ok(Kept {
+        stage: stage(kept.stage)?,
+        step: Step(kept.step),
+        lanes: kept.lanes.into_iter().map(LaneId).collect(),
+        copies: kept.copies.into_iter().map(LaneId).collect(),
+    })
 }
 
 fn progress(told: wire::Progress) -> Result<Progress, Malformed> {
@@ -234,7 +273,7 @@ pub struct FormContext {
 pub fn order(order: &Order, context: &FormContext) -> wire::worker_order::Body {
     use wire::worker_order::Body;
     match order {
-        Order::Form { peers, lanes } => Body::Form(wire::Form {
+        Order::Form { peers, lanes, carried } => Body::Form(wire::Form {
             peers: peers.iter().map(ToString::to_string).collect(),
             lanes: lanes
                 .iter()
@@ -243,11 +282,14 @@ pub fn order(order: &Order, context: &FormContext) -> wire::worker_order::Body {
             run_folder: context.run_folder.clone(),
             config_json: context.config_json.clone(),
             resume_json: context.resume_json.clone(),
+            carried: carried.as_ref().map(wire_carried),
         }),
+        Order::Adopted => Body::Adopted(wire::Adopted {}),
         Order::Train => Body::Train(wire::Train {}),
         Order::Abort { reason } => Body::Abort(wire::Abort { reason: reason.clone() }),
         Order::SetFlags(flags) => {
-            Body::SetFlags(wire::SetFlags { stop: flags.stop, checkpoint: flags.checkpoint })
+            let Flags { stop, checkpoint, reconfigure } = *flags;
+            Body::SetFlags(wire::SetFlags { stop, checkpoint, reconfigure })
         }
         Order::Committed { stage, step, sequence } => Body::Committed(wire::Committed {
             stage: wire_stage(*stage).into(),
@@ -258,6 +300,21 @@ pub fn order(order: &Order, context: &FormContext) -> wire::worker_order::Body {
             Body::Validated(wire::Validated { step: step.0, average_map: *average_map, best: *best })
         }
         Order::Shutdown => Body::Shutdown(wire::Shutdown {}),
+    }
+}
+
+fn wire_carried(carried: &Carried) -> wire::Carried {
+    let moves = carried.moves.iter().map(|moved| wire::LaneMove {
+        lane: moved.lane.0,
+        from: moved.from.0,
+        copy: moved.copy,
+    });
+    wire::Carried {
+        stage: wire_stage(carried.stage).into(),
+        step: carried.step.0,
+        holder: carried.holder.0,
+        behind: carried.behind.iter().map(|rank| rank.0).collect(),
+        moves: moves.collect(),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::units::Seconds;
+
 /// Checkpoints of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -10,6 +12,9 @@ pub struct CheckpointConfig {
     pub url: String,
     /// Epochs between two checkpoints; 0: only at the end and when asked.
     pub every: u64,
+    /// Longest time between two checkpoints, whatever the epoch: the next save starts then, and when the last is durable;
+    /// 0: only by epochs.
+    pub interval: Seconds,
     /// Newest checkpoints that are kept, beside the best one.
     pub keep: usize,
     /// Whether a run may resume from a checkpoint that was made under other settings, data or decoders.
@@ -18,6 +23,6 @@ pub struct CheckpointConfig {
 
 impl Default for CheckpointConfig {
     fn default() -> Self {
-        Self { url: String::new(), every: 1, keep: 2, allow_changes: false }
+        Self { url: String::new(), every: 1, interval: Seconds(120.0), keep: 2, allow_changes: false }
     }
 }

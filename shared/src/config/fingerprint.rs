@@ -7,7 +7,7 @@ use super::resolve::rows_of;
 ///
 /// The data set's own fingerprint stands for where it lies; world size and threads are stored beside this one,
 /// since a run may resume with others knowingly.
-const INDIFFERENT: [&str; 21] = [
+const INDIFFERENT: [&str; 27] = [
     "run.name",
     "run.folder",
     "data.annotations",
@@ -22,6 +22,12 @@ const INDIFFERENT: [&str; 21] = [
     "train.max_non_finite",
     "evaluation.",
     "cluster.workers",
+    "cluster.min_workers",
+    "cluster.spares",
+    "cluster.recovery",
+    "cluster.phase_deadline",
+    "cluster.stop_grace",
+    "memory.replicas",
     "cluster.threads",
     "cluster.listen",
     "cluster.lease",

@@ -24,6 +24,8 @@ pub struct MemoryConfig {
     pub replay: Replay,
     /// Clips a chunk: how many pass through the backbone together.
     pub chunk_clips: usize,
+    /// Copies of each write-back that other workers hold until it is in a checkpoint (0 or 1); for `cluster.recovery = "fast"`.
+    pub replicas: usize,
 }
 
 impl Default for MemoryConfig {
@@ -38,6 +40,7 @@ impl Default for MemoryConfig {
             write_back: true,
             replay: Replay::On,
             chunk_clips: 1,
+            replicas: 0,
         }
     }
 }

@@ -21,7 +21,7 @@ mod validate;
 use serde::{Deserialize, Serialize};
 
 pub use checkpoint::CheckpointConfig;
-pub use cluster::ClusterConfig;
+pub use cluster::{ClusterConfig, Recovery};
 pub use data::{AnnotationFormat, AugmentConfig, DataConfig, DecoderChoice};
 pub use error::ConfigError;
 pub use evaluation::{EvaluationConfig, NmsKind};

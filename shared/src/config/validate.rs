@@ -185,10 +185,22 @@ impl RunConfig {
             ("cluster.coordinator_grace", cluster.coordinator_grace.0, Range::NotNegative),
             ("cluster.gather_timeout", cluster.gather_timeout.0, Range::Positive),
             ("cluster.bucket", cluster.bucket.0 as f64, Range::AtLeast(4.0)),
+            ("cluster.phase_deadline", cluster.phase_deadline.0, Range::Positive),
+            ("cluster.stop_grace", cluster.stop_grace.0, Range::Positive),
+            ("checkpoint.interval", checkpoint.interval.0, Range::NotNegative),
+            ("memory.replicas", self.memory.replicas as f64, Range::Between(0.0, 1.0)),
             ("checkpoint.keep", checkpoint.keep as f64, Range::AtLeast(1.0)),
         ])?;
         if cluster.workers > self.train.lanes {
             return Err(BrokenRule::TooManyWorkers { workers: cluster.workers, lanes: self.train.lanes });
+        }
+        if cluster.min_workers > cluster.workers {
+            return Err(BrokenRule::WrongOrder {
+                low: "cluster.min_workers",
+                low_value: cluster.min_workers as f64,
+                high: "cluster.workers",
+                high_value: cluster.workers as f64,
+            });
         }
         if !is_address(&cluster.listen) {
             return Err(BrokenRule::BadAddress { address: cluster.listen.clone() });

@@ -2,7 +2,8 @@
 
 use longtake_shared::ids::{Generation, Incarnation, LaneId, Rank, RunId, Step};
 use longtake_shared::protocol::{
-    Assignment, Detection, Directive, Flags, PROTOCOL_VERSION, Progress, SavedParts, Stage, wire,
+    Assignment, Carried, Detection, Directive, Flags, Kept, LaneMove, PROTOCOL_VERSION, Progress, SavedParts,
+    Stage, wire,
 };
 use wire::worker_message::Body;
 use wire::worker_order::Body as OrderBody;
@@ -25,6 +26,8 @@ pub(super) enum Order {
         /// Place in the chain.
         sequence: u64,
     },
+    /// A coordinator has taken over: say again what no order has answered yet.
+    Adopted,
     /// The agent has this worker's last words.
     Noted,
 }
@@ -83,6 +86,17 @@ pub(super) fn detections(step: Step, video: &str, detections: &[Detection]) -> B
     Body::Detections(wire::Detections { step: step.0, video: video.to_owned(), detections })
 }
 
+pub(super) fn left(kept: Option<&Kept>) -> Body {
+    let lanes = |lanes: &[LaneId]| lanes.iter().map(|lane| lane.0).collect();
+    let kept = kept.map(|kept| wire::Kept {
+        stage: stage(kept.stage).into(),
+        step: kept.step.0,
+        lanes: lanes(&kept.lanes),
+        copies: lanes(&kept.copies),
+    });
+    Body::Left(wire::Left { kept })
+}
+
 fn stage(stage: Stage) -> wire::Stage {
     match stage {
         Stage::Pretrain => wire::Stage::Pretrain,
@@ -103,7 +117,10 @@ pub(super) fn order(order: wire::WorkerOrder) -> Result<Order, MalformedOrder> {
         OrderBody::Form(form) => Order::Directive(Directive::Form(Box::new(assignment(&identity, form)?))),
         OrderBody::Train(_) => Order::Directive(Directive::Train { generation }),
         OrderBody::Abort(abort) => Order::Directive(Directive::Abort { generation, reason: abort.reason }),
-        OrderBody::SetFlags(flags) => Order::Flags(Flags { stop: flags.stop, checkpoint: flags.checkpoint }),
+        OrderBody::SetFlags(wire::SetFlags { stop, checkpoint, reconfigure }) => {
+            Order::Flags(Flags { stop, checkpoint, reconfigure })
+        }
+        OrderBody::Adopted(_) => Order::Adopted,
         OrderBody::Committed(committed) => Order::Committed {
             stage: known_stage(committed.stage)?,
             step: Step(committed.step),
@@ -153,6 +170,7 @@ fn assignment(identity: &wire::Identity, form: wire::Form) -> Result<Assignment,
             })
         })
         .transpose()?;
+    let carried = form.carried.map(|carried| self::carried(&carried, peers.len())).transpose()?;
     Ok(Assignment {
         run: RunId(identity.run.clone()),
         incarnation: Incarnation(identity.incarnation),
@@ -164,6 +182,31 @@ fn assignment(identity: &wire::Identity, form: wire::Form) -> Result<Assignment,
         run_folder: form.run_folder.into(),
         config_json: form.config_json,
         resume,
+        carried,
+    })
+}
+
+fn carried(carried: &wire::Carried, world: usize) -> Result<Carried, MalformedOrder> {
+    let rank = |rank: u32| {
+        if (rank as usize) < world {
+            return Ok(Rank(rank));
+        }
+        Err(MalformedOrder::Field {
+            field: "form.carried",
+            value: format!("rank {rank}"),
+            expected: "a rank of the generation",
+        })
+    };
+    let moves = carried
+        .moves
+        .iter()
+        .map(|moved| Ok(LaneMove { lane: LaneId(moved.lane), from: rank(moved.from)?, copy: moved.copy }));
+    Ok(Carried {
+        stage: known_stage(carried.stage)?,
+        step: Step(carried.step),
+        holder: rank(carried.holder)?,
+        behind: carried.behind.iter().map(|behind| rank(*behind)).collect::<Result<_, _>>()?,
+        moves: moves.collect::<Result<_, _>>()?,
     })
 }
 
@@ -190,6 +233,7 @@ mod tests {
                 run_folder: "runs/run".into(),
                 config_json: "{}".into(),
                 resume_json: Some("{\"step\":3}".into()),
+                carried: None,
             })),
         }
     }

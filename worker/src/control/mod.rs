@@ -11,11 +11,11 @@ use longtake_shared::hint::Hint;
 use longtake_shared::ids::Generation;
 pub use longtake_shared::protocol::stamp::StepPhase;
 pub use longtake_shared::protocol::{
-    Assignment, Detection, Directive, Ending, Flags, Progress, SavedParts, Stage,
+    Assignment, Carried, Detection, Directive, Ending, Flags, Kept, LaneMove, Progress, SavedParts, Stage,
 };
 
 pub use process::live_with_parent;
-pub use session::{Hello, OnAbort, Session};
+pub use session::{FailureScope, Hello, OnAbort, Session};
 
 /// What can go wrong between a worker and its agent.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use longtake_shared::ids::{Generation, Step};
 use longtake_shared::protocol::stamp::{self, StampFile, StepPhase};
-use longtake_shared::protocol::{Detection, Directive, Ending, Flags, Progress, SavedParts, Stage, wire};
+use longtake_shared::protocol::{
+    Detection, Directive, Ending, Flags, Kept, Progress, SavedParts, Stage, wire,
+};
 use tokio::sync::{Notify, mpsc};
 
 use super::convert::{self, Order};
@@ -34,6 +36,17 @@ pub struct Hello {
     pub pid: u32,
     /// Where its collective listens.
     pub ring_address: SocketAddr,
+}
+
+/// Whom a failure concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureScope {
+    /// This worker: another in its place may do better.
+    Worker,
+    /// The run: any worker would fail, but a later start may do better.
+    Run,
+    /// Every start of the run: exit code 78.
+    Forever,
 }
 
 /// Called on the session's thread when a generation is over, so that a collective can be aborted.
@@ -62,6 +75,7 @@ pub(super) struct Shared {
     changed: Condvar,
     stop: AtomicBool,
     checkpoint: AtomicBool,
+    reconfigure: AtomicBool,
     /// This side ends the connection.
     closing: AtomicBool,
     on_abort: Mutex<Option<OnAbort>>,
@@ -97,6 +111,7 @@ impl Session {
             changed: Condvar::new(),
             stop: AtomicBool::new(false),
             checkpoint: AtomicBool::new(false),
+            reconfigure: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             on_abort: Mutex::new(None),
             progress: Mutex::default(),
@@ -135,6 +150,7 @@ impl Session {
         Flags {
             stop: self.shared.stop.load(Ordering::Acquire),
             checkpoint: self.shared.checkpoint.load(Ordering::Acquire),
+            reconfigure: self.shared.reconfigure.load(Ordering::Acquire),
         }
     }
 
@@ -266,11 +282,25 @@ impl Session {
         generation: Generation,
         message: impl Into<String>,
         hint: Option<String>,
-        never_restart: bool,
+        scope: FailureScope,
     ) -> Result<(), ControlError> {
-        let body = wire::Failed { message: message.into(), hint, never_restart, log: Vec::new() };
+        let body = wire::Failed {
+            message: message.into(),
+            hint,
+            never_restart: scope == FailureScope::Forever,
+            ends_run: scope != FailureScope::Worker,
+            log: Vec::new(),
+        };
         self.send(generation, wire::worker_message::Body::Failed(body))?;
         self.wait(LAST_WORDS, "the agent's answer", |inbox| inbox.noted.then_some(Ok(())))
+    }
+
+    /// This worker has left its generation and touches nothing of the run until the next [`Directive::Form`].
+    ///
+    /// # Errors
+    /// The agent is gone.
+    pub fn left(&self, generation: Generation, kept: Option<&Kept>) -> Result<(), ControlError> {
+        self.send(generation, convert::left(kept))
     }
 
     /// This worker has nothing more to do in the generation; [`Directive::Shutdown`] follows when no rank has.
@@ -389,9 +419,10 @@ impl Shared {
             Order::Flags(flags) => {
                 self.stop.store(flags.stop, Ordering::Release);
                 self.checkpoint.store(flags.checkpoint, Ordering::Release);
+                self.reconfigure.store(flags.reconfigure, Ordering::Release);
             }
             Order::Committed { stage, step, sequence } => inbox.committed = Some(((stage, step), sequence)),
-            Order::Noted => {}
+            Order::Adopted | Order::Noted => {}
         }
         drop(inbox);
         self.changed.notify_all();
