@@ -16,8 +16,8 @@ use crate::driver::{Committer, Driver, DriverParts, Fence, INPUT_QUEUE, Reporter
 use crate::journal::{Journal, JournalError, Record};
 use crate::launch::local::LocalLauncher;
 use crate::operator;
-use crate::run::Settings;
 use crate::run::event::StopSource;
+use crate::run::{Orphan, Settings};
 use crate::server::address::{self, AddressError, CoordinatorAddress, FolderLock};
 use crate::server::convert::FormContext;
 use crate::server::{self, ServerError};
@@ -201,7 +201,7 @@ async fn run(request: TrainRequest, with_agent: bool) -> Result<Outcome, TrainEr
     let settings = settings(&config, resume.as_ref())?;
     let config_json = Resolved::from(config.clone()).to_json();
     let lock = FolderLock::take(&run_folder)?;
-    let (journal, fence) = tokio::select! {
+    let (journal, fence, orphan) = tokio::select! {
         biased;
         _ = signals.next() => {
             begun().map_err(TrainError::Begun)?;
@@ -227,11 +227,12 @@ async fn run(request: TrainRequest, with_agent: bool) -> Result<Outcome, TrainEr
     tasks.spawn(TaskKind::CoordinatorServer, serve);
     if with_agent {
         let (threads, workers) = (config.cluster.threads, settings.workers);
+        let slots = settings.processes();
         let agent = AgentOptions {
             run: found.run,
             coordinator: address,
             token: found.token,
-            slots: workers,
+            slots,
             launcher: LocalLauncher { command: worker_command, threads, workers },
             log_folder: run_folder.join(LOG_FOLDER),
         };
@@ -244,7 +245,10 @@ async fn run(request: TrainRequest, with_agent: bool) -> Result<Outcome, TrainEr
         resume_json: resume.map(|resume| resume.manifest.to_string()),
     };
     let inputs = (sender, receiver);
-    let parts = DriverParts { settings, fence, journal, context, inputs, updates, committer, reporter };
+    // Workers of an agent in this process would have died with it.
+    let orphan = orphan.filter(|_| !with_agent);
+    let parts =
+        DriverParts { settings, fence, orphan, journal, context, inputs, updates, committer, reporter };
     let outcome = Driver::new(parts, &mut tasks).run(&mut signals, &mut tasks).await;
     for failure in tasks.stop(STOP_GRACE).await {
         tracing::debug!(%failure, "a task failed while the run ended");
@@ -252,12 +256,13 @@ async fn run(request: TrainRequest, with_agent: bool) -> Result<Outcome, TrainEr
     Ok(outcome)
 }
 
-/// Wins an incarnation and writes it down. The generation of the fence is the newest of chain and journal.
+/// Wins an incarnation and writes it down. The generation of the fence is the newest of chain and journal; the generation
+/// that may have outlived the last coordinator is the journal's.
 async fn begin(
     run_folder: &Path,
     config_json: &str,
     committer: &mut dyn Committer,
-) -> Result<(Journal, Fence), TrainError> {
+) -> Result<(Journal, Fence, Option<Orphan>), TrainError> {
     let (mut journal, history) = Journal::open(run_folder)?;
     if history.torn_bytes > 0 {
         tracing::warn!(bytes = history.torn_bytes, "the end of the journal was torn off");
@@ -269,7 +274,8 @@ async fn begin(
     }
     let config_hash = blake3::hash(config_json.as_bytes()).to_hex().to_string();
     journal.append(&Record::Started { incarnation, config_hash })?;
-    Ok((journal, Fence { incarnation, generation: generation.max(journaled) }))
+    let fence = Fence { incarnation, generation: generation.max(journaled) };
+    Ok((journal, fence, history.orphan()))
 }
 
 fn settings(config: &RunConfig, resume: Option<&Resume>) -> Result<Settings, TrainError> {
@@ -284,12 +290,20 @@ fn settings(config: &RunConfig, resume: Option<&Resume>) -> Result<Settings, Tra
     if lease < Duration::from_millis(10) {
         return Err(TrainError::Lease(config.cluster.lease.0));
     }
+    let cluster = &config.cluster;
     Ok(Settings {
         run: RunId(config.run.name.clone()),
         workers,
+        fewest: cluster.fewest_workers(),
+        spares: cluster.spares,
         lanes,
+        recovery: cluster.recovery,
         lease,
-        gather_timeout: config.cluster.gather_timeout.duration(),
+        gather_timeout: cluster.gather_timeout.duration(),
+        coordinator_grace: cluster.coordinator_grace.duration(),
+        phase_deadline: cluster.phase_deadline.duration(),
+        stop_grace: cluster.stop_grace.duration(),
+        checkpoint_interval: config.checkpoint.interval.duration(),
         started_from: resume.map(|resume| (resume.stage, resume.step)),
     })
 }

@@ -4,6 +4,8 @@ use longtake_shared::ids::{Epoch, Generation, Rank, Step};
 pub use longtake_shared::protocol::{Progress, Stage};
 use serde::{Deserialize, Serialize};
 
+use crate::run::incident::Incident;
+
 /// One thing that happened in a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -14,6 +16,26 @@ pub enum RunUpdate {
         present: usize,
         /// Workers that are needed.
         needed: usize,
+    },
+    /// Too few workers are there, so the run waits.
+    Waiting {
+        /// Workers that are there.
+        present: usize,
+        /// Workers without which it waits.
+        needed: usize,
+        /// Indices of those that are wanted and not there.
+        missing: Vec<usize>,
+    },
+    /// A generation is over before its time, and the next one forms.
+    Recovered {
+        /// What ended it; nothing where all agreed to let others join.
+        incident: Option<Incident>,
+        /// The next one.
+        generation: Generation,
+        /// Its world size.
+        world: usize,
+        /// Steps of the stage that it goes on after.
+        goes_on_at: Step,
     },
     /// A generation has formed and its workers have loaded their state.
     Formed {

@@ -29,8 +29,17 @@ fn text(report: &StatusReport) -> String {
         report.incarnation.0,
         report.generation.0,
     );
-    if let Some(Quorum::WorkersMissing { present, needed }) = &report.waiting_for {
-        let _ = write!(text, "\nwaiting for workers: {present} of {needed}");
+    match &report.waiting_for {
+        Some(Quorum::WorkersMissing { present, needed }) => {
+            let _ = write!(text, "\nwaiting for workers: {present} of {needed}");
+        }
+        Some(Quorum::NotLeft { members }) => {
+            let _ = write!(text, "\nwaiting for {} workers to leave the last generation", members.len());
+        }
+        Some(Quorum::OutOfSight) => {
+            text.push_str("\nwaiting: the last generation may still train where nobody sees it");
+        }
+        Some(Quorum::Form { .. }) | None => {}
     }
     if let Some(progress) = &report.progress {
         let stage = progress.stage.name();

@@ -23,6 +23,10 @@ pub enum Broken {
     Ranks,
     /// A generation trains with a worker that is gone and has not finished.
     DeadMember(WorkerId),
+    /// Somebody who is gone is waited for.
+    DeadWaitedFor(WorkerId),
+    /// Two processes that may run hold the same place.
+    Twice(usize),
     /// A checkpoint came into the chain that was not on its way there.
     CommitOrder,
     /// A run has finished with workers left, or with a commit in flight.
@@ -67,6 +71,8 @@ pub fn check(settings: &Settings, before: &Before, after: &RunState) -> Result<(
     }
     ranks_exist(after)?;
     members_live(after)?;
+    nobody_waits_for_the_dead(after)?;
+    places_are_taken_once(after)?;
     commits_rise(before, after)?;
     nothing_is_left(after)
 }
@@ -109,11 +115,14 @@ fn lanes_are_owned_once(settings: &Settings, team: &Team) -> Result<(), Broken> 
 
 fn ranks_exist(state: &RunState) -> Result<(), Broken> {
     let highest = match &state.phase {
-        Phase::Forming { team, ready } => ready.last().map(|rank| (rank.index(), team.world())),
+        Phase::Forming { team, ready, .. } => ready.last().map(|rank| (rank.index(), team.world())),
         Phase::Training { team, finished, .. } => {
             finished.last_key_value().map(|(rank, _)| (rank.index(), team.world()))
         }
-        Phase::Gathering { .. } | Phase::Ending { .. } | Phase::Finished { .. } => None,
+        Phase::Gathering { .. }
+        | Phase::Recovering { .. }
+        | Phase::Ending { .. }
+        | Phase::Finished { .. } => None,
     };
     match highest {
         Some((rank, world)) if rank >= world => Err(Broken::Ranks),
@@ -136,6 +145,24 @@ fn members_live(state: &RunState) -> Result<(), Broken> {
         }
     }
     Ok(())
+}
+
+/// Every wait has an end: who is waited for lives, and is watched.
+fn nobody_waits_for_the_dead(state: &RunState) -> Result<(), Broken> {
+    let Phase::Recovering { waiting, .. } = &state.phase else { return Ok(()) };
+    match waiting.iter().find(|member| !state.is_alive(member)) {
+        Some(dead) => Err(Broken::DeadWaitedFor(dead.clone())),
+        None => Ok(()),
+    }
+}
+
+fn places_are_taken_once(state: &RunState) -> Result<(), Broken> {
+    let mut taken = BTreeSet::new();
+    let alive = state.workers.values().filter(|worker| worker.alive());
+    match alive.map(|worker| worker.index).find(|index| !taken.insert(*index)) {
+        Some(index) => Err(Broken::Twice(index)),
+        None => Ok(()),
+    }
 }
 
 /// Only what was in flight comes into the chain, and one is in flight at a time.

@@ -24,6 +24,8 @@ struct Link {
     agent: AgentId,
     incoming: Streaming<wire::AgentMessage>,
     orders: mpsc::UnboundedReceiver<wire::AgentOrder>,
+    /// The other end of `orders`, which says which link is over.
+    sender: mpsc::UnboundedSender<wire::AgentOrder>,
     inputs: mpsc::Sender<Input>,
     over: bool,
 }
@@ -42,9 +44,9 @@ impl AgentService for Agents {
             convert::hello(first, &self.run).map_err(refusal)?;
         let (sender, orders) = mpsc::unbounded_channel();
         let attached =
-            Input::AgentAttached { agent: agent.clone(), host, slots, held, ended, orders: sender };
+            Input::AgentAttached { agent: agent.clone(), host, slots, held, ended, orders: sender.clone() };
         self.inputs.send(attached).await.map_err(|_| over())?;
-        let link = Link { agent, incoming, orders, inputs: self.inputs.clone(), over: false };
+        let link = Link { agent, incoming, orders, sender, inputs: self.inputs.clone(), over: false };
         Ok(Response::new(Box::pin(stream::unfold(link, Link::next))))
     }
 }
@@ -90,7 +92,8 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         // Where the queue is full or closed, the lease tells it later.
-        let _ = self.inputs.try_send(Input::AgentDetached { agent: self.agent.clone() });
+        let detached = Input::AgentDetached { agent: self.agent.clone(), orders: self.sender.clone() };
+        let _ = self.inputs.try_send(detached);
     }
 }
 

@@ -9,7 +9,7 @@ use longtake_shared::checkpoint::{Appender, Best, CheckpointStore, Manifest, Ret
 use longtake_shared::hint::Failure;
 
 use crate::commands::files;
-use crate::driver::{Committer, Fence};
+use crate::driver::{Committer, Fence, Sealed};
 use crate::run::command::CommitRequest;
 
 /// Commits the checkpoints of one run.
@@ -31,7 +31,7 @@ impl Committer for ChainCommitter {
         async { wait_here(self.win_fence()) }.boxed()
     }
 
-    fn commit(&mut self, request: CommitRequest) -> BoxFuture<'_, Result<u64, Failure>> {
+    fn commit(&mut self, request: CommitRequest) -> BoxFuture<'_, Result<Sealed, Failure>> {
         async { wait_here(self.commit_one(request)) }.boxed()
     }
 }
@@ -52,7 +52,7 @@ impl ChainCommitter {
         Ok(Fence { incarnation, generation })
     }
 
-    async fn commit_one(&mut self, request: CommitRequest) -> Result<u64, Failure> {
+    async fn commit_one(&mut self, request: CommitRequest) -> Result<Sealed, Failure> {
         let mut manifest = assemble(&request.parts)?;
         let validated = request.average_map.map(|average_map| Best { step: request.step, average_map });
         let best = validated.filter(|new| self.best.is_none_or(|old| new.average_map > old.average_map));
@@ -72,7 +72,9 @@ impl ChainCommitter {
         if let Err(error) = appender.sweep(self.retention, &BTreeSet::new()).await {
             tracing::warn!(%error, "old checkpoints could not be removed");
         }
-        Ok(sequence.0)
+        let manifest_json = serde_json::to_string(&manifest)
+            .map_err(|error| Failure::new(format!("the checkpoint has no JSON form: {error}")))?;
+        Ok(Sealed { sequence: sequence.0, manifest_json })
     }
 
     async fn write_weights(&self, manifest: &Manifest) -> Result<(), Failure> {
