@@ -71,9 +71,15 @@ impl RunEngine {
         self.state.kept.clear();
         self.state.flags.reconfigure = false;
         let (members, lanes) = (team.members.clone(), team.lanes.clone());
-        self.state.phase =
-            Phase::Forming { team, ready: BTreeSet::new(), adopted: None, finished: BTreeMap::new() };
-        self.tell(members, Order::Form { peers, lanes, carried }, commands);
+        let order = Order::Form { peers, lanes, carried };
+        self.state.phase = Phase::Forming {
+            team,
+            ready: BTreeSet::new(),
+            order: Some(order.clone()),
+            adopted: None,
+            finished: BTreeMap::new(),
+        };
+        self.tell(members, order, commands);
     }
 
     /// In mode `exact`, a loss sends everyone back to the newest checkpoint; a change that all agreed on loses nothing.
@@ -85,7 +91,18 @@ impl RunEngine {
         recovery::carry(members, lanes, &self.state.kept, self.checkpoint())
     }
 
-    pub(super) fn ready(&mut self, now: Duration, rank: Rank, commands: &mut Vec<Command>) {
+    /// A rank is ready; one that says so again, because its agent was away, may have missed what followed.
+    pub(super) fn ready(
+        &mut self,
+        now: Duration,
+        worker: &WorkerId,
+        rank: Rank,
+        commands: &mut Vec<Command>,
+    ) {
+        if matches!(self.state.phase, Phase::Training { .. }) {
+            self.tell(vec![worker.clone()], Order::Train, commands);
+            self.tell(vec![worker.clone()], Order::SetFlags(self.state.flags), commands);
+        }
         let Phase::Forming { team, ready, finished, .. } = &mut self.state.phase else { return };
         ready.insert(rank);
         if ready.len() < team.world() {

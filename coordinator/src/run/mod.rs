@@ -92,8 +92,13 @@ impl RunEngine {
             .zip(indices)
             .map(|(id, index)| (id.clone(), Worker::new(index, AgentId(String::new()), WorkerState::Unseen)))
             .collect();
-        let phase =
-            Phase::Forming { team, ready: BTreeSet::new(), adopted: Some(now), finished: BTreeMap::new() };
+        let phase = Phase::Forming {
+            team,
+            ready: BTreeSet::new(),
+            order: None,
+            adopted: Some(now),
+            finished: BTreeMap::new(),
+        };
         let mut state = RunState::new(incarnation, generation, phase, now);
         (state.workers, state.owned, state.trained) = (workers, owned, true);
         Self { settings, state }
@@ -123,6 +128,7 @@ impl RunEngine {
             self.agent_renewed(now, &agent, doing);
             return Vec::new();
         }
+        self.state.handled += 1;
         let before = invariants::Before::of(&self.state);
         let mut commands = Vec::new();
         self.react(now, event, &mut commands);

@@ -7,6 +7,7 @@ use longtake_shared::ids::{Generation, Incarnation, LaneId, Rank, Step, WorkerId
 use longtake_shared::protocol::Ending;
 use serde::{Deserialize, Serialize};
 
+use super::command::Order;
 use super::incident::Incident;
 use crate::updates::Outcome;
 
@@ -54,6 +55,8 @@ pub enum Phase {
         team: Team,
         /// Ranks that have said so.
         ready: BTreeSet<Rank>,
+        /// What its members are told, for those that may have missed it; nothing where an earlier coordinator has told it.
+        order: Option<Order>,
         /// A generation of an earlier coordinator is being looked for, since then: its members may train already.
         adopted: Option<Duration>,
         /// Ranks of such a generation that have nothing more to do, with the step and the reason.

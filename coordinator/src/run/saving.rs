@@ -23,8 +23,10 @@ impl RunEngine {
     ) {
         let (stage, step) = (saved.stage, saved.step);
         let adopted = self.state.phase.team().is_some_and(|team| team.incarnation < self.state.incarnation);
-        if adopted && self.state.saves.newest().is_none() && self.settings.started_from >= Some((stage, step))
-        {
+        let by_predecessor = adopted
+            && self.state.saves.newest().is_none()
+            && self.settings.started_from >= Some((stage, step));
+        if by_predecessor || self.state.saves.is_done((stage, step)) {
             let order = Order::Committed { stage, step, sequence: 0 };
             self.tell(vec![worker.clone()], order, commands);
             return;

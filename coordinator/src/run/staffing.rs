@@ -1,5 +1,6 @@
 //! Who is there: agents come and go, workers are started on them and join.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use longtake_shared::ids::WorkerId;
@@ -62,15 +63,28 @@ impl RunEngine {
                 return;
             }
         }
+        self.tell_again(&id, commands);
+    }
+
+    /// What a worker may have missed while its agent was away. It says again what nobody has answered.
+    fn tell_again(&self, id: &WorkerId, commands: &mut Vec<Command>) {
+        let to = || vec![id.clone()];
         match &self.state.phase {
-            Phase::Recovering { waiting, .. } if waiting.contains(&id) => {
+            Phase::Forming { team, order, .. } if team.rank(id).is_some() => {
+                if let Some(order) = order {
+                    self.tell(to(), order.clone(), commands);
+                }
+                self.tell(to(), Order::Adopted, commands);
+            }
+            Phase::Training { team, .. } if team.rank(id).is_some() => {
+                self.tell(to(), Order::Adopted, commands);
+            }
+            Phase::Recovering { waiting, .. } if waiting.contains(id) => {
                 let reason = "the generation ended while the agent was away".to_owned();
-                self.tell(vec![id.clone()], Order::Abort { reason }, commands);
-                self.tell(vec![id], Order::Adopted, commands);
+                self.tell(to(), Order::Abort { reason }, commands);
+                self.tell(to(), Order::Adopted, commands);
             }
-            phase if phase.team().is_some_and(|team| team.rank(&id).is_some()) => {
-                self.tell(vec![id], Order::Adopted, commands);
-            }
+            Phase::Ending { .. } => self.tell(to(), Order::Shutdown, commands),
             _ => {}
         }
     }
@@ -112,17 +126,20 @@ impl RunEngine {
         if adopting || over || self.state.flags.stop {
             return;
         }
-        for index in 0..self.settings.processes() {
-            let alive = || self.state.workers.values().filter(|worker| worker.alive());
-            let trains = matches!(self.state.phase, Phase::Forming { .. } | Phase::Training { .. });
-            let given_up = trains && self.state.patience.gives_up(index);
-            if given_up || alive().any(|worker| worker.index == index) {
-                continue;
-            }
-            let free = |(id, agent): &(&AgentId, &Agent)| {
-                agent.broken.is_none() && alive().filter(|worker| worker.agent == **id).count() < agent.slots
-            };
-            let Some(agent) = self.state.agents.iter().find(free).map(|(id, _)| id.clone()) else { return };
+        let alive = || self.state.workers.values().filter(|worker| worker.alive());
+        let taken: BTreeSet<usize> = alive().map(|worker| worker.index).collect();
+        let trains = matches!(self.state.phase, Phase::Forming { .. } | Phase::Training { .. });
+        let given_up = |index: usize| trains && self.state.patience.gives_up(index);
+        let mut missing =
+            (0..self.settings.processes()).filter(|index| !taken.contains(index) && !given_up(*index));
+        let mut starts = Vec::new();
+        for (id, agent) in self.state.agents.iter().filter(|(_, agent)| agent.broken.is_none()) {
+            let busy = alive().filter(|worker| worker.agent == *id).count();
+            starts.extend(
+                missing.by_ref().take(agent.slots.saturating_sub(busy)).map(|index| (id.clone(), index)),
+            );
+        }
+        for (agent, index) in starts {
             let worker = membership::worker_id(index, self.state.incarnation, self.state.started);
             self.state.started += 1;
             self.state.workers.retain(|_, worker| worker.index != index);

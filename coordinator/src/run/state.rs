@@ -57,6 +57,8 @@ pub struct RunState {
     pub last_notice: Duration,
     /// When leases were judged last.
     pub last_tick: Duration,
+    /// Events that were handled.
+    pub handled: u64,
     /// Messages that were dropped because they spoke for something that is over.
     pub stale: u64,
 }
@@ -85,6 +87,7 @@ impl RunState {
             last_joined: now,
             last_notice: now,
             last_tick: now,
+            handled: 0,
             stale: 0,
         }
     }

@@ -86,7 +86,7 @@ impl RunEngine {
         commands: &mut Vec<Command>,
     ) {
         match report {
-            WorkerReport::Ready => self.ready(now, rank, commands),
+            WorkerReport::Ready => self.ready(now, worker, rank, commands),
             WorkerReport::Progress(progress) => self.progress(worker, rank, progress, commands),
             WorkerReport::PartsSaved(saved) => self.parts_saved(worker, rank, saved, commands),
             WorkerReport::ValidationDone { step } => self.validation_done(worker, step, commands),
