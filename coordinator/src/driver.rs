@@ -21,7 +21,7 @@ use crate::run::membership::AgentId;
 use crate::run::{RunEngine, Settings};
 use crate::server::convert::{self, FormContext};
 use crate::signals::Signals;
-use crate::status::{self, StatusReport};
+use crate::status::{self, Hang, Seen, StatusReport};
 use crate::updates::{Outcome, RunUpdate};
 
 /// What a run's chain of checkpoints tells a coordinator that starts.
@@ -129,7 +129,7 @@ pub struct Driver {
     validations: mpsc::UnboundedSender<Validation>,
     agents: BTreeMap<AgentId, mpsc::UnboundedSender<wire::AgentOrder>>,
     detections: BTreeMap<(Generation, Step), BTreeMap<String, Vec<Detection>>>,
-    stamps: BTreeMap<WorkerId, Doing>,
+    seen: Seen,
 }
 
 /// What a driver is made of.
@@ -180,7 +180,7 @@ impl Driver {
             validations,
             agents: BTreeMap::new(),
             detections: BTreeMap::new(),
-            stamps: BTreeMap::new(),
+            seen: Seen::default(),
         }
     }
 
@@ -210,7 +210,13 @@ impl Driver {
 
     fn take(&mut self, input: Input) -> Option<Outcome> {
         let event = match input {
-            Input::Event(event) => event,
+            Input::Event(event) => {
+                if let Event::WorkerHung { worker, doing, deadline, .. } = &event {
+                    let hang = Hang { doing: *doing, deadline: *deadline };
+                    self.seen.hangs.insert(worker.clone(), hang);
+                }
+                event
+            }
             Input::AgentAttached { agent, host, slots, held, ended, orders } => {
                 self.attach(&agent, &orders);
                 self.agents.insert(agent.clone(), orders);
@@ -228,13 +234,13 @@ impl Driver {
                 return None;
             }
             Input::Stamps(stamps) => {
-                self.stamps.extend(stamps);
+                self.seen.stamps.extend(stamps);
                 return None;
             }
             Input::Status(answer) => {
                 let uptime = Seconds(self.started.elapsed().as_secs_f64());
                 // Whoever asked may have gone.
-                let _ = answer.send(status::report(&self.engine, &self.stamps, uptime));
+                let _ = answer.send(status::report(&self.engine, &self.seen, uptime));
                 return None;
             }
         };
@@ -290,8 +296,9 @@ impl Driver {
             }
             Command::Finish(outcome) => {
                 let agents: Vec<AgentId> = self.agents.keys().cloned().collect();
+                let goodbye = wire::Goodbye { exit_code: outcome.exit_code().code().into() };
                 for agent in agents {
-                    self.order(&agent, AgentOrderBody::Goodbye(wire::Goodbye {}));
+                    self.order(&agent, AgentOrderBody::Goodbye(goodbye));
                 }
                 return Carried::Finished(outcome);
             }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::run::RunEngine;
 use crate::run::commit::Committed;
 use crate::run::event::Doing;
-use crate::run::membership::WorkerState;
+use crate::run::membership::{AgentId, WorkerState};
 use crate::run::phase::{Phase, PhaseKind};
 use crate::run::quorum::{self, Quorum};
 use crate::updates::{Outcome, Progress};
@@ -30,6 +30,12 @@ pub struct StatusReport {
     pub waiting_for: Option<Quorum>,
     /// Since the coordinator's start.
     pub uptime: Seconds,
+    /// The agents that belong to the run.
+    #[serde(default)]
+    pub agents: Vec<AgentStatus>,
+    /// Indexes of workers that the run wants and does not have.
+    #[serde(default)]
+    pub missing: Vec<usize>,
     /// Every worker process of this coordinator's time, by index.
     pub workers: Vec<WorkerStatus>,
     /// The newest progress.
@@ -42,6 +48,28 @@ pub struct StatusReport {
     pub stale_messages: u64,
     /// What the run will end with, once that is known.
     pub outcome: Option<Outcome>,
+}
+
+/// An agent as it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AgentStatus {
+    /// One start of one agent.
+    pub agent: AgentId,
+    /// Where it runs.
+    pub host: String,
+    /// Workers it can start.
+    pub slots: usize,
+    /// Since it was heard of last.
+    pub silent: Seconds,
+}
+
+/// A worker that makes no progress, or shows no sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Hang {
+    /// What it did when that was found.
+    pub doing: Doing,
+    /// The longest that was expected.
+    pub deadline: Seconds,
 }
 
 /// A worker as it stands.
@@ -65,10 +93,22 @@ pub struct WorkerStatus {
     pub done: Option<(Stage, u64)>,
     /// What it did at the agent's last look.
     pub doing: Option<Doing>,
+    /// That it hangs, where its agent has found so.
+    #[serde(default)]
+    pub hang: Option<Hang>,
+}
+
+/// What agents have told of their workers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Seen {
+    /// What each does, at its agent's last look.
+    pub stamps: BTreeMap<WorkerId, Doing>,
+    /// Those that hang.
+    pub hangs: BTreeMap<WorkerId, Hang>,
 }
 
 /// Takes the snapshot.
-pub fn report(engine: &RunEngine, stamps: &BTreeMap<WorkerId, Doing>, uptime: Seconds) -> StatusReport {
+pub fn report(engine: &RunEngine, seen: &Seen, uptime: Seconds) -> StatusReport {
     let state = engine.state();
     let waiting_for = matches!(state.phase, Phase::Gathering { .. })
         .then(|| quorum::decide(&state.workers, engine.settings().workers));
@@ -95,11 +135,21 @@ pub fn report(engine: &RunEngine, stamps: &BTreeMap<WorkerId, Doing>, uptime: Se
                 ended,
                 alive: worker.alive(),
                 done: worker.done,
-                doing: stamps.get(id).copied(),
+                doing: seen.stamps.get(id).copied(),
+                hang: seen.hangs.get(id).copied().filter(|_| worker.alive()),
             }
         })
         .collect();
     workers.sort_by_key(|worker| worker.index);
+    let present = |index: usize| workers.iter().any(|worker| worker.index == index && worker.pid.is_some());
+    let missing = (0..engine.settings().workers).filter(|index| !present(*index)).collect();
+    let agents = state.agents.iter().map(|(id, agent)| AgentStatus {
+        agent: id.clone(),
+        host: agent.host.clone(),
+        slots: agent.slots,
+        silent: Seconds((uptime.0 - agent.heard.as_secs_f64()).max(0.0)),
+    });
+    let agents = agents.collect();
     let outcome = match &state.phase {
         Phase::Ending { outcome, .. } | Phase::Finished { outcome } => Some(outcome.clone()),
         Phase::Gathering { .. } | Phase::Forming { .. } | Phase::Training { .. } => None,
@@ -111,6 +161,8 @@ pub fn report(engine: &RunEngine, stamps: &BTreeMap<WorkerId, Doing>, uptime: Se
         phase: state.phase.kind(),
         waiting_for,
         uptime,
+        agents,
+        missing,
         workers,
         progress: state.progress.clone(),
         flags: state.flags,

@@ -9,7 +9,7 @@ use super::runtime::wait_for;
 use crate::cli::RunArgs;
 use crate::operator;
 use crate::run::quorum::Quorum;
-use crate::status::{StatusReport, WorkerStatus};
+use crate::status::{AgentStatus, StatusReport, WorkerStatus};
 use crate::terminal::phrases;
 use crate::terminal::rate::Rate;
 
@@ -31,6 +31,10 @@ fn text(report: &StatusReport) -> String {
     );
     if let Some(Quorum::WorkersMissing { present, needed }) = &report.waiting_for {
         let _ = write!(text, "\nwaiting for workers: {present} of {needed}");
+        let missing: Vec<String> = report.missing.iter().map(ToString::to_string).collect();
+        if !missing.is_empty() {
+            let _ = write!(text, " (missing: {})", missing.join(", "));
+        }
     }
     if let Some(progress) = &report.progress {
         let stage = progress.stage.name();
@@ -42,10 +46,18 @@ fn text(report: &StatusReport) -> String {
     if report.flags.stop {
         text.push_str("\nstopping: it saves at its next step and ends");
     }
+    for agent in &report.agents {
+        text.push_str(&agent_line(agent));
+    }
     for worker in &report.workers {
         text.push_str(&line(worker));
     }
     text
+}
+
+fn agent_line(agent: &AgentStatus) -> String {
+    let AgentStatus { host, slots, silent, .. } = agent;
+    format!("\n  agent on {host}  {slots} slots  heard of {:.1} s ago", silent.0)
 }
 
 fn line(worker: &WorkerStatus) -> String {
@@ -55,7 +67,11 @@ fn line(worker: &WorkerStatus) -> String {
     let doing = worker.doing.map(|doing| {
         format!("{} of {} for {}", doing.phase.name(), doing.step, phrases::length(doing.since))
     });
+    let hang = worker.hang.map(|hang| {
+        let phase = hang.doing.phase.name();
+        format!("HANGS in {phase}, expected at most {:.1} s", hang.deadline.0)
+    });
     let ended = worker.ended.map(|cause| cause.to_string());
-    let parts: Vec<String> = [rank, pid, lanes, doing, ended].into_iter().flatten().collect();
+    let parts: Vec<String> = [rank, pid, lanes, doing, hang, ended].into_iter().flatten().collect();
     format!("\n  worker {}  {}", worker.index, parts.join("  "))
 }

@@ -186,7 +186,7 @@ fn the_last_worker_to_come_forms_a_generation_that_was_journaled_first() {
         scene.happens(joined(0)),
         [
             Command::Journal(Record::Generation { generation: Generation(9), world: 2 }),
-            tell(both(), Order::Form { peers: vec![ring(0), ring(1)], lanes }),
+            tell(both(), Order::Form { peers: vec![ring(0), ring(1)], lanes, carried: None }),
         ]
     );
 }
@@ -360,6 +360,7 @@ fn a_lost_worker_ends_the_run_with_its_cause_and_the_newest_checkpoint() {
         hint: None,
         never_restart: true,
         log: vec![],
+        ends_run: false,
     };
     assert_eq!(scene.tells(0, consequence), []);
     let Some(Command::Finish(Outcome::Failed { cause, rank, log, never_restart, resumable_at, .. })) =

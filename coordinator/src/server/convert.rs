@@ -52,7 +52,7 @@ pub enum Malformed {
 }
 
 /// Who an agent says it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AgentHello {
     /// Which.
     pub agent: AgentId,
