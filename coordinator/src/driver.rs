@@ -99,8 +99,6 @@ pub enum Input {
     AgentDetached {
         /// Which.
         agent: AgentId,
-        /// Where its orders went: the link that is over.
-        orders: mpsc::UnboundedSender<wire::AgentOrder>,
     },
     /// The detections of one video, complete.
     Detections {
@@ -260,11 +258,7 @@ impl Core {
                 self.agents.insert(agent.clone(), orders);
                 Event::AgentConnected { agent, host, slots, held, ended }
             }
-            Input::AgentDetached { agent, orders } => {
-                // A newer link of the same agent may have taken its place.
-                if self.agents.get(&agent).is_some_and(|known| !known.same_channel(&orders)) {
-                    return None;
-                }
+            Input::AgentDetached { agent } => {
                 self.agents.remove(&agent);
                 Event::AgentDisconnected { agent }
             }
@@ -337,8 +331,9 @@ impl Core {
             }
             Command::Finish(outcome) => {
                 let agents: Vec<AgentId> = self.agents.keys().cloned().collect();
+                let goodbye = wire::Goodbye { exit_code: outcome.exit_code().code().into() };
                 for agent in agents {
-                    self.order(&agent, AgentOrderBody::Goodbye(wire::Goodbye {}));
+                    self.order(&agent, AgentOrderBody::Goodbye(goodbye));
                 }
                 return Carried::Finished(outcome);
             }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::run::RunEngine;
 use crate::run::commit::Committed;
 use crate::run::event::Doing;
-use crate::run::membership::WorkerState;
+use crate::run::membership::{AgentId, WorkerState};
 use crate::run::phase::{Phase, PhaseKind};
 use crate::run::quorum::Quorum;
 use crate::updates::{Outcome, Progress};
@@ -30,6 +30,12 @@ pub struct StatusReport {
     pub waiting_for: Option<Quorum>,
     /// Since the coordinator's start.
     pub uptime: Seconds,
+    /// The agents that belong to the run.
+    #[serde(default)]
+    pub agents: Vec<AgentStatus>,
+    /// Indexes of workers that the run wants and does not have.
+    #[serde(default)]
+    pub missing: Vec<usize>,
     /// Every worker process of this coordinator's time, by index.
     pub workers: Vec<WorkerStatus>,
     /// The newest progress.
@@ -43,6 +49,20 @@ pub struct StatusReport {
     /// What the run will end with, once that is known.
     pub outcome: Option<Outcome>,
 }
+
+/// An agent as it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AgentStatus {
+    /// One start of one agent.
+    pub agent: AgentId,
+    /// Where it runs.
+    pub host: String,
+    /// Workers it can start.
+    pub slots: usize,
+    /// Since it was heard of last.
+    pub silent: Seconds,
+}
+
 
 /// A worker as it stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -98,6 +118,14 @@ pub fn report(engine: &RunEngine, now: Duration) -> StatusReport {
         })
         .collect();
     workers.sort_by_key(|worker| worker.index);
+    let missing = engine.missing();
+    let agents = state.agents.iter().map(|(id, agent)| AgentStatus {
+        agent: id.clone(),
+        host: agent.host.clone(),
+        slots: agent.slots,
+        silent: Seconds(now.saturating_sub(agent.heard).as_secs_f64()),
+    });
+    let agents = agents.collect();
     let outcome = match &state.phase {
         Phase::Ending { outcome, .. } | Phase::Finished { outcome } => Some(outcome.clone()),
         Phase::Gathering { .. }
@@ -112,6 +140,8 @@ pub fn report(engine: &RunEngine, now: Duration) -> StatusReport {
         phase: state.phase.kind(),
         waiting_for: engine.quorum(now),
         uptime: Seconds(now.as_secs_f64()),
+        agents,
+        missing,
         workers,
         progress: state.progress.clone(),
         flags: state.flags,

@@ -11,14 +11,13 @@ use longtake_shared::protocol::Stage;
 use longtake_shared::task::{TaskGroup, TaskKind};
 use tokio::sync::mpsc;
 
+use crate::agent::core::OnLoss;
 use crate::agent::{self, AgentOptions};
 use crate::driver::{Committer, Driver, DriverParts, Fence, INPUT_QUEUE, Reporter};
 use crate::journal::{Journal, JournalError, Record};
 use crate::launch::local::LocalLauncher;
-use crate::operator;
-use crate::run::event::StopSource;
 use crate::run::{Orphan, Settings};
-use crate::server::address::{self, AddressError, CoordinatorAddress, FolderLock};
+use crate::server::address::{AddressError, CoordinatorAddress, FolderLock, Whereabouts};
 use crate::server::convert::FormContext;
 use crate::server::{self, ServerError};
 use crate::signals::Signals;
@@ -26,9 +25,6 @@ use crate::updates::{Outcome, RunUpdate};
 
 /// How long the parts of an ended run may take to end.
 const STOP_GRACE: Duration = Duration::from_secs(5);
-
-/// The folder of the workers' logs, in the run's folder.
-pub const LOG_FOLDER: &str = "logs";
 
 /// The checkpoint a run goes on from.
 #[derive(Debug, Clone, PartialEq)]
@@ -136,54 +132,12 @@ pub async fn train_local(request: TrainRequest) -> Result<Outcome, TrainError> {
     run(request, true).await
 }
 
-/// Runs to the end of the run, with the coordinator in this process and agents elsewhere: see [`join_as_agent`].
+/// Runs to the end of the run, with the coordinator in this process and agents elsewhere: see [`agent::join`].
 ///
 /// # Errors
 /// The run could not even begin; how it ends otherwise is its outcome.
 pub async fn coordinate(request: TrainRequest) -> Result<Outcome, TrainError> {
     run(request, false).await
-}
-
-/// Serves the run whose coordinator has told its address in `run_folder`, as an agent with `slots` workers, until the run is
-/// over. The first stop signal is passed on to the coordinator; a second interrupt ends the agent and its workers.
-///
-/// # Errors
-/// The coordinator cannot be found or is lost, or what the agent needs cannot be made.
-pub async fn join_as_agent(
-    run_folder: &Path,
-    slots: usize,
-    launcher: LocalLauncher,
-    mut signals: Signals,
-) -> Result<(), Failure> {
-    let found = address::find(run_folder)?;
-    let options = AgentOptions {
-        run: found.run,
-        coordinator: found.address,
-        token: found.token,
-        slots,
-        launcher,
-        log_folder: run_folder.join(LOG_FOLDER),
-    };
-    let tasks = TaskGroup::default();
-    let agent = agent::run(options, tasks.stop_token());
-    tokio::pin!(agent);
-    let mut interrupted = false;
-    loop {
-        tokio::select! {
-            biased;
-            source = signals.next() => {
-                if interrupted && source == StopSource::Interrupt {
-                    tasks.stop(STOP_GRACE).await;
-                    return agent.await.map_err(Failure::from);
-                }
-                interrupted |= source == StopSource::Interrupt;
-                if let Err(error) = operator::stop(run_folder).await {
-                    tracing::warn!(%error, "the coordinator cannot be asked to stop");
-                }
-            }
-            end = &mut agent => return end.map_err(Failure::from),
-        }
-    }
 }
 
 async fn run(request: TrainRequest, with_agent: bool) -> Result<Outcome, TrainError> {
@@ -229,15 +183,14 @@ async fn run(request: TrainRequest, with_agent: bool) -> Result<Outcome, TrainEr
         let (threads, workers) = (config.cluster.threads, settings.workers);
         let slots = settings.processes();
         let agent = AgentOptions {
-            run: found.run,
-            coordinator: address,
-            token: found.token,
+            coordinator: Whereabouts::Fixed(found.into()),
+            on_loss: OnLoss::End,
             slots,
             launcher: LocalLauncher { command: worker_command, threads, workers },
-            log_folder: run_folder.join(LOG_FOLDER),
+            run_folder: run_folder.clone(),
         };
-        let stop = tasks.stop_token();
-        tasks.spawn(TaskKind::Agent, agent::run(agent, stop));
+        let agent = agent::run(agent, tasks.stop_token());
+        tasks.spawn(TaskKind::Agent, async move { agent.await.map(drop) });
     }
     let context = FormContext {
         run_folder: run_folder.to_string_lossy().into_owned(),

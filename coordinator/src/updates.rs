@@ -1,5 +1,6 @@
 //! What a run tells whoever watches it: the terminal, `status`, metrics.jsonl. Events and numbers, no text for people.
 
+use longtake_shared::hint::ExitCode;
 use longtake_shared::ids::{Epoch, Generation, Rank, Step};
 pub use longtake_shared::protocol::{Progress, Stage};
 use serde::{Deserialize, Serialize};
@@ -113,4 +114,16 @@ pub enum Outcome {
         /// The newest committed checkpoint's step, if any: `longtake train --resume` goes on from there.
         resumable_at: Option<Step>,
     },
+}
+
+impl Outcome {
+    /// What a process of the run ends with.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Done => ExitCode::Done,
+            Self::Preempted { .. } => ExitCode::Preempted,
+            Self::Failed { never_restart: true, .. } => ExitCode::NeverRestart,
+            Self::Failed { .. } => ExitCode::Failed,
+        }
+    }
 }

@@ -4,12 +4,12 @@
 //! thread talks to the agent and may abort a collective. Loader threads decode ahead, a saver thread uploads, the memory's
 //! thread writes its index; each is owned by the value of the same name and ends when that is dropped.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use longtake_shared::hint::{ExitCode, Failure, Hint as _};
 use longtake_shared::ids::Generation;
+use longtake_shared::role::WorkRequest;
 
 use crate::collective::RingListener;
 use crate::control::{ControlError, Directive, Ending, FailureScope, Hello, Session, live_with_parent};
@@ -19,14 +19,13 @@ use crate::train::{TrainError, generation};
 ///
 /// # Errors
 /// What made the worker fail; its agent knows it too.
-pub fn run(socket: &Path, index: u32) -> Result<ExitCode, Failure> {
+pub fn run(request: &WorkRequest) -> Result<ExitCode, Failure> {
     live_with_parent()?;
-    let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-    let (listener, ring_address) = RingListener::bind(loopback).map_err(|error| {
-        Failure::new(format!("cannot listen on {loopback} for the other workers: {error}"))
+    let (listener, ring_address) = RingListener::bind(SocketAddr::new(request.bind, 0)).map_err(|error| {
+        Failure::new(format!("cannot listen on {} for the other workers: {error}", request.bind))
     })?;
-    let hello = Hello { index, pid: std::process::id(), ring_address };
-    let session = Arc::new(Session::connect(socket, &hello)?);
+    let hello = Hello { index: request.index, pid: std::process::id(), ring_address };
+    let session = Arc::new(Session::connect(&request.socket, &request.flight, &hello)?);
     let mut exit = ExitCode::Done;
     loop {
         match session.next_directive()? {

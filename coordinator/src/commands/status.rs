@@ -9,7 +9,7 @@ use super::runtime::wait_for;
 use crate::cli::RunArgs;
 use crate::operator;
 use crate::run::quorum::Quorum;
-use crate::status::{StatusReport, WorkerStatus};
+use crate::status::{AgentStatus, StatusReport, WorkerStatus};
 use crate::terminal::phrases;
 use crate::terminal::rate::Rate;
 
@@ -32,6 +32,10 @@ fn text(report: &StatusReport) -> String {
     match &report.waiting_for {
         Some(Quorum::WorkersMissing { present, needed }) => {
             let _ = write!(text, "\nwaiting for workers: {present} of {needed}");
+            let missing: Vec<String> = report.missing.iter().map(ToString::to_string).collect();
+            if !missing.is_empty() {
+                let _ = write!(text, " (missing: {})", missing.join(", "));
+            }
         }
         Some(Quorum::NotLeft { members }) => {
             let _ = write!(text, "\nwaiting for {} workers to leave the last generation", members.len());
@@ -51,10 +55,18 @@ fn text(report: &StatusReport) -> String {
     if report.flags.stop {
         text.push_str("\nstopping: it saves at its next step and ends");
     }
+    for agent in &report.agents {
+        text.push_str(&agent_line(agent));
+    }
     for worker in &report.workers {
         text.push_str(&line(worker));
     }
     text
+}
+
+fn agent_line(agent: &AgentStatus) -> String {
+    let AgentStatus { host, slots, silent, .. } = agent;
+    format!("\n  agent on {host}  {slots} slots  heard of {:.1} s ago", silent.0)
 }
 
 fn line(worker: &WorkerStatus) -> String {

@@ -124,7 +124,7 @@ impl RunEngine {
     }
 
     /// Indices of the workers that are missing.
-    pub(super) fn missing(&self) -> Vec<usize> {
+    pub fn missing(&self) -> Vec<usize> {
         let joined = |index: usize| {
             let connected = |worker: &Worker| matches!(worker.state, WorkerState::Joined { .. });
             self.state.workers.values().any(|worker| worker.index == index && connected(worker))

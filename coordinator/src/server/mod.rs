@@ -77,9 +77,13 @@ pub async fn serve(
     mut stop: StopToken,
 ) -> Result<(), ServerError> {
     let guard = TokenGuard(token);
-    let agents = AgentServiceServer::new(agent_service::Agents { run, inputs: inputs.clone() })
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let agents = AgentServiceServer::new(agent_service::Agents {
+        run,
+        inputs: inputs.clone(),
+        newest: agent_service::NewestLinks::default(),
+    })
+    .max_decoding_message_size(MAX_MESSAGE_BYTES)
+    .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let operators = OperatorServiceServer::new(operator_service::Operators { inputs });
     Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)

@@ -36,6 +36,7 @@ pub fn fill(run: &RunContext, backbone: &VideoSwin, store: &mut MemoryStore) -> 
         store.write(lane, video, Step(0), 0, &rows)?;
         reporter.unit();
     }
+    run.session.rest();
     Ok(true)
 }
 

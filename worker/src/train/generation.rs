@@ -13,9 +13,10 @@ use super::learner::{Learner, StageLength};
 use super::pretrain::{self, Classifier};
 use super::save::{Facts, Restored, Saver, Snapshot};
 use super::trainer::Trainer;
+use super::waiting::Waiting;
 use super::{TrainError, extract};
 use crate::collective::{Aborter, Collective, Local, Membership, RingListener, SharedCollective};
-use crate::control::{Assignment, Directive, Ending, Session};
+use crate::control::{Assignment, Directive, Ending, Session, StepPhase};
 use crate::model::backbone::{VideoSwin, frozen, import};
 use crate::model::detector::Detector;
 use crate::model::layers::Init;
@@ -55,7 +56,7 @@ pub fn run(
 
 /// Reaches the peers of a generation; an abort of the generation ends the attempt, and later every pending call.
 fn connect(
-    session: &Session,
+    session: &Arc<Session>,
     listener: &RingListener,
     assignment: &Assignment,
 ) -> Result<SharedCollective, TrainError> {
@@ -73,7 +74,8 @@ fn connect(
         let deadline = Instant::now() + CONNECT_DEADLINE;
         Box::new(listener.connect(&membership, &assignment.peers, deadline, aborter)?)
     };
-    Ok(SharedCollective::new(collective))
+    let collective = Waiting { collective, session: Arc::clone(session) };
+    Ok(SharedCollective::new(Box::new(collective)))
 }
 
 fn stages<'a>(
@@ -128,6 +130,7 @@ fn stages<'a>(
         let stop = Control { stop: f32::from(u8::from(!filled)), ..Control::default() };
         if stop.sum(&run.collective)?.stop > 0.0 {
             let facts = Facts { counters, validated, average_map: None };
+            run.session.enter(learner.step, StepPhase::Save);
             saver.start(Snapshot::take(run, SavedStage::Train, &learner, None, facts)?)?;
             saver.finish()?;
             return Ok((Ending::Stopped, learner.step));

@@ -155,6 +155,7 @@ pub fn train(
         reporter.step(&control, &moved, counters, Seconds(started.elapsed().as_secs_f64()));
         if control.stop > 0.0 || learner.step.0 == config.steps {
             let facts = Facts { counters: *counters, ..Facts::default() };
+            run.session.enter(learner.step, StepPhase::Save);
             saver.start(Snapshot::take(run, SavedStage::Pretrain, learner, None, facts)?)?;
         }
         if control.stop > 0.0 {

@@ -298,6 +298,8 @@ impl<'a> Saver<'a> {
     /// # Errors
     /// The upload failed, or the coordinator did not commit it in time.
     pub fn finish(&mut self) -> Result<(), TrainError> {
+        // How long the store and the coordinator take is not this worker's to answer for.
+        self.run.session.rest();
         self.settle()?;
         if let Some((stage, step)) = self.reported {
             let generation = self.run.assignment.generation;

@@ -215,7 +215,6 @@ impl Trainer<'_> {
 
     /// Gives whether it came to its end.
     fn validate(&mut self) -> Result<bool, TrainError> {
-        self.run.session.enter(self.learner.step, StepPhase::Validate);
         let average_map = validate::validate(self.run, &self.learner.module, self.learner.step)?;
         if average_map.is_some() {
             self.validated = Some(self.learner.step);

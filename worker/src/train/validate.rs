@@ -11,7 +11,7 @@ use super::agree::Control;
 use super::context::RunContext;
 use super::report::Reporter;
 use crate::collective::CollectiveError;
-use crate::control::{Detection, Directive, Stage};
+use crate::control::{Detection, Directive, Stage, StepPhase};
 use crate::infer::video::VideoDetector;
 use crate::model::detector::Detector;
 
@@ -31,6 +31,7 @@ pub fn validate(run: &RunContext, model: &Detector, step: Step) -> Result<Option
         if run.session.flags().stop {
             break;
         }
+        run.session.enter(step, StepPhase::Validate);
         let video = run.dataset.video(video);
         let detections: Vec<Detection> = detector
             .detect(&video.path)?
@@ -45,6 +46,7 @@ pub fn validate(run: &RunContext, model: &Detector, step: Step) -> Result<Option
         run.session.detections(assignment.generation, step, &video.id, &detections)?;
         reporter.unit();
     }
+    run.session.enter(step, StepPhase::Reduce);
     let stop = Control { stop: f32::from(u8::from(run.session.flags().stop)), ..Control::default() };
     if stop.sum(&run.collective)?.stop > 0.0 {
         return Ok(None);

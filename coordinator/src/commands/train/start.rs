@@ -1,4 +1,4 @@
-//! Hands a prepared run to the control plane: coordinator and agent in this process, workers as its children.
+//! Hands a prepared run to the control plane: coordinator in this process, and the agent too where no others come.
 
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use longtake_shared::lanes::Lanes;
 use longtake_shared::protocol::Stage;
 use tokio::sync::mpsc;
 
+use super::Workers;
 use super::committing::ChainCommitter;
 use super::prepare::Prepared;
 use super::validation::Judge;
@@ -16,11 +17,12 @@ use crate::commands::files;
 use crate::signals::Signals;
 use crate::terminal::console::Console;
 use crate::updates::{Outcome, RunUpdate};
-use crate::{Resume, TrainError, TrainRequest, train_local};
+use crate::{Resume, TrainError, TrainRequest, coordinate, train_local};
 
 /// Runs to the end; the channel is closed when nothing more will be told.
 pub(super) fn start(
     prepared: &Prepared,
+    workers: Workers,
     dataset: &Dataset,
     lanes: Lanes,
     updates: mpsc::UnboundedSender<RunUpdate>,
@@ -33,7 +35,11 @@ pub(super) fn start(
         .map_err(|error| Failure::new(format!("the threads of the coordinator cannot start: {error}")))?;
     runtime.block_on(async {
         let request = request(prepared, dataset, lanes, updates, console).await?;
-        train_local(request).await.map_err(failure)
+        let outcome = match workers {
+            Workers::OfThisProcess => train_local(request).await,
+            Workers::OfAgents => coordinate(request).await,
+        };
+        outcome.map_err(failure)
     })
 }
 
