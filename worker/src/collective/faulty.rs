@@ -88,6 +88,19 @@ impl<C: Collective> Collective for Faulty<C> {
         Ok(())
     }
 
+    fn exchange(
+        &mut self,
+        send: &[(Rank, Vec<u8>)],
+        receive: &[Rank],
+    ) -> Result<Vec<Vec<u8>>, CollectiveError> {
+        let corrupt = self.next()?;
+        let mut received = self.inner.exchange(send, receive)?;
+        if let (true, Some(byte)) = (corrupt, received.iter_mut().flatten().next()) {
+            *byte ^= 1;
+        }
+        Ok(received)
+    }
+
     fn barrier(&mut self) -> Result<(), CollectiveError> {
         self.next()?;
         self.inner.barrier()
