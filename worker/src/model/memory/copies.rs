@@ -32,6 +32,12 @@ impl RowCopies {
         Self { channels, dtype, lanes: BTreeMap::new() }
     }
 
+    /// No copies, of rows of the same shape.
+    #[must_use]
+    pub fn emptied(&self) -> Self {
+        Self::new(self.channels, self.dtype)
+    }
+
     /// Lanes of which there are copies.
     pub fn lanes(&self) -> Vec<LaneId> {
         self.lanes.keys().copied().collect()
