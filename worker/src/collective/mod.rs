@@ -80,6 +80,44 @@ pub trait Collective: Send {
     fn aborter(&self) -> Aborter;
 }
 
+impl<C: Collective + ?Sized> Collective for Box<C> {
+    fn rank(&self) -> Rank {
+        (**self).rank()
+    }
+
+    fn world(&self) -> usize {
+        (**self).world()
+    }
+
+    fn generation(&self) -> Generation {
+        (**self).generation()
+    }
+
+    fn all_reduce(&mut self, values: &mut [f32]) -> Result<(), CollectiveError> {
+        (**self).all_reduce(values)
+    }
+
+    fn broadcast(&mut self, root: Rank, bytes: &mut Vec<u8>) -> Result<(), CollectiveError> {
+        (**self).broadcast(root, bytes)
+    }
+
+    fn exchange(
+        &mut self,
+        send: &[(Rank, Vec<u8>)],
+        receive: &[Rank],
+    ) -> Result<Vec<Vec<u8>>, CollectiveError> {
+        (**self).exchange(send, receive)
+    }
+
+    fn barrier(&mut self) -> Result<(), CollectiveError> {
+        (**self).barrier()
+    }
+
+    fn aborter(&self) -> Aborter {
+        (**self).aborter()
+    }
+}
+
 /// Why a collective call, or the forming of a collective, did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CollectiveError {

@@ -33,7 +33,7 @@ pub enum Ended {
 }
 
 /// Forms the collective of a generation.
-pub type Connect = Box<dyn Fn(&Assignment, Aborter) -> Result<Box<dyn Collective>, CollectiveError>>;
+pub type Connect = Box<dyn Fn(&Assignment, Aborter) -> Result<Box<dyn Collective>, CollectiveError> + Send>;
 
 /// A worker's process: what it is, and what it holds from one generation to the next.
 pub struct Worker {
@@ -41,7 +41,7 @@ pub struct Worker {
     index: u32,
     connect: Connect,
     place: Option<Place>,
-    holdings: Holdings,
+    pub(super) holdings: Holdings,
 }
 
 /// What does not depend on the members of a generation.

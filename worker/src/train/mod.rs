@@ -74,4 +74,7 @@ mod error;
 pub use error::TrainError;
 
 #[cfg(test)]
+mod recovery_tests;
+
+#[cfg(test)]
 mod tests;
