@@ -63,7 +63,6 @@ pub struct AgentStatus {
     pub silent: Seconds,
 }
 
-
 /// A worker as it stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerStatus {

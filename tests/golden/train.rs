@@ -73,6 +73,7 @@ fn three_steps(case: &Case) -> Result<(), String> {
             picture: case.parsed("/config/hw")?,
             moments: Arc::new(LocalMoments),
             device: &device,
+            goes_on: None,
         };
         let pending = step(&context, &inputs).map_err(|e| e.to_string())?;
         let tolerance = if number == 1 { "loss_rel_step1" } else { "loss_rel_step3" };

@@ -2,7 +2,8 @@
 //!
 //! The main thread trains: it alone touches tensors, and waits for the network only inside a collective. The session's
 //! thread talks to the agent and may abort a collective. Loader threads decode ahead, a saver thread uploads, the memory's
-//! thread writes its index; each is owned by the value of the same name and ends when that is dropped.
+//! thread writes its index; each is owned by the value of the same name and ends with it. A worker lives through many
+//! generations; what it holds between two is [`crate::train::holdings`].
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +14,8 @@ use longtake_shared::role::WorkRequest;
 
 use crate::collective::RingListener;
 use crate::control::{ControlError, Directive, Ending, FailureScope, Hello, Session, live_with_parent};
-use crate::train::{TrainError, generation};
+use crate::train::TrainError;
+use crate::train::generation::{Ended, Worker, connect};
 
 /// Plays the part of one worker until its agent has nothing more for it.
 ///
@@ -26,25 +28,46 @@ pub fn run(request: &WorkRequest) -> Result<ExitCode, Failure> {
     })?;
     let hello = Hello { index: request.index, pid: std::process::id(), ring_address };
     let session = Arc::new(Session::connect(&request.socket, &request.flight, &hello)?);
+    let reach = move |assignment: &_, aborter| connect(&listener, assignment, aborter);
+    let mut worker = Worker::new(Arc::clone(&session), request.index, Box::new(reach));
+    serve(&session, &mut worker)
+}
+
+/// Lives through generations until the run is over.
+///
+/// # Errors
+/// What made the worker fail; its agent knows it too.
+pub fn serve(session: &Session, worker: &mut Worker) -> Result<ExitCode, Failure> {
     let mut exit = ExitCode::Done;
+    // The generation that this worker has not said to have left.
+    let mut living = None;
     loop {
         match session.next_directive()? {
             Directive::Form(assignment) => {
+                leave(session, worker, &mut living)?;
                 let generation = assignment.generation;
-                match generation::run(&session, &listener, *assignment) {
-                    Ok((ending, step)) => {
+                living = Some(generation);
+                match worker.live(*assignment) {
+                    Ok(Ended::Finished(ending, step)) => {
                         exit = match ending {
                             Ending::Completed => ExitCode::Done,
                             Ending::Stopped => ExitCode::Preempted,
                         };
                         session.finished(generation, step, ending)?;
                     }
+                    Ok(Ended::Left) => leave(session, worker, &mut living)?,
+                    Err(error) if is_ended_by_order(session, generation, &error) => {
+                        leave(session, worker, &mut living)?;
+                    }
+                    // The cause is mostly another's death: an abort follows.
                     Err(TrainError::Collective(error)) => {
                         session.collective_failed(generation, error.to_string())?;
                     }
-                    Err(TrainError::Control(ControlError::Aborted { .. })) => {}
-                    Err(error) => return Err(fail(&session, generation, error)),
+                    Err(error) => return Err(fail(session, generation, error)),
                 }
+            }
+            Directive::Abort { generation, .. } if living == Some(generation) => {
+                leave(session, worker, &mut living)?;
             }
             Directive::Shutdown => return Ok(exit),
             Directive::Train { .. } | Directive::Abort { .. } | Directive::Validated { .. } => {}
@@ -52,14 +75,30 @@ pub fn run(request: &WorkRequest) -> Result<ExitCode, Failure> {
     }
 }
 
+/// Whether an error only says that the generation was ended by an order.
+fn is_ended_by_order(session: &Session, generation: Generation, error: &TrainError) -> bool {
+    match error {
+        TrainError::Control(ControlError::Aborted { .. }) => true,
+        TrainError::Collective(_) => session.over(generation).is_some(),
+        _ => false,
+    }
+}
+
+/// Says that this worker has left its generation, and what it holds, once.
+fn leave(session: &Session, worker: &Worker, living: &mut Option<Generation>) -> Result<(), ControlError> {
+    match living.take() {
+        Some(generation) => session.left(generation, worker.kept().as_ref()),
+        None => Ok(()),
+    }
+}
+
 /// Tells the agent why this worker cannot go on, so that the user reads the cause and not that a process ended.
 fn fail(session: &Session, generation: Generation, error: TrainError) -> Failure {
-    let never_restart = error.never_restart();
-    let scope = if never_restart { FailureScope::Forever } else { FailureScope::Run };
+    let scope = error.scope();
     let hint = error.hint();
     let failure = Failure::from(error);
     if let Err(lost) = session.failed(generation, &failure.message, hint, scope) {
         tracing::warn!(%lost, "the agent does not know why this worker ends");
     }
-    if never_restart { failure.never_restart() } else { failure }
+    if scope == FailureScope::Forever { failure.never_restart() } else { failure }
 }

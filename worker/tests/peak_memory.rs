@@ -140,6 +140,7 @@ fn peak(replay: Replay, sampled: usize) -> usize {
         picture: [config.data.crop; 2],
         moments: Arc::new(LocalMoments),
         device: &device,
+        goes_on: None,
     };
     // Tables, scratch memory and the like are made in the first step and stay.
     let warm = step(&context, &inputs).expect("the window is not too long");

@@ -75,6 +75,8 @@ pub struct Saver {
     results: Receiver<Result<SavedParts, SaveError>>,
     thread: Option<JoinHandle<()>>,
     busy: bool,
+    /// Saves whose results nobody waits for any more; they come before those that are waited for.
+    forgotten: usize,
 }
 
 impl Saver {
@@ -98,7 +100,7 @@ impl Saver {
                 }
             })
             .map_err(SaveError::Thread)?;
-        Ok(Self { requests: Some(requests), results, thread: Some(thread), busy: false })
+        Ok(Self { requests: Some(requests), results, thread: Some(thread), busy: false, forgotten: 0 })
     }
 
     /// Begins a save.
@@ -125,13 +127,19 @@ impl Saver {
         if !self.busy {
             return None;
         }
-        let result = match self.results.try_recv() {
-            Ok(result) => result,
-            Err(TryRecvError::Empty) => return None,
-            Err(TryRecvError::Disconnected) => Err(SaveError::Stopped),
-        };
-        self.busy = false;
-        Some(result)
+        loop {
+            let result = match self.results.try_recv() {
+                Ok(_) if self.forgotten > 0 => {
+                    self.forgotten -= 1;
+                    continue;
+                }
+                Ok(result) => result,
+                Err(TryRecvError::Empty) => return None,
+                Err(TryRecvError::Disconnected) => Err(SaveError::Stopped),
+            };
+            self.busy = false;
+            return Some(result);
+        }
     }
 
     /// Waits for the save in flight; nothing where there is none.
@@ -139,14 +147,32 @@ impl Saver {
         if !self.busy {
             return None;
         }
+        while self.forgotten > 0 && self.results.recv().is_ok() {
+            self.forgotten -= 1;
+        }
         self.busy = false;
         Some(self.results.recv().unwrap_or(Err(SaveError::Stopped)))
+    }
+
+    /// Forgets the save in flight without waiting for it: its parts are garbage that a later sweep finds. Dropping the saver
+    /// does not wait for it either.
+    pub fn abandon(&mut self) {
+        if self.busy {
+            self.busy = false;
+            self.forgotten += 1;
+        }
     }
 }
 
 impl Drop for Saver {
     fn drop(&mut self) {
         drop(self.requests.take());
+        while self.forgotten > 0 && self.results.try_recv().is_ok() {
+            self.forgotten -= 1;
+        }
+        if self.forgotten > 0 {
+            return;
+        }
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {

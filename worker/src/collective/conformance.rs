@@ -22,6 +22,7 @@ pub fn check(worlds: &[usize], make: &dyn Fn(usize) -> World) {
         ranks_are_numbered(&make(world));
         sums_are_right_and_alike(&|| make(world));
         broadcasts_arrive(make(world));
+        messages_reach_whom_they_are_for(make(world));
         a_barrier_waits_for_all(make(world));
         an_abort_ends_pending_and_later_calls(make(world));
         if world > 1 {
@@ -103,6 +104,48 @@ fn broadcasts_arrive(world: World) {
         }
         let outside = collective.broadcast(Rank(size as u32), &mut Vec::new());
         assert!(matches!(outside, Err(CollectiveError::NoSuchRank { .. })), "{outside:?}");
+    });
+}
+
+fn messages_reach_whom_they_are_for(world: World) {
+    const LENGTHS: [usize; 4] = [0, 1, 70_000, 1_000_003];
+    let size = world.len();
+    let bytes = |from: usize, to: usize, length: usize| -> Vec<u8> {
+        let mut bytes = vec![0; length + from];
+        Key::root(from as u64).child("to", to as u64).rng().fill_bytes(&mut bytes);
+        bytes
+    };
+    on_all(world, |mut collective| {
+        let own = collective.rank().index();
+        for length in LENGTHS {
+            // To each further rank round the ring in turn, and for once to all at once.
+            for distances in (1..size).map(|distance| vec![distance]).chain([(1..size).collect()]) {
+                let to = distances.iter().map(|distance| (own + distance) % size);
+                let send: Vec<_> = to.map(|to| (Rank(to as u32), bytes(own, to, length))).collect();
+                let from = distances.iter().map(|distance| (own + size - distance) % size);
+                let receive: Vec<_> = from.map(|from| Rank(from as u32)).collect();
+                let received = collective.exchange(&send, &receive).expect("an exchange succeeds");
+                let expected = receive.iter().map(|from| bytes(from.index(), own, length));
+                assert!(received == expected.collect::<Vec<_>>(), "{length} bytes arrive over {distances:?}");
+            }
+            // From the last rank to the first alone; the others have nothing to do with it.
+            let last = size - 1;
+            let (mut send, mut receive) = (Vec::new(), Vec::new());
+            if last > 0 && own == last {
+                send.push((Rank(0), bytes(last, 0, length)));
+            }
+            if last > 0 && own == 0 {
+                receive.push(Rank(last as u32));
+            }
+            let received = collective.exchange(&send, &receive).expect("an exchange succeeds");
+            assert!(received.iter().all(|received| *received == bytes(last, 0, length)));
+            assert_eq!(received.len(), receive.len());
+        }
+        for peer in [own, size] {
+            let nobody = collective.exchange(&[], &[Rank(peer as u32)]);
+            assert!(matches!(nobody, Err(CollectiveError::NoSuchRank { .. })), "{nobody:?}");
+        }
+        collective.barrier().expect("a mistake of the caller breaks nothing");
     });
 }
 

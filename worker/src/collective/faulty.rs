@@ -9,10 +9,25 @@ use super::{Aborter, Collective, CollectiveError};
 pub enum FaultKind {
     /// It returns an error without reaching the others.
     Fail,
+    /// It is made, and returns an error all the same: the others have its result.
+    Lose,
     /// It does not return until it is aborted.
     Stall,
     /// It returns with one bit of the result turned over.
     Corrupt,
+}
+
+/// What is done to the result of a call.
+enum Spoil {
+    Nothing,
+    Corrupt,
+    Lose(CollectiveError),
+}
+
+impl Spoil {
+    fn lost(self) -> Result<(), CollectiveError> {
+        if let Self::Lose(error) = self { Err(error) } else { Ok(()) }
+    }
 }
 
 /// One fault: which call of which rank.
@@ -40,18 +55,20 @@ impl<C: Collective> Faulty<C> {
         Self { inner, faults, calls: 0 }
     }
 
-    fn next(&mut self) -> Result<bool, CollectiveError> {
+    /// What is to be done to the result of the call that is due.
+    fn next(&mut self) -> Result<Spoil, CollectiveError> {
         let (rank, call) = (self.inner.rank(), self.calls);
         self.calls += 1;
         let due = self.faults.iter().find(|fault| fault.rank == rank && fault.call == call);
         match due.map(|fault| fault.kind) {
-            None => Ok(false),
-            Some(FaultKind::Corrupt) => Ok(true),
+            None => Ok(Spoil::Nothing),
+            Some(FaultKind::Corrupt) => Ok(Spoil::Corrupt),
+            Some(FaultKind::Lose) => Ok(Spoil::Lose(CollectiveError::Injected { rank, call })),
             Some(FaultKind::Fail) => Err(CollectiveError::Injected { rank, call }),
             Some(FaultKind::Stall) => {
                 let aborter = self.inner.aborter();
                 while aborter.wait(&[], None)? {}
-                Ok(false)
+                Ok(Spoil::Nothing)
             }
         }
     }
@@ -71,26 +88,40 @@ impl<C: Collective> Collective for Faulty<C> {
     }
 
     fn all_reduce(&mut self, values: &mut [f32]) -> Result<(), CollectiveError> {
-        let corrupt = self.next()?;
+        let spoil = self.next()?;
         self.inner.all_reduce(values)?;
-        if let (true, Some(value)) = (corrupt, values.first_mut()) {
+        if let (Spoil::Corrupt, Some(value)) = (&spoil, values.first_mut()) {
             *value = f32::from_bits(value.to_bits() ^ 1);
         }
-        Ok(())
+        spoil.lost()
     }
 
     fn broadcast(&mut self, root: Rank, bytes: &mut Vec<u8>) -> Result<(), CollectiveError> {
-        let corrupt = self.next()?;
+        let spoil = self.next()?;
         self.inner.broadcast(root, bytes)?;
-        if let (true, Some(byte)) = (corrupt, bytes.first_mut()) {
+        if let (Spoil::Corrupt, Some(byte)) = (&spoil, bytes.first_mut()) {
             *byte ^= 1;
         }
-        Ok(())
+        spoil.lost()
+    }
+
+    fn exchange(
+        &mut self,
+        send: &[(Rank, Vec<u8>)],
+        receive: &[Rank],
+    ) -> Result<Vec<Vec<u8>>, CollectiveError> {
+        let spoil = self.next()?;
+        let mut received = self.inner.exchange(send, receive)?;
+        if let (Spoil::Corrupt, Some(byte)) = (&spoil, received.iter_mut().flatten().next()) {
+            *byte ^= 1;
+        }
+        spoil.lost().map(|()| received)
     }
 
     fn barrier(&mut self) -> Result<(), CollectiveError> {
-        self.next()?;
-        self.inner.barrier()
+        let spoil = self.next()?;
+        self.inner.barrier()?;
+        spoil.lost()
     }
 
     fn aborter(&self) -> Aborter {

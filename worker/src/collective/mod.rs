@@ -58,6 +58,18 @@ pub trait Collective: Send {
     /// As [`Self::all_reduce`].
     fn broadcast(&mut self, root: Rank, bytes: &mut Vec<u8>) -> Result<(), CollectiveError>;
 
+    /// Sends bytes to some ranks and receives from others, at most one message each way between two ranks; gives what came,
+    /// in the order of `receive`. Every rank makes the call, those without a message too, and does not wait for the others'
+    /// messages. Who sends to whom is known to both: a message that the other end does not expect breaks the collective.
+    ///
+    /// # Errors
+    /// As [`Self::all_reduce`]; a peer that is no other rank.
+    fn exchange(
+        &mut self,
+        send: &[(Rank, Vec<u8>)],
+        receive: &[Rank],
+    ) -> Result<Vec<Vec<u8>>, CollectiveError>;
+
     /// Returns once every rank has called it.
     ///
     /// # Errors
@@ -66,6 +78,44 @@ pub trait Collective: Send {
 
     /// A handle that ends pending and later calls from another thread.
     fn aborter(&self) -> Aborter;
+}
+
+impl<C: Collective + ?Sized> Collective for Box<C> {
+    fn rank(&self) -> Rank {
+        (**self).rank()
+    }
+
+    fn world(&self) -> usize {
+        (**self).world()
+    }
+
+    fn generation(&self) -> Generation {
+        (**self).generation()
+    }
+
+    fn all_reduce(&mut self, values: &mut [f32]) -> Result<(), CollectiveError> {
+        (**self).all_reduce(values)
+    }
+
+    fn broadcast(&mut self, root: Rank, bytes: &mut Vec<u8>) -> Result<(), CollectiveError> {
+        (**self).broadcast(root, bytes)
+    }
+
+    fn exchange(
+        &mut self,
+        send: &[(Rank, Vec<u8>)],
+        receive: &[Rank],
+    ) -> Result<Vec<Vec<u8>>, CollectiveError> {
+        (**self).exchange(send, receive)
+    }
+
+    fn barrier(&mut self) -> Result<(), CollectiveError> {
+        (**self).barrier()
+    }
+
+    fn aborter(&self) -> Aborter {
+        (**self).aborter()
+    }
 }
 
 /// Why a collective call, or the forming of a collective, did not succeed.
@@ -116,7 +166,7 @@ pub enum CollectiveError {
         generation: Generation,
     },
     /// An address list, rank or root that makes no sense.
-    #[error("{rank} is not part of a world of {world}")]
+    #[error("{rank} cannot be reached in a world of {world}")]
     NoSuchRank {
         /// The rank.
         rank: Rank,
@@ -153,6 +203,20 @@ impl Hint for CollectiveError {
             ),
             _ => None,
         }
+    }
+}
+
+/// Whether every peer of an exchange is another rank of the world.
+fn check_peers(
+    own: Rank,
+    world: usize,
+    send: &[(Rank, Vec<u8>)],
+    receive: &[Rank],
+) -> Result<(), CollectiveError> {
+    let mut peers = send.iter().map(|(peer, _)| *peer).chain(receive.iter().copied());
+    match peers.find(|peer| *peer == own || peer.index() >= world) {
+        Some(rank) => Err(CollectiveError::NoSuchRank { rank, world }),
+        None => Ok(()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Collective, CollectiveError};
+use super::{Aborter, Collective, CollectiveError};
 use crate::model::norm::MomentsReducer;
 
 /// One collective for the forward pass and for the gradients. A forward pass cannot return an error, so the first one
@@ -10,6 +10,7 @@ use crate::model::norm::MomentsReducer;
 #[derive(Clone)]
 pub struct SharedCollective {
     state: Arc<Mutex<State>>,
+    aborter: Aborter,
 }
 
 struct State {
@@ -26,7 +27,8 @@ impl std::fmt::Debug for SharedCollective {
 impl SharedCollective {
     /// Shares a collective.
     pub fn new(collective: Box<dyn Collective>) -> Self {
-        Self { state: Arc::new(Mutex::new(State { collective, error: None })) }
+        let aborter = collective.aborter();
+        Self { state: Arc::new(Mutex::new(State { collective, error: None })), aborter }
     }
 
     /// Makes a call, unless an earlier one failed.
@@ -56,12 +58,12 @@ impl SharedCollective {
         }
     }
 
-    /// Whether every call so far succeeded.
+    /// Whether every call so far succeeded and the next one may be made. Long work asks between two pieces of it.
     ///
     /// # Errors
-    /// The first one that did not.
+    /// The first call that did not succeed, or the generation was aborted.
     pub fn check(&self) -> Result<(), CollectiveError> {
-        self.lock().error.clone().map_or(Ok(()), Err)
+        self.lock().error.clone().map_or_else(|| self.aborter.check(), Err)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -82,7 +84,7 @@ mod tests {
     use longtake_shared::ids::{Generation, Rank};
 
     use super::*;
-    use crate::collective::{Aborter, Fault, FaultKind, Faulty, Local};
+    use crate::collective::{Fault, FaultKind, Faulty, Local};
 
     #[test]
     fn the_first_error_is_kept_and_later_calls_are_not_made() {

@@ -12,7 +12,7 @@ use cudarc::nccl::result::{self, NcclError, NcclStatus};
 use cudarc::nccl::sys;
 use longtake_shared::ids::{Generation, Rank};
 
-use super::{Aborter, Collective, CollectiveError};
+use super::{Aborter, Collective, CollectiveError, check_peers};
 
 /// What all ranks of a communicator must know: minted by rank 0, good for one generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,6 +221,93 @@ impl Nccl {
     }
 }
 
+impl Nccl {
+    /// Exchanges messages whose lengths both ends know.
+    fn exchange_exactly(
+        &mut self,
+        send: &[(Rank, Vec<u8>)],
+        receive: &[Rank],
+        lengths: &[usize],
+    ) -> Result<Vec<Vec<u8>>, CollectiveError> {
+        let mut received = Vec::with_capacity(lengths.len());
+        for length in lengths {
+            let mut bytes: Vec<u8> = Vec::new();
+            bytes
+                .try_reserve_exact(*length)
+                .map_err(|error| CollectiveError::system("making room for a message", &error))?;
+            bytes.resize(*length, 0);
+            received.push(bytes);
+        }
+        // NCCL takes no empty messages, and both ends know which these are.
+        let mut outgoing = Vec::new();
+        for (peer, bytes) in send.iter().filter(|(_, bytes)| !bytes.is_empty()) {
+            outgoing.push((peer.0 as core::ffi::c_int, self.upload(bytes)?));
+        }
+        let mut incoming = Vec::new();
+        for (peer, bytes) in receive.iter().zip(&received).filter(|(_, bytes)| !bytes.is_empty()) {
+            incoming.push((peer.0 as core::ffi::c_int, self.upload(bytes)?));
+        }
+        if outgoing.is_empty() && incoming.is_empty() {
+            return self.broken.clone().map_or_else(|| self.aborter.check(), Err).map(|()| received);
+        }
+        let stream = Arc::clone(&self.stream);
+        let mut messages = Vec::with_capacity(outgoing.len() + incoming.len());
+        let mut guards = Vec::with_capacity(messages.capacity());
+        for (sends, buffers) in [(true, &mut outgoing), (false, &mut incoming)] {
+            for (peer, buffer) in buffers {
+                let length = buffer.len();
+                let (pointer, guard) = buffer.device_ptr_mut(&stream);
+                messages.push(Message { sends, peer: *peer, pointer, length });
+                guards.push(guard);
+            }
+        }
+        // SAFETY: the buffers behind the pointers live, and are nobody else's, until the guards are dropped below.
+        self.enqueue("an exchange", |communicator, stream| unsafe {
+            group(&messages, communicator, stream)
+        })?;
+        drop(guards);
+        let mut filled = incoming.iter();
+        for bytes in received.iter_mut().filter(|bytes| !bytes.is_empty()) {
+            let (_, buffer) = filled.next().expect("there is a buffer for each message that is not empty");
+            self.download(buffer, bytes)?;
+        }
+        Ok(received)
+    }
+}
+
+/// One message of an exchange, on the device.
+struct Message {
+    sends: bool,
+    peer: core::ffi::c_int,
+    pointer: u64,
+    length: usize,
+}
+
+/// Queues messages that run at once: none waits for another.
+///
+/// # Safety
+/// Each pointer is the address of so many bytes on the communicator's device, and the communicator is not null.
+unsafe fn group(
+    messages: &[Message],
+    communicator: sys::ncclComm_t,
+    stream: sys::cudaStream_t,
+) -> Result<NcclStatus, NcclError> {
+    let kind = sys::ncclDataType_t::ncclUint8;
+    result::group_start()?;
+    for Message { sends, peer, pointer, length } in messages {
+        let buffer = *pointer as *mut core::ffi::c_void;
+        // SAFETY: as the caller vouches.
+        unsafe {
+            if *sends {
+                result::send(buffer, *length, kind, *peer, communicator, stream)?;
+            } else {
+                result::recv(buffer, *length, kind, *peer, communicator, stream)?;
+            }
+        }
+    }
+    result::group_end()
+}
+
 impl Drop for Nccl {
     fn drop(&mut self) {
         self.abort_communicator();
@@ -269,6 +356,26 @@ impl Collective for Nccl {
             bytes.resize(length, 0);
         }
         self.broadcast_exactly(root, bytes)
+    }
+
+    /// Lengths, then bytes, each as one group of sends and receives.
+    fn exchange(
+        &mut self,
+        send: &[(Rank, Vec<u8>)],
+        receive: &[Rank],
+    ) -> Result<Vec<Vec<u8>>, CollectiveError> {
+        check_peers(self.seat.rank, self.seat.world, send, receive)?;
+        let lengths: Vec<(Rank, Vec<u8>)> =
+            send.iter().map(|(peer, bytes)| (*peer, (bytes.len() as u64).to_le_bytes().to_vec())).collect();
+        let announced = self.exchange_exactly(&lengths, receive, &vec![8; receive.len()])?;
+        let expected: Vec<usize> = announced
+            .iter()
+            .map(|length| {
+                let length = u64::from_le_bytes(length.as_slice().try_into().unwrap_or_default());
+                usize::try_from(length).unwrap_or(usize::MAX)
+            })
+            .collect();
+        self.exchange_exactly(send, receive, &expected)
     }
 
     fn barrier(&mut self) -> Result<(), CollectiveError> {

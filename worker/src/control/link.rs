@@ -99,8 +99,9 @@ async fn connect(
         .max_encoding_message_size(MAX_MESSAGE_BYTES))
 }
 
-/// The queue in its order; progress goes before what was said after it. Ends with the queue, once all progress is sent.
-fn outgoing(
+/// The queue in its order; progress goes before what was said after it, and what is said again before everything. Ends
+/// with the queue, once all progress is sent.
+pub(super) fn outgoing(
     queue: mpsc::Receiver<wire::WorkerMessage>,
     shared: Arc<Shared>,
 ) -> impl Stream<Item = wire::WorkerMessage> + Send + 'static {
@@ -123,8 +124,8 @@ enum Held {
 impl Outgoing {
     async fn next(mut self) -> Option<(wire::WorkerMessage, Self)> {
         loop {
-            if let Some(progress) = self.shared.take_progress() {
-                return Some((progress, self));
+            if let Some(first) = self.shared.take_first() {
+                return Some((first, self));
             }
             match std::mem::replace(&mut self.held, Held::Nothing) {
                 Held::Message(message) => return Some((*message, self)),

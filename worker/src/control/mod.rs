@@ -3,6 +3,7 @@
 mod convert;
 mod link;
 mod process;
+mod retained;
 mod session;
 
 use std::path::PathBuf;

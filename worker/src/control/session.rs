@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use longtake_shared::ids::{Generation, Step};
 use longtake_shared::protocol::flight::Recorder;
+#[cfg(test)]
+use longtake_shared::protocol::flight::{self, FlightLog};
 use longtake_shared::protocol::stamp::StepPhase;
 use longtake_shared::protocol::{
     Detection, Directive, Ending, Flags, Kept, Progress, SavedParts, Stage, wire,
@@ -17,6 +19,7 @@ use longtake_shared::protocol::{
 use tokio::sync::{Notify, mpsc};
 
 use super::convert::{self, Order};
+use super::retained::Retained;
 use super::{ControlError, link};
 
 /// Messages that wait for the connection before the training thread waits for them.
@@ -81,7 +84,9 @@ pub(super) struct Shared {
     on_abort: Mutex<Option<OnAbort>>,
     /// Progress that has not been sent.
     progress: Mutex<VecDeque<wire::WorkerMessage>>,
-    /// Told when `progress` has grown.
+    /// What a new coordinator has to hear again, before anything else.
+    again: Mutex<VecDeque<wire::WorkerMessage>>,
+    /// Told when `progress` or `again` has grown.
     pub(super) wake: Notify,
     /// What this worker does, where its agent can see it.
     pub(super) flight: Recorder,
@@ -93,6 +98,12 @@ struct Inbox {
     directives: VecDeque<Directive>,
     /// Who this worker is, since its last `Form`.
     identity: wire::Identity,
+    /// Who it was in the generation before: its last words there bear that name.
+    former: wire::Identity,
+    /// The newest incarnation that has given an order.
+    incarnation: u64,
+    /// What no order has answered.
+    retained: Retained,
     committed: Option<((Stage, Step), u64)>,
     aborted: Option<(Generation, String)>,
     /// The agent has this worker's last words.
@@ -108,18 +119,7 @@ impl Session {
     /// There is no agent at the socket, the ring cannot be opened, or a thread cannot be made.
     pub fn connect(socket: &Path, flight: &Path, hello: &Hello) -> Result<Self, ControlError> {
         let flight = Recorder::open(flight).map_err(ControlError::Start)?;
-        let shared = Arc::new(Shared {
-            inbox: Mutex::default(),
-            changed: Condvar::new(),
-            stop: AtomicBool::new(false),
-            checkpoint: AtomicBool::new(false),
-            reconfigure: AtomicBool::new(false),
-            closing: AtomicBool::new(false),
-            on_abort: Mutex::new(None),
-            progress: Mutex::default(),
-            wake: Notify::new(),
-            flight,
-        });
+        let shared = Arc::new(Shared::new(flight));
         let (outgoing, queue) = mpsc::channel(QUEUE);
         outgoing
             .try_send(wire::WorkerMessage {
@@ -158,10 +158,46 @@ impl Session {
         }
     }
 
+    /// Waits for the next directive of a generation that this worker lives in.
+    ///
+    /// # Errors
+    /// The generation is over: by an abort, by a newer one, or with the run. What ended it is left to
+    /// [`Self::next_directive`]. Or the agent is gone.
+    pub fn next_within(&self, generation: Generation) -> Result<Directive, ControlError> {
+        let mut inbox = self.shared.inbox();
+        loop {
+            if let Some(reason) = inbox.over(generation) {
+                return Err(ControlError::Aborted { generation, reason });
+            }
+            match inbox.directives.front() {
+                Some(Directive::Shutdown) => {
+                    let reason = "the run is over".to_owned();
+                    return Err(ControlError::Aborted { generation, reason });
+                }
+                Some(_) => {
+                    if let Some(directive) = inbox.directives.pop_front() {
+                        return Ok(directive);
+                    }
+                }
+                None => {}
+            }
+            if let Some(reason) = &inbox.closed {
+                return Err(ControlError::AgentLost(reason.clone()));
+            }
+            inbox = self.shared.changed.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Why a generation is over, if it is.
+    pub fn over(&self, generation: Generation) -> Option<String> {
+        let inbox = self.shared.inbox();
+        inbox.over(generation).or_else(|| inbox.closed.clone())
+    }
+
     /// Has `abort` called, on the session's thread, whenever a generation ends or the agent is lost.
     ///
-    /// It must return soon: while it runs, nothing is received. What ended before it was set is not told again;
-    /// [`Self::next_directive`] tells it.
+    /// It must return soon: while it runs, nothing is received. What ended before it was set is not told again: ask
+    /// [`Self::over`] afterwards.
     pub fn on_abort(&self, abort: OnAbort) {
         *self.shared.on_abort.lock().unwrap_or_else(PoisonError::into_inner) = Some(abort);
     }
@@ -237,12 +273,12 @@ impl Session {
         timeout: Duration,
     ) -> Result<u64, ControlError> {
         let what = format!("the commit of {step}");
-        self.wait(timeout, &what, |inbox| match (&inbox.committed, &inbox.aborted) {
-            (Some((at, sequence)), _) if *at >= (stage, step) => Some(Ok(*sequence)),
-            (_, Some((over, reason))) if *over >= generation => {
-                Some(Err(ControlError::Aborted { generation: *over, reason: reason.clone() }))
+        self.wait(timeout, &what, |inbox| match &inbox.committed {
+            Some((at, sequence)) if *at >= (stage, step) => Some(Ok(*sequence)),
+            _ => {
+                let reason = inbox.over(generation)?;
+                Some(Err(ControlError::Aborted { generation, reason }))
             }
-            _ => None,
         })
     }
 
@@ -332,13 +368,13 @@ impl Session {
     }
 
     fn message(&self, generation: Generation, body: wire::worker_message::Body) -> wire::WorkerMessage {
-        let known = self.shared.inbox().identity.clone();
-        let identity = wire::Identity { generation: generation.0, ..known };
+        let identity = self.shared.inbox().identity_in(generation);
         wire::WorkerMessage { identity: Some(identity), body: Some(body) }
     }
 
     fn send(&self, generation: Generation, body: wire::worker_message::Body) -> Result<(), ControlError> {
         let message = self.message(generation, body);
+        self.shared.inbox().retained.said(&message);
         let queue = self.outgoing.as_ref().expect("only `drop` takes it");
         queue.blocking_send(message).map_err(|_| {
             let reason = self.shared.inbox().closed.clone();
@@ -372,11 +408,33 @@ impl Session {
     }
 }
 
+impl Inbox {
+    /// Why a generation is over, if it is.
+    fn over(&self, generation: Generation) -> Option<String> {
+        if let Some((over, reason)) = &self.aborted
+            && *over >= generation
+        {
+            return Some(reason.clone());
+        }
+        let newest = Generation(self.identity.generation);
+        (newest > generation).then(|| format!("{newest} takes its place"))
+    }
+
+    /// Who this worker is, or was, in a generation.
+    fn identity_in(&self, generation: Generation) -> wire::Identity {
+        let known = if self.former.generation == generation.0 { &self.former } else { &self.identity };
+        wire::Identity { generation: generation.0, ..known.clone() }
+    }
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
         self.shared.closing.store(true, Ordering::Release);
         // The end of the queue is what ends the session's thread, after it has sent what is in it.
         self.outgoing = None;
+        if self.thread.is_none() {
+            return;
+        }
         let closed = self.wait(LAST_WORDS, "the end of the session", |_| None::<Result<(), _>>);
         if let (Err(ControlError::AgentLost(_)), Some(thread)) = (closed, self.thread.take()) {
             // A panic there has been reported by the panic hook; there is nothing left to end.
@@ -386,12 +444,34 @@ impl Drop for Session {
 }
 
 impl Shared {
+    /// Nothing has come yet.
+    fn new(flight: Recorder) -> Self {
+        Self {
+            inbox: Mutex::default(),
+            changed: Condvar::default(),
+            stop: AtomicBool::default(),
+            checkpoint: AtomicBool::default(),
+            reconfigure: AtomicBool::default(),
+            closing: AtomicBool::default(),
+            on_abort: Mutex::default(),
+            progress: Mutex::default(),
+            again: Mutex::default(),
+            wake: Notify::default(),
+            flight,
+        }
+    }
+
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The oldest progress that waits.
-    pub(super) fn take_progress(&self) -> Option<wire::WorkerMessage> {
+    /// What is to be said before everything else: what a new coordinator has to hear again, then the oldest progress.
+    pub(super) fn take_first(&self) -> Option<wire::WorkerMessage> {
+        let again = self.again.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        again.or_else(|| self.take_progress())
+    }
+
+    fn take_progress(&self) -> Option<wire::WorkerMessage> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
@@ -412,19 +492,28 @@ impl Shared {
             self.changed.notify_all();
             return;
         }
-        if identity.incarnation < inbox.identity.incarnation
-            || identity.generation < inbox.identity.generation
-        {
+        if identity.incarnation < inbox.incarnation || identity.generation < inbox.identity.generation {
             tracing::debug!(generation = identity.generation, "a stale order is dropped");
             return;
         }
+        let formed = inbox.identity.generation == identity.generation && inbox.identity.incarnation > 0;
+        if formed && matches!(order, Order::Directive(Directive::Form(_))) {
+            tracing::debug!(generation = identity.generation, "this generation is formed already");
+            return;
+        }
+        inbox.incarnation = identity.incarnation;
+        inbox.retained.answered(&order);
         let mut aborted = None;
         match order {
             Order::Directive(directive) => {
                 match &directive {
-                    Directive::Form(_) => {
-                        inbox.identity = identity;
+                    Directive::Form(assignment) => {
+                        let over = Generation(inbox.identity.generation);
+                        aborted = Some((over, format!("{} takes its place", assignment.generation)));
+                        inbox.former = std::mem::replace(&mut inbox.identity, identity);
                         inbox.directives.clear();
+                        inbox.committed = None;
+                        self.reconfigure.store(false, Ordering::Release);
                     }
                     Directive::Abort { generation, reason } => {
                         inbox.directives.clear();
@@ -441,7 +530,12 @@ impl Shared {
                 self.reconfigure.store(flags.reconfigure, Ordering::Release);
             }
             Order::Committed { stage, step, sequence } => inbox.committed = Some(((stage, step), sequence)),
-            Order::Adopted | Order::Noted => {}
+            Order::Adopted => {
+                let again = inbox.retained.all();
+                self.again.lock().unwrap_or_else(PoisonError::into_inner).extend(again);
+                self.wake.notify_one();
+            }
+            Order::Noted => {}
         }
         drop(inbox);
         self.changed.notify_all();
@@ -467,6 +561,49 @@ impl Shared {
         let on_abort = self.on_abort.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(on_abort) = on_abort.as_ref() {
             on_abort(generation, reason);
+        }
+    }
+}
+
+/// The agent's end of a session that a test plays the agent of.
+#[cfg(test)]
+pub(crate) struct Line {
+    shared: Arc<Shared>,
+    said: std::pin::Pin<Box<dyn futures::Stream<Item = wire::WorkerMessage> + Send>>,
+}
+
+#[cfg(test)]
+impl Session {
+    /// A session without a connection; its flight recorder lies in `folder`.
+    pub(crate) fn detached(folder: &Path, index: u32) -> (Self, Line) {
+        let ring = flight::path(folder, index);
+        std::fs::create_dir_all(ring.parent().unwrap()).unwrap();
+        FlightLog::create(&ring, Duration::from_millis(100)).unwrap();
+        let shared = Arc::new(Shared::new(Recorder::open(&ring).unwrap()));
+        let (outgoing, queue) = mpsc::channel(QUEUE);
+        let said = Box::pin(link::outgoing(queue, Arc::clone(&shared)));
+        let line = Line { shared: Arc::clone(&shared), said };
+        (Self { shared, outgoing: Some(outgoing), thread: None }, line)
+    }
+}
+
+#[cfg(test)]
+impl Line {
+    /// Gives an order, as the session's thread does when one comes.
+    pub(crate) fn order(&self, identity: wire::Identity, body: wire::worker_order::Body) {
+        self.shared.receive(wire::WorkerOrder { identity: Some(identity), body: Some(body) });
+    }
+
+    /// The next message; nothing once the session is gone.
+    pub(crate) fn hear(&mut self) -> Option<wire::WorkerMessage> {
+        futures::executor::block_on(futures::StreamExt::next(&mut self.said))
+    }
+
+    /// A handle that gives orders from another thread.
+    pub(crate) fn orders(&self) -> impl Fn(wire::Identity, wire::worker_order::Body) + Send + use<> {
+        let shared = Arc::clone(&self.shared);
+        move |identity, body| {
+            shared.receive(wire::WorkerOrder { identity: Some(identity), body: Some(body) });
         }
     }
 }

@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::time::Duration;
 
 use longtake_shared::ids::Step;
 
-/// Results of steps, of which some are always under way. Dropping it stops the threads.
+/// How long a wait goes on before it is asked again whether the result is wanted.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Results of steps, of which some are always under way. Dropping it stops the threads after the clip they are at, and does
+/// not wait for it.
 #[derive(Debug)]
 pub struct Prefetch<T> {
     shared: Arc<Shared<T>>,
-    threads: Vec<JoinHandle<()>>,
 }
 
 /// Whether the work in hand is still wanted; asked between two pieces of work.
@@ -85,7 +88,7 @@ impl<T: Send + 'static> Prefetch<T> {
             ahead: ahead.max(1) as u64,
         });
         let work = Arc::new(work);
-        let threads: Vec<_> = (0..threads.clamp(1, ahead.max(1)))
+        let started = (0..threads.clamp(1, ahead.max(1)))
             .filter_map(|index| {
                 let (shared, work) = (Arc::clone(&shared), Arc::clone(&work));
                 std::thread::Builder::new()
@@ -93,11 +96,11 @@ impl<T: Send + 'static> Prefetch<T> {
                     .spawn(move || shared.run(work.as_ref()))
                     .ok()
             })
-            .collect();
-        if threads.is_empty() {
+            .count();
+        if started == 0 {
             return Err(PrefetchError::NoThread);
         }
-        Ok(Self { shared, threads })
+        Ok(Self { shared })
     }
 
     /// The result of the next step; nothing after the last.
@@ -109,10 +112,18 @@ impl<T: Send + 'static> Prefetch<T> {
         reason = "an error is not the end: `Iterator` could not tell them apart"
     )]
     pub fn next(&mut self) -> Result<Option<T>, PrefetchError> {
+        self.next_while(|| true)
+    }
+
+    /// As [`Self::next`], but waits only as long as `wanted` says so; then there is nothing.
+    ///
+    /// # Errors
+    /// A thread panicked.
+    pub fn next_while(&mut self, wanted: impl Fn() -> bool) -> Result<Option<T>, PrefetchError> {
         let mut state = self.shared.lock();
         loop {
             let step = state.undelivered;
-            if step >= state.end {
+            if step >= state.end || !wanted() {
                 return Ok(None);
             }
             if let Some(result) = state.done.remove(&step) {
@@ -123,7 +134,9 @@ impl<T: Send + 'static> Prefetch<T> {
             if state.panicked {
                 return Err(PrefetchError::Panicked);
             }
-            state = self.shared.wait(state);
+            let (back, _) =
+                self.shared.changed.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner);
+            state = back;
         }
     }
 }
@@ -180,10 +193,6 @@ impl<T> Drop for Prefetch<T> {
         // Under the lock, so that no thread misses it between its check and its wait.
         drop(self.shared.lock());
         self.shared.changed.notify_all();
-        for thread in self.threads.drain(..) {
-            // A panic of the thread was already reported to whoever waited.
-            let _ = thread.join();
-        }
     }
 }
 

@@ -11,6 +11,7 @@ use longtake_shared::units::FrameIndex;
 use super::decode::{LevelOutput, WindowPlace, candidates};
 use super::windows::{merge_windows, test_windows, window_stride};
 use super::{Candidates, Detection};
+use crate::collective::{CollectiveError, SharedCollective};
 use crate::data::augment::AugmentDraw;
 use crate::data::clip::{ClipError, Renderer};
 use crate::data::decode::FrameStore;
@@ -35,6 +36,9 @@ pub enum DetectError {
     /// The settings ask for longer windows than the model was built for.
     #[error(transparent)]
     TooLong(#[from] TooLong),
+    /// The generation is over.
+    #[error(transparent)]
+    Collective(#[from] CollectiveError),
 }
 
 impl longtake_shared::hint::Hint for DetectError {
@@ -43,6 +47,7 @@ impl longtake_shared::hint::Hint for DetectError {
             Self::Video(error) => error.hint(),
             Self::Clip(error) => error.hint(),
             Self::TooLong(error) => error.hint(),
+            Self::Collective(error) => error.hint(),
         }
     }
 }
@@ -58,13 +63,15 @@ pub struct VideoDetector<'a> {
     pub frames: &'a FrameStore,
     /// Where tensors live.
     pub device: &'a Device,
+    /// Asked between two chunks whether the generation still lives; nothing outside a run.
+    pub goes_on: Option<&'a SharedCollective>,
 }
 
 impl VideoDetector<'_> {
     /// Detections of a video, best first.
     ///
     /// # Errors
-    /// The video cannot be read.
+    /// The video cannot be read, or the generation is over.
     pub fn detect(&self, video: &Path) -> Result<Vec<Detection>, DetectError> {
         let config = self.config;
         let total = self.frames.length(video)?;
@@ -90,6 +97,7 @@ impl VideoDetector<'_> {
         let clips: Vec<usize> = (0..data.clips()).collect();
         let mut features = Vec::with_capacity(clips.len());
         for chunk in clips.chunks(self.config.memory.chunk_clips.max(1)) {
+            self.goes_on.map_or(Ok(()), SharedCollective::check)?;
             let mut pixels = Vec::with_capacity(chunk.len());
             for &clip in chunk {
                 let first = FrameIndex((start + clip * data.clip_frames) as i64);

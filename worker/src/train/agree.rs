@@ -6,6 +6,7 @@
 use burn::tensor::Device;
 
 use crate::collective::{CollectiveError, SharedCollective};
+use crate::control::Flags;
 use crate::optim::{Flat, FlatLayout, OptimError};
 
 /// What ranks tell each other with every step. Flags are sums: a flag is up where its sum is above 0.
@@ -15,6 +16,10 @@ pub struct Control {
     pub stop: f32,
     /// Ranks that were asked to save.
     pub checkpoint: f32,
+    /// Ranks that were asked to leave the generation and keep everything.
+    pub reconfigure: f32,
+    /// Ranks whose last save is not in the chain yet.
+    pub saving: f32,
     /// Loss, already divided by the normaliser of all ranks.
     pub loss: f32,
     /// Its part from classification.
@@ -39,14 +44,27 @@ pub struct Control {
     pub digest: [f32; 2],
 }
 
+/// What all ranks have agreed to do at a step boundary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// Nothing but the next step.
+    GoOn,
+    /// Leave the generation, and keep everything.
+    Leave,
+    /// Save and end.
+    Stop,
+}
+
 /// Values of a [`Control`] on the wire.
-const CONTROL_VALUES: usize = 14;
+const CONTROL_VALUES: usize = 16;
 
 impl Control {
     fn to_values(self) -> [f32; CONTROL_VALUES] {
         [
             self.stop,
             self.checkpoint,
+            self.reconfigure,
+            self.saving,
             self.loss,
             self.class_loss,
             self.regression_loss,
@@ -66,6 +84,8 @@ impl Control {
         let [
             stop,
             checkpoint,
+            reconfigure,
+            saving,
             loss,
             class_loss,
             regression_loss,
@@ -82,6 +102,8 @@ impl Control {
         Self {
             stop,
             checkpoint,
+            reconfigure,
+            saving,
             loss,
             class_loss,
             regression_loss,
@@ -93,6 +115,28 @@ impl Control {
             age_sum,
             age_count,
             digest: [high, low],
+        }
+    }
+
+    /// This rank's wishes at a boundary.
+    pub fn wishing(flags: Flags) -> Self {
+        let value = |wish: bool| f32::from(u8::from(wish));
+        Self {
+            stop: value(flags.stop),
+            checkpoint: value(flags.checkpoint),
+            reconfigure: value(flags.reconfigure),
+            ..Self::default()
+        }
+    }
+
+    /// What all ranks do at this boundary besides going on. A stop comes before all else.
+    pub fn wish(&self) -> Wish {
+        if self.stop > 0.0 {
+            Wish::Stop
+        } else if self.reconfigure > 0.0 {
+            Wish::Leave
+        } else {
+            Wish::GoOn
         }
     }
 

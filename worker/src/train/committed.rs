@@ -11,16 +11,16 @@ use longtake_shared::random::Key;
 
 use super::agree::{Control, agree, digest};
 use super::learner::{Learner, Moved};
-use super::step::{FreshRows, LaneInput, Pending, Sample, StepContext, step};
+use super::step::{FreshRows, LaneInput, Pending, Sample, StepContext, StepError, step};
 use super::{TrainError, count};
 use crate::collective::SharedCollective;
 use crate::control::StepPhase;
 use crate::loss::{Criterion, LabelledSegment, SampleTargets, local_normaliser};
 use crate::model::detector::Detector;
 use crate::model::heads::daotad::anchors::{AnchorGrid, level_lengths};
-use crate::model::norm::{MomentsReducer, apply_statistics};
-use crate::model::tcm::consistency::TooLong;
+use crate::model::norm::{MomentsReducer, PendingStatistics, apply_statistics};
 use crate::model::tcm::srm::TemporalReduction;
+use crate::optim::Flat;
 
 /// What steps need that does not change between them.
 #[derive(Debug, Clone)]
@@ -32,6 +32,16 @@ pub struct StepSettings {
     moments: Arc<dyn MomentsReducer>,
     criterion: Criterion,
     world: usize,
+}
+
+/// What this rank brings to a step. Dropping it leaves no trace.
+#[derive(Debug)]
+pub struct Computed {
+    gradients: Flat,
+    statistics: Vec<PendingStatistics>,
+    /// Rows to write back once the step is committed.
+    pub rows: Vec<FreshRows>,
+    control: Control,
 }
 
 /// What a committed step came to.
@@ -61,63 +71,78 @@ impl StepSettings {
         Self { config, root, device, collective, moments, criterion, world }
     }
 
-    /// One step. `control` holds this rank's flags and what recalling its samples counted; `phase` is told what comes next.
+    /// The first part of a step: everything that this rank computes for itself. `control` holds its flags and what recalling
+    /// its samples counted. Nothing has changed afterwards.
     ///
     /// # Errors
-    /// The generation was aborted, a device failed, or ranks hold different parameters.
-    pub fn run(
+    /// The generation was aborted, or a window is longer than the model was built for.
+    pub fn compute(
         &self,
-        learner: &mut Learner<Detector>,
+        learner: &Learner<Detector>,
         inputs: &[LaneInput],
         mut control: Control,
-        phase: &mut dyn FnMut(StepPhase),
-    ) -> Result<Committed, TrainError> {
-        let now = learner.step;
-        phase(StepPhase::Look);
+    ) -> Result<Computed, TrainError> {
         let targets = self.targets(inputs);
         let normaliser = count::agree(local_normaliser(&targets), &self.collective)?;
         let pending = self.pending(learner, inputs, &targets, normaliser)?;
         self.collective.check()?;
-
-        phase(StepPhase::Reduce);
         control.loss = pending.loss;
         control.class_loss = pending.class_loss;
         control.regression_loss = pending.regression_loss;
         control.positives = targets.iter().flatten().map(SampleTargets::positives).sum::<usize>() as f32;
         control.samples = inputs.iter().filter(|input| input.sample.is_some()).count() as f32;
         control.clips = trained_clips(inputs) as f32;
+        Ok(Computed {
+            gradients: pending.gradients,
+            statistics: pending.statistics,
+            rows: pending.rows,
+            control,
+        })
+    }
+
+    /// The second part: the ranks agree, and the weights move. An error before that leaves no trace.
+    ///
+    /// # Errors
+    /// The generation was aborted, a device failed, or ranks hold different parameters.
+    pub fn commit(
+        &self,
+        learner: &mut Learner<Detector>,
+        computed: Computed,
+        phase: &mut dyn FnMut(StepPhase),
+    ) -> Result<Committed, TrainError> {
+        let now = learner.step;
+        phase(StepPhase::Reduce);
+        let Computed { gradients, statistics, rows, mut control } = computed;
         let own = self.digest(learner, now);
         control.digest = own.unwrap_or_default();
         let bucket = self.config.bucket_values();
         let (gradients, control) =
-            agree(&self.collective, learner.layout(), pending.gradients, control, bucket, &self.device)?;
+            agree(&self.collective, learner.layout(), gradients, control, bucket, &self.device)?;
         if own.is_some_and(|own| !control.digests_agree(own, self.world)) {
             return Err(TrainError::Diverged { step: now });
         }
 
         phase(StepPhase::Move);
         let moved = learner.advance(gradients, control.loss.is_finite())?;
-        let rows = if moved.applied {
+        if moved.applied {
             let detection = learner.module.detection.clone();
-            learner.module.detection = apply_statistics(detection, &pending.statistics);
-            pending.rows
-        } else {
-            Vec::new()
-        };
+            learner.module.detection = apply_statistics(detection, &statistics);
+        }
+        let rows = if moved.applied { rows } else { Vec::new() };
         Ok(Committed { control, moved, rows })
     }
 
     /// The pure part of a step: this rank's gradient, rows and statistics. Dropping the result leaves no trace.
     ///
     /// # Errors
-    /// The window is longer than the model was built for.
+    /// The window is longer than the model was built for, or the generation is over.
     pub(super) fn pending(
         &self,
         learner: &Learner<Detector>,
         inputs: &[LaneInput],
         targets: &[Option<SampleTargets>],
         normaliser: f32,
-    ) -> Result<Pending, TooLong> {
+    ) -> Result<Pending, StepError> {
         let context = StepContext {
             learner,
             config: &self.config,
@@ -128,6 +153,7 @@ impl StepSettings {
             picture: [self.config.data.crop; 2],
             moments: Arc::clone(&self.moments),
             device: &self.device,
+            goes_on: Some(&self.collective),
         };
         step(&context, inputs)
     }

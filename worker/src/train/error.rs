@@ -10,9 +10,10 @@ use longtake_shared::objects::LocationError;
 
 use super::agree::AgreeError;
 use super::learner::RestoreError;
+use super::step::StepError;
 use crate::checkpoint::{LoadError as CheckpointLoadError, SaveError, TensorFileError};
 use crate::collective::CollectiveError;
-use crate::control::ControlError;
+use crate::control::{ControlError, FailureScope};
 use crate::data::clip::ClipError;
 use crate::data::loader::LoadError;
 use crate::data::prefetch::PrefetchError;
@@ -43,7 +44,7 @@ pub enum TrainError {
     Load(#[from] LoadError),
     /// A validation video has no detections.
     #[error(transparent)]
-    Detect(#[from] DetectError),
+    Detect(DetectError),
     /// A window is longer than the model was built for.
     #[error(transparent)]
     TooLong(#[from] TooLong),
@@ -56,9 +57,27 @@ pub enum TrainError {
     /// A checkpoint cannot be written.
     #[error(transparent)]
     Save(#[from] SaveError),
-    /// A checkpoint cannot be read.
+    /// Nothing can be read from the object store of the run.
     #[error(transparent)]
-    LoadCheckpoint(#[from] CheckpointLoadError),
+    Archive(#[from] CheckpointLoadError),
+    /// A checkpoint that the coordinator named is damaged or missing, or its store cannot be reached from here.
+    #[error("the checkpoint of {step} cannot be used")]
+    Checkpoint {
+        /// Steps that it contains.
+        step: Step,
+        /// Why.
+        #[source]
+        source: CheckpointLoadError,
+    },
+    /// What learns cannot be handed over to another rank.
+    #[error("the state that a rank handed over cannot be read")]
+    Handover(#[source] serde_json::Error),
+    /// The generation goes on from a step that this worker was said to hold.
+    #[error("this worker does not hold {step}, from which its generation goes on")]
+    HoldsOther {
+        /// The step.
+        step: Step,
+    },
     /// A file of tensors cannot be made or read.
     #[error(transparent)]
     TensorFile(#[from] TensorFileError),
@@ -120,9 +139,27 @@ impl From<AgreeError> for TrainError {
     }
 }
 
+impl From<StepError> for TrainError {
+    fn from(error: StepError) -> Self {
+        match error {
+            StepError::TooLong(error) => Self::TooLong(error),
+            StepError::Collective(error) => Self::Collective(error),
+        }
+    }
+}
+
+impl From<DetectError> for TrainError {
+    fn from(error: DetectError) -> Self {
+        match error {
+            DetectError::Collective(error) => Self::Collective(error),
+            error => Self::Detect(error),
+        }
+    }
+}
+
 impl TrainError {
-    /// Whether no restart mends it: the process should end with exit code 78.
-    pub fn never_restart(&self) -> bool {
+    /// Whom it concerns: settings and data that no start mends, what would fail on any worker, or this worker alone.
+    pub fn scope(&self) -> FailureScope {
         match self {
             Self::Config(_)
             | Self::Dataset(_)
@@ -136,18 +173,25 @@ impl TrainError {
             | Self::Restore(_)
             | Self::Conditions(_)
             | Self::Manifest(_)
-            | Self::NotFinite { .. } => true,
-            Self::Load(_)
+            | Self::NotFinite { .. } => FailureScope::Forever,
+            // A full disk or a store that cannot be reached meets every worker, and so does a video that cannot be read. Ranks
+            // that differ do not know which of them is right.
+            Self::Save(SaveError::Store(_) | SaveError::Memory(_))
+            | Self::Memory(MemoryError::Full { .. })
+            | Self::Load(_)
+            | Self::Diverged { .. } => FailureScope::Run,
+            Self::Save(SaveError::Busy | SaveError::Thread(_) | SaveError::Stopped)
             | Self::Memory(_)
-            | Self::Save(_)
-            | Self::LoadCheckpoint(_)
+            | Self::Archive(_)
+            | Self::Checkpoint { .. }
+            | Self::Handover(_)
+            | Self::HoldsOther { .. }
             | Self::TensorFile(_)
             | Self::Prefetch(_)
             | Self::OutOfSamples { .. }
             | Self::Device(_)
             | Self::Collective(_)
-            | Self::Control(_)
-            | Self::Diverged { .. } => false,
+            | Self::Control(_) => FailureScope::Worker,
         }
     }
 }
@@ -165,7 +209,8 @@ impl Hint for TrainError {
             Self::Import(error) => error.hint(),
             Self::Memory(error) => error.hint(),
             Self::Save(error) => error.hint(),
-            Self::LoadCheckpoint(error) => error.hint(),
+            Self::Archive(source) | Self::Checkpoint { source, .. } => source.hint(),
+            Self::Handover(_) | Self::HoldsOther { .. } => None,
             Self::TensorFile(error) => error.hint(),
             Self::Location(error) => error.hint(),
             Self::Clip(error) => error.hint(),

@@ -2,42 +2,52 @@
 //!
 //! Takes: the videos of this worker's lanes. Gives: their rows. Next: [`crate::model::memory`].
 
-use longtake_shared::ids::{LaneId, Step, VideoIndex};
+use longtake_shared::ids::{Step, VideoIndex};
 use longtake_shared::random::Key;
 use longtake_shared::units::FrameIndex;
 
 use super::TrainError;
+use super::agree::{Control, Wish};
 use super::context::RunContext;
+use super::lane_memory::LaneMemory;
 use super::pretrain::stack;
 use super::report::Reporter;
 use super::tape::host;
 use crate::control::{Stage, StepPhase};
 use crate::data::augment::AugmentDraw;
 use crate::model::backbone::VideoSwin;
-use crate::model::memory::MemoryStore;
 use crate::model::pass::Pass;
 
-/// Fills the memory of this worker's lanes. Gives whether it came to the end: it leaves off early where a stop is wished.
+/// Fills what is absent of the memory of this worker's lanes. Gives what all ranks have agreed on at its end: each leaves off
+/// early where a stop or another generation is wished, and what is filled stays.
 ///
 /// # Errors
-/// A video cannot be read, or memory cannot be written.
-pub fn fill(run: &RunContext, backbone: &VideoSwin, store: &mut MemoryStore) -> Result<bool, TrainError> {
-    let mut work: Vec<(LaneId, VideoIndex)> = Vec::new();
+/// A video cannot be read, memory cannot be written, or the generation was aborted.
+pub fn fill(run: &RunContext, backbone: &VideoSwin, memory: &mut LaneMemory) -> Result<Wish, TrainError> {
+    let (mut work, mut filled) = (Vec::new(), 0);
     for &lane in run.own_lanes() {
-        work.extend(run.lanes.videos(lane).iter().map(|&video| (lane, video)));
+        for &video in run.lanes.videos(lane) {
+            if memory.store.lacks_rows(lane, video)? {
+                work.push((lane, video));
+            } else {
+                filled += 1;
+            }
+        }
     }
-    let mut reporter = Reporter::new(run, Stage::Memory, work.len() as u64, 0);
+    let mut reporter = Reporter::new(run, Stage::Memory, filled + work.len() as u64, filled);
+    let mut wishes = Control::default();
     for (lane, video) in work {
         run.session.enter(Step(0), StepPhase::Look);
-        if run.session.flags().stop {
-            return Ok(false);
+        wishes = Control::wishing(run.session.flags());
+        if wishes.wish() != Wish::GoOn {
+            break;
         }
         let rows = features_of_video(run, backbone, video)?;
-        store.write(lane, video, Step(0), 0, &rows)?;
+        memory.store.write(lane, video, Step(0), 0, &rows)?;
         reporter.unit();
     }
     run.session.rest();
-    Ok(true)
+    Ok(wishes.sum(&run.collective)?.wish())
 }
 
 /// Features of a whole video, `[rows, C]`, clip by clip; the last clip is filled up with zeros and trimmed.
@@ -54,6 +64,7 @@ fn features_of_video(
     let mut rows = Vec::new();
     let clips: Vec<usize> = (0..length.div_ceil(clip_frames)).collect();
     for chunk in clips.chunks(config.memory.chunk_clips.max(1)) {
+        run.collective.check()?;
         let mut pixels = Vec::new();
         for &clip in chunk {
             let first = FrameIndex((clip * clip_frames) as i64);

@@ -1,198 +1,202 @@
-//! From the assignment to the last word of a generation: pretrain, fill the memory, train.
+//! What a worker does in one generation after another: reach the peers, come to the state that all go on from, say ready,
+//! pretrain, fill the memory, train.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use longtake_shared::checkpoint::{Counters, Manifest, Stage as SavedStage};
+use longtake_shared::checkpoint::Stage as SavedStage;
 use longtake_shared::config::MemoryInit;
-use longtake_shared::ids::Step;
+use longtake_shared::ids::{Generation, Step};
 
-use super::agree::Control;
-use super::context::RunContext;
-use super::learner::{Learner, StageLength};
-use super::pretrain::{self, Classifier};
-use super::save::{Facts, Restored, Saver, Snapshot};
+use super::agree::Wish;
+use super::context::{RunContext, Workplace};
+use super::holdings::{Holdings, State};
+use super::lane_memory::LaneMemory;
+use super::rhythm::Rhythm;
+use super::save::{Archive, Saver, Snapshot};
 use super::trainer::Trainer;
 use super::waiting::Waiting;
-use super::{TrainError, extract};
-use crate::collective::{Aborter, Collective, Local, Membership, RingListener, SharedCollective};
-use crate::control::{Assignment, Directive, Ending, Session, StepPhase};
-use crate::model::backbone::{VideoSwin, frozen, import};
-use crate::model::detector::Detector;
-use crate::model::layers::Init;
-use crate::model::memory::MemoryStore;
+use super::{TrainError, carry, extract, pretrain, start};
+use crate::collective::{
+    Aborter, Collective, CollectiveError, Local, Membership, RingListener, SharedCollective,
+};
+use crate::control::{Assignment, Directive, Ending, Kept, Session};
 
 /// How long peers of a generation may take to reach each other.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Plays this worker's part of a generation to its end.
+/// Why a worker is no longer in its generation, where nothing went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The run has come to its end, or to the stop that was wished, at this step.
+    Finished(Ending, Step),
+    /// All ranks have left, so that others can join.
+    Left,
+}
+
+/// Forms the collective of a generation.
+pub type Connect = Box<dyn Fn(&Assignment, Aborter) -> Result<Box<dyn Collective>, CollectiveError> + Send>;
+
+/// A worker's process: what it is, and what it holds from one generation to the next.
+pub struct Worker {
+    session: Arc<Session>,
+    index: u32,
+    connect: Connect,
+    place: Option<Place>,
+    pub(super) holdings: Holdings,
+}
+
+/// What does not depend on the members of a generation.
+struct Place {
+    workplace: Workplace,
+    archive: Archive,
+}
+
+impl Worker {
+    /// A worker that holds nothing yet. `connect` reaches the peers of a generation.
+    pub fn new(session: Arc<Session>, index: u32, connect: Connect) -> Self {
+        Self { session, index, connect, place: None, holdings: Holdings::default() }
+    }
+
+    /// What it could go on from.
+    pub fn kept(&self) -> Option<Kept> {
+        self.holdings.kept()
+    }
+
+    /// Plays this worker's part of a generation to its end.
+    ///
+    /// # Errors
+    /// Whatever ends it early; [`TrainError::Collective`] where the cause lies elsewhere. What the worker holds is whole in any
+    /// case.
+    pub fn live(&mut self, assignment: Assignment) -> Result<Ended, TrainError> {
+        let generation = assignment.generation;
+        // An abort ends the attempt to connect, and later every pending call.
+        let aborter = Aborter::new()?;
+        let on_abort = aborter.clone();
+        self.session.on_abort(Box::new(move |_, reason| on_abort.abort(reason)));
+        if let Some(reason) = self.session.over(generation) {
+            aborter.abort(reason);
+        }
+        let place = Place::of(&mut self.place, &assignment.config_json, &assignment.run_folder)?;
+        let collective = (self.connect)(&assignment, aborter)?;
+        let collective = Waiting { collective, session: Arc::clone(&self.session) };
+        let collective = SharedCollective::new(Box::new(collective));
+        let carried = assignment.carried.clone();
+        let session = Arc::clone(&self.session);
+        let run = RunContext::new(session, self.index, assignment, collective, &place.workplace)?;
+        match carried {
+            Some(carried) => carry::carry(&run, &mut self.holdings, &place.archive, &carried)?,
+            None => start::begin(&run, &mut self.holdings, &place.archive)?,
+        }
+        play(&run, &mut self.holdings, &mut place.archive)
+    }
+}
+
+impl Place {
+    /// The place for these settings; it is made once.
+    fn of<'a>(
+        place: &'a mut Option<Self>,
+        config_json: &str,
+        run_folder: &Path,
+    ) -> Result<&'a mut Self, TrainError> {
+        if place.as_ref().is_some_and(|place| !place.workplace.fits(config_json)) {
+            *place = None;
+        }
+        match place {
+            Some(place) => Ok(place),
+            None => {
+                let workplace = Workplace::open(config_json)?;
+                let archive = Archive::open(workplace.config(), run_folder)?;
+                Ok(place.insert(Self { workplace, archive }))
+            }
+        }
+    }
+}
+
+/// Reaches the peers over TCP; a world of one has none.
 ///
 /// # Errors
-/// Whatever ends it early; [`TrainError::Collective`] where the cause lies elsewhere.
-pub fn run(
-    session: &Arc<Session>,
-    listener: &RingListener,
-    assignment: Assignment,
-) -> Result<(Ending, Step), TrainError> {
-    let generation = assignment.generation;
-    let collective = connect(session, listener, &assignment)?;
-    let manifest: Option<Manifest> =
-        assignment.resume.clone().map(serde_json::from_value).transpose().map_err(TrainError::Manifest)?;
-    let run = RunContext::open(Arc::clone(session), assignment, collective)?;
-    let mut saver = Saver::open(&run)?;
-    let restored = manifest.map(|manifest| saver.load(manifest)).transpose()?;
-    session.ready(generation)?;
-    loop {
-        match session.next_directive()? {
-            Directive::Train { generation: started } if started == generation => break,
-            Directive::Abort { generation: over, reason } if over == generation => {
-                return Err(crate::collective::CollectiveError::Aborted { reason }.into());
-            }
-            _ => {}
-        }
-    }
-    stages(&run, &mut saver, restored)
-}
-
-/// Reaches the peers of a generation; an abort of the generation ends the attempt, and later every pending call.
-fn connect(
-    session: &Arc<Session>,
+/// The generation was aborted, or a peer did not come.
+pub fn connect(
     listener: &RingListener,
     assignment: &Assignment,
-) -> Result<SharedCollective, TrainError> {
-    let aborter = Aborter::new()?;
-    let on_abort = aborter.clone();
-    session.on_abort(Box::new(move |_, reason| on_abort.abort(reason)));
-    let collective: Box<dyn Collective> = if assignment.world == 1 {
-        Box::new(Local::new(assignment.generation, aborter))
-    } else {
-        let membership = Membership {
-            run: assignment.run.clone(),
-            generation: assignment.generation,
-            rank: assignment.rank,
-        };
-        let deadline = Instant::now() + CONNECT_DEADLINE;
-        Box::new(listener.connect(&membership, &assignment.peers, deadline, aborter)?)
-    };
-    let collective = Waiting { collective, session: Arc::clone(session) };
-    Ok(SharedCollective::new(Box::new(collective)))
+    aborter: Aborter,
+) -> Result<Box<dyn Collective>, CollectiveError> {
+    if assignment.world == 1 {
+        aborter.check()?;
+        return Ok(Box::new(Local::new(assignment.generation, aborter)));
+    }
+    let membership =
+        Membership { run: assignment.run.clone(), generation: assignment.generation, rank: assignment.rank };
+    let deadline = Instant::now() + CONNECT_DEADLINE;
+    Ok(Box::new(listener.connect(&membership, &assignment.peers, deadline, aborter)?))
 }
 
-fn stages<'a>(
-    run: &'a RunContext,
-    saver: &'a mut Saver<'a>,
-    restored: Option<Restored>,
-) -> Result<(Ending, Step), TrainError> {
-    let mut counters = restored.as_ref().map(|restored| restored.manifest.counters).unwrap_or_default();
-    let (in_pretrain, in_train) = match restored {
-        Some(restored) if restored.manifest.stage == SavedStage::Train => (None, Some(restored)),
-        other => (other, None),
+/// Says ready, waits for the others, and goes through the stages.
+fn play(run: &RunContext, holdings: &mut Holdings, archive: &mut Archive) -> Result<Ended, TrainError> {
+    let generation = run.assignment.generation;
+    let samples = match &holdings.state {
+        Some(State::Train(state)) => Some(run.read_ahead(state.learner.step)?),
+        _ => None,
     };
-    let backbone = if in_train.is_some() {
-        None
-    } else if run.config.pretrain.steps > 0 {
-        match pretrain_stage(run, saver, in_pretrain, &mut counters)? {
-            (learnt, Ending::Completed) => Some(learnt.module.backbone),
-            (learnt, Ending::Stopped) => return Ok((Ending::Stopped, learnt.step)),
+    run.session.ready(generation)?;
+    wait_for_all(&run.session, generation)?;
+    if let Some(memory) = &mut holdings.memory {
+        // Until now whoever takes over a lane might have failed.
+        memory.keep_only(run.own_lanes())?;
+    }
+    let mut saver = Saver::new(run, archive);
+    if let Some(State::Pretrain(state)) = &mut holdings.state {
+        if let Some(ended) = pretrain::train(run, state, &mut saver)? {
+            return Ok(ended);
         }
-    } else {
-        starting_backbone(run)?
+        if run.total_steps() == 0 {
+            saver.finish()?;
+            return Ok(Ended::Finished(Ending::Completed, state.learner.step));
+        }
+        let backbone = state.learner.module.backbone.clone();
+        holdings.state = Some(start::first_training(run, Some(backbone)));
+        let memory = LaneMemory::of(&mut holdings.memory, run)?;
+        for &lane in run.own_lanes() {
+            memory.begin_empty(run, lane)?;
+            memory.settle(lane);
+        }
+    }
+    let (Some(State::Train(state)), Some(memory)) = (&mut holdings.state, &mut holdings.memory) else {
+        return Err(TrainError::HoldsOther { step: Step(0) });
     };
     if run.total_steps() == 0 {
-        saver.finish()?;
-        return Ok((Ending::Completed, Step(run.config.pretrain.steps)));
+        return Ok(Ended::Finished(Ending::Completed, Step(0)));
     }
-
-    let mut detector = Detector::new(
-        &run.config,
-        run.dataset.classes.len(),
-        &Init::new(&run.device, run.root.child("init", 0)),
-    );
-    if let Some(backbone) = backbone {
-        detector.backbone = backbone;
-    }
-    let length = StageLength { steps: run.total_steps(), steps_per_epoch: run.lanes.steps_per_epoch() };
-    let frozen_stages = run.config.model.backbone.frozen_stages;
-    let is_frozen =
-        |path: &str| path.strip_prefix("backbone.").is_some_and(|path| frozen(path, frozen_stages));
-    let mut learner = Learner::new(detector, &run.config.optim, length, is_frozen);
-    let mut store = open_store(run)?;
-    let mut validated = None;
-    let mut remembers = false;
-    if let Some(restored) = in_train {
-        restored.require_same(run, learner.layout())?;
-        learner.restore(&restored.tensors, &restored.optimizer, restored.manifest.step, &run.device)?;
-        validated = restored.validated();
-        remembers = saver.restore_memory(&restored.manifest, run.own_lanes(), &mut store)?;
-    }
-    if learner.step == Step(0) && !remembers && run.config.memory.init == MemoryInit::Extract {
-        let filled = extract::fill(run, &learner.module.backbone, &mut store)?;
-        let stop = Control { stop: f32::from(u8::from(!filled)), ..Control::default() };
-        if stop.sum(&run.collective)?.stop > 0.0 {
-            let facts = Facts { counters, validated, average_map: None };
-            run.session.enter(learner.step, StepPhase::Save);
-            saver.start(Snapshot::take(run, SavedStage::Train, &learner, None, facts)?)?;
-            saver.finish()?;
-            return Ok((Ending::Stopped, learner.step));
+    if state.learner.step == Step(0) && run.config.memory.init == MemoryInit::Extract {
+        match extract::fill(run, &state.learner.module.backbone, memory)? {
+            Wish::GoOn => {}
+            Wish::Leave => {
+                saver.finish()?;
+                return Ok(Ended::Left);
+            }
+            Wish::Stop => {
+                saver.start(Snapshot::take(run, SavedStage::Train, &state.learner, None, state.facts())?)?;
+                saver.finish()?;
+                return Ok(Ended::Finished(Ending::Stopped, Step(0)));
+            }
         }
     }
-    Trainer { run, steps: run.step_settings(), learner, store, counters, saver, validated, average_map: None }
-        .train()
+    let samples = match samples {
+        Some(samples) => samples,
+        None => run.read_ahead(state.learner.step)?,
+    };
+    let (steps, rhythm) = (run.step_settings(), Rhythm::new(&run.config.checkpoint));
+    Trainer { run, steps, state, memory, saver, rhythm, samples }.train()
 }
 
-/// The backbone as a classifier of trimmed clips.
-fn pretrain_stage(
-    run: &RunContext,
-    saver: &mut Saver<'_>,
-    restored: Option<Restored>,
-    counters: &mut Counters,
-) -> Result<(Learner<Classifier>, Ending), TrainError> {
-    let init = Init::new(&run.device, run.root.child("init", 0));
-    let mut model = Classifier::new(&run.config.model.backbone, run.dataset.classes.len(), &init);
-    if let Some(backbone) = starting_backbone(run)? {
-        model.backbone = backbone;
+/// Returns when every rank is ready.
+fn wait_for_all(session: &Session, generation: Generation) -> Result<(), TrainError> {
+    loop {
+        if matches!(session.next_within(generation)?, Directive::Train { generation: begun } if begun == generation)
+        {
+            return Ok(());
+        }
     }
-    let steps = run.config.pretrain.steps;
-    let length = StageLength { steps, steps_per_epoch: steps };
-    let mut learner = Learner::new(model, &run.config.pretrain.optim, length, |_| false);
-    if let Some(restored) = restored {
-        restored.require_same(run, learner.layout())?;
-        learner.restore(&restored.tensors, &restored.optimizer, restored.manifest.step, &run.device)?;
-    }
-    let ending = pretrain::train(run, &mut learner, counters, saver)?;
-    Ok((learner, ending))
-}
-
-/// The backbone of the weights file in the settings, if there is one.
-fn starting_backbone(run: &RunContext) -> Result<Option<VideoSwin>, TrainError> {
-    let config = &run.config.model.backbone;
-    if config.weights.is_empty() {
-        return Ok(None);
-    }
-    let init = Init::new(&run.device, run.root.child("init", 0)).field("backbone");
-    let (backbone, report) =
-        import::load_into(VideoSwin::new(config, &init), std::path::Path::new(&config.weights), false)?;
-    tracing::info!(weights = %config.weights, used = report.used.len(), unused = report.unused.len(), "backbone loaded");
-    Ok(Some(backbone))
-}
-
-/// This worker's slice of the memory, in a folder of its generation: what it held before is in the checkpoint.
-fn open_store(run: &RunContext) -> Result<MemoryStore, TrainError> {
-    let assignment = &run.assignment;
-    let folder = assignment
-        .run_folder
-        .join("memory")
-        .join(format!("{}-rank{}", assignment.generation, assignment.rank.0));
-    let channels = run.config.model.backbone.channels();
-    let (mut store, warnings) = MemoryStore::open(&folder, channels, run.config.memory.dtype)?;
-    for warning in warnings {
-        run.session.warning(assignment.generation, warning.to_string())?;
-    }
-    for &lane in run.own_lanes() {
-        let videos = run.lanes.videos(lane);
-        let rows: Result<Vec<_>, TrainError> =
-            videos.iter().map(|&video| Ok((video, run.rows(video)?))).collect();
-        store.add_lane(lane, &rows?)?;
-    }
-    Ok(store)
 }

@@ -20,7 +20,7 @@ pub struct StageLength {
 }
 
 /// A module and its optimizer at one step. Never holds a tape.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Learner<M: Module> {
     /// The module, without a tape.
     pub module: M,

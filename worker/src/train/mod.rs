@@ -6,6 +6,9 @@
 /// Ranks agree on gradients and flags.
 pub mod agree;
 
+/// A generation goes on from what its members hold.
+pub mod carry;
+
 /// A step from samples to committed weights.
 pub mod committed;
 
@@ -21,17 +24,38 @@ pub mod extract;
 /// From the assignment to the last word of a generation.
 pub mod generation;
 
+/// Which calls bring all members to one state.
+pub mod handover;
+
+/// What a worker holds from one generation to the next.
+pub mod holdings;
+
+/// The memory of a worker's lanes.
+pub mod lane_memory;
+
 /// A module, its optimizer, its step.
 pub mod learner;
 
 /// The backbone learns to classify trimmed clips.
 pub mod pretrain;
 
+/// What learns, as bytes for another rank.
+pub mod portable;
+
+/// Copies of write-backs on the next rank.
+pub mod replicas;
+
 /// Numbers for whoever watches.
 pub mod report;
 
 /// State becomes a checkpoint, and a checkpoint becomes state.
 pub mod save;
+
+/// When a checkpoint is begun.
+pub mod rhythm;
+
+/// The newest checkpoint, or the first state.
+pub mod start;
 
 /// One training step.
 pub mod step;
@@ -51,6 +75,9 @@ pub mod waiting;
 mod error;
 
 pub use error::TrainError;
+
+#[cfg(test)]
+mod recovery_tests;
 
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData, activation};
-use longtake_shared::checkpoint::{Counters, Stage as SavedStage};
+use longtake_shared::checkpoint::Stage as SavedStage;
 use longtake_shared::config::BackboneConfig;
 use longtake_shared::dataset::Subset;
 use longtake_shared::ids::Step;
@@ -16,10 +16,13 @@ use longtake_shared::lanes::initial_assignment;
 use longtake_shared::random::Key;
 use longtake_shared::units::Seconds;
 
-use super::agree::{Control, agree};
+use super::agree::{Control, Wish, agree};
 use super::context::RunContext;
+use super::generation::Ended;
+use super::holdings::Pretraining;
 use super::learner::Learner;
 use super::report::Reporter;
+use super::rhythm::{Reasons, Rhythm};
 use super::save::{Facts, Saver, Snapshot};
 use super::{TrainError, tape};
 use crate::control::{Ending, Stage, StepPhase};
@@ -114,63 +117,89 @@ pub fn classify(
     Ok(Classified { gradients, loss: value, correct })
 }
 
-/// Trains the classifier to its last step, or until all ranks agree to stop; saves then and at the end.
+/// Trains the classifier to its last step, or until all ranks agree to stop or to leave; saves where that is due. Gives
+/// nothing where the stage is done.
 ///
 /// # Errors
 /// The generation was aborted, a clip cannot be read, or a device failed.
 pub fn train(
     run: &RunContext,
-    learner: &mut Learner<Classifier>,
-    counters: &mut Counters,
+    state: &mut Pretraining,
     saver: &mut Saver<'_>,
-) -> Result<Ending, TrainError> {
+) -> Result<Option<Ended>, TrainError> {
     let config = &run.config.pretrain;
-    let mut reporter = Reporter::new(run, Stage::Pretrain, config.steps, learner.step.0);
-    let mut batches = batches(run, learner.step)?;
-    while learner.step.0 < config.steps {
-        let now = learner.step;
-        run.session.enter(now, StepPhase::Data);
-        let started = Instant::now();
-        let Some(clips) = batches.next()? else { return Err(TrainError::OutOfSamples { step: now }) };
-        let clips = clips?;
-        run.session.enter(now, StepPhase::Judge);
-        let shape = [3, config.clip_frames, run.config.data.crop, run.config.data.crop];
-        let classified = classify(learner, &clips, shape, config.batch, &run.device)?;
-        run.session.enter(now, StepPhase::Reduce);
-        let control = Control {
-            stop: f32::from(u8::from(run.session.flags().stop)),
-            loss: classified.loss,
-            samples: clips.len() as f32,
-            clips: clips.len() as f32,
-            positives: classified.correct,
-            ..Control::default()
-        };
-        let layout = learner.layout();
-        let bucket = run.config.bucket_values();
-        let (gradients, control) =
-            agree(&run.collective, layout, classified.gradients, control, bucket, &run.device)?;
-        run.session.enter(now, StepPhase::Move);
-        let moved = learner.advance(gradients, control.loss.is_finite())?;
-        counters.non_finite_steps += u64::from(!moved.applied);
-        reporter.step(&control, &moved, counters, Seconds(started.elapsed().as_secs_f64()));
-        if control.stop > 0.0 || learner.step.0 == config.steps {
-            let facts = Facts { counters: *counters, ..Facts::default() };
-            run.session.enter(learner.step, StepPhase::Save);
-            saver.start(Snapshot::take(run, SavedStage::Pretrain, learner, None, facts)?)?;
+    let mut reporter = Reporter::new(run, Stage::Pretrain, config.steps, state.learner.step.0);
+    let mut rhythm = Rhythm::new(&run.config.checkpoint);
+    let mut batches = batches(run, state.learner.step)?;
+    while state.learner.step.0 < config.steps {
+        let control = step(run, state, saver, &rhythm, &mut batches, &mut reporter)?;
+        saver.poll()?;
+        let wish = control.wish();
+        let must = wish == Wish::Stop || state.learner.step.0 == config.steps;
+        let reasons = Reasons { must, due: false, asked: control.checkpoint > 0.0 };
+        if rhythm.begins(reasons, control.saving > 0.0) {
+            run.session.enter(state.learner.step, StepPhase::Save);
+            let facts = Facts { counters: state.counters, ..Facts::default() };
+            saver.start(Snapshot::take(run, SavedStage::Pretrain, &state.learner, None, facts)?)?;
         }
-        if control.stop > 0.0 {
-            saver.finish()?;
-            return Ok(Ending::Stopped);
+        match wish {
+            Wish::GoOn => {}
+            Wish::Leave => {
+                saver.finish()?;
+                return Ok(Some(Ended::Left));
+            }
+            Wish::Stop => {
+                saver.finish()?;
+                return Ok(Some(Ended::Finished(Ending::Stopped, state.learner.step)));
+            }
         }
     }
-    Ok(Ending::Completed)
+    Ok(None)
+}
+
+/// A batch of trimmed clips, read ahead.
+type Batches = Prefetch<Result<Vec<TrimmedClip>, LoadError>>;
+
+fn step(
+    run: &RunContext,
+    state: &mut Pretraining,
+    saver: &Saver<'_>,
+    rhythm: &Rhythm,
+    batches: &mut Batches,
+    reporter: &mut Reporter<'_>,
+) -> Result<Control, TrainError> {
+    let config = &run.config.pretrain;
+    let now = state.learner.step;
+    run.session.enter(now, StepPhase::Data);
+    let started = Instant::now();
+    let clips = batches.next_while(|| run.collective.check().is_ok())?;
+    run.collective.check()?;
+    let Some(clips) = clips else { return Err(TrainError::OutOfSamples { step: now }) };
+    let clips = clips?;
+    run.session.enter(now, StepPhase::Judge);
+    let shape = [3, config.clip_frames, run.config.data.crop, run.config.data.crop];
+    let classified = classify(&state.learner, &clips, shape, config.batch, &run.device)?;
+    run.session.enter(now, StepPhase::Reduce);
+    let control = Control {
+        loss: classified.loss,
+        samples: clips.len() as f32,
+        clips: clips.len() as f32,
+        positives: classified.correct,
+        ..saver.wishes(rhythm)
+    };
+    let layout = state.learner.layout();
+    let bucket = run.config.bucket_values();
+    let (gradients, control) =
+        agree(&run.collective, layout, classified.gradients, control, bucket, &run.device)?;
+    run.session.enter(now, StepPhase::Move);
+    let moved = state.learner.advance(gradients, control.loss.is_finite())?;
+    state.counters.non_finite_steps += u64::from(!moved.applied);
+    reporter.step(&control, &moved, &state.counters, Seconds(started.elapsed().as_secs_f64()));
+    Ok(control)
 }
 
 /// This worker's clips of the steps from `from` on, read ahead: an equal share of each batch, in the order of ranks.
-fn batches(
-    run: &RunContext,
-    from: Step,
-) -> Result<Prefetch<Result<Vec<TrimmedClip>, LoadError>>, TrainError> {
+fn batches(run: &RunContext, from: Step) -> Result<Batches, TrainError> {
     let config = &run.config.pretrain;
     let videos: Result<Vec<_>, TrainError> = run
         .dataset

@@ -3,6 +3,7 @@
 //! Takes: the learner and the memory at a step boundary. Gives: parts in the object store, reported to the coordinator, which
 //! alone can make a checkpoint of them. Training goes on while parts are uploaded.
 
+use std::path::Path;
 use std::time::Duration;
 
 use burn::module::Module;
@@ -11,11 +12,14 @@ use longtake_shared::checkpoint::{
     CheckpointStore, Conditions, ContentHash, Counters, FORMAT, LaneState, Manifest,
     OptimizerState as SavedOptimizer, PartRef, RankParts, Settings, Stage as SavedStage,
 };
+use longtake_shared::config::RunConfig;
 use longtake_shared::ids::{LaneId, Rank, Step};
 
 use super::TrainError;
-use super::context::RunContext;
+use super::agree::Control;
+use super::context::{Origin, RunContext};
 use super::learner::Learner;
+use super::rhythm::Rhythm;
 use super::tape::NamedTensor;
 use crate::checkpoint::{self, SaveRequest, TensorData, TensorFile};
 use crate::control::{SavedParts, Stage};
@@ -24,10 +28,13 @@ use crate::optim::{FlatLayout, OptimizerState, Slot};
 
 /// Videos of a lane whose memory shares a part: few enough that most parts do not change between two checkpoints of a
 /// large data set, many enough that a small one has few objects.
-const VIDEOS_A_PART: usize = 8;
+pub const VIDEOS_A_PART: usize = 8;
 
 /// How long the coordinator may take to put a checkpoint into the chain once all ranks have reported.
 const COMMIT_DEADLINE: Duration = Duration::from_mins(2);
+
+/// Pause between two looks at an upload that is waited for.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// A worker's share of a checkpoint: host copies and pinned rows.
 #[derive(Debug)]
@@ -150,7 +157,7 @@ fn conditions(run: &RunContext, layout: &FlatLayout) -> Result<Conditions, Train
     let order: Vec<String> =
         layout.trained().map(|entry| format!("{}:{}", entry.path, entry.len())).collect();
     let buckets = format!("{}\n{}", config.cluster.bucket, order.join("\n"));
-    let (decoder, decoder_version) = run.decoder()?;
+    let Origin { dataset, decoder, decoder_version } = run.origin()?;
     Ok(Conditions {
         seed: config.run.seed,
         lanes: config.train.lanes,
@@ -159,7 +166,7 @@ fn conditions(run: &RunContext, layout: &FlatLayout) -> Result<Conditions, Train
         bucket_layout: ContentHash::of(buckets.as_bytes()),
         memory_dtype: config.memory.dtype,
         threads: rayon::current_num_threads(),
-        dataset: ContentHash::of(run.dataset.fingerprint()?.as_bytes()),
+        dataset,
         source: "videos".into(),
         decoder,
         decoder_version,
@@ -167,39 +174,102 @@ fn conditions(run: &RunContext, layout: &FlatLayout) -> Result<Conditions, Train
     })
 }
 
-/// A checkpoint as it was read, less the memory.
+/// A checkpoint's tensors as they were read.
 #[derive(Debug)]
 pub struct Restored {
-    /// The manifest.
-    pub manifest: Manifest,
     /// Parameters and buffers.
     pub tensors: Vec<NamedTensor>,
     /// The optimizer's memory.
     pub optimizer: OptimizerState,
 }
 
-impl Restored {
-    /// The last step whose validation came to its end.
-    pub fn validated(&self) -> Option<Step> {
-        self.manifest.metrics.get(VALIDATED_STEP).map(|step| Step(*step as u64))
-    }
+/// The last step whose validation came to its end before a checkpoint.
+pub fn validated(manifest: &Manifest) -> Option<Step> {
+    manifest.metrics.get(VALIDATED_STEP).map(|step| Step(*step as u64))
+}
 
+impl Restored {
     /// Whether the run, as this worker sees it, is the one that was saved.
     ///
     /// # Errors
     /// What differs, unless `checkpoint.allow_changes` is set.
-    pub fn require_same(&self, run: &RunContext, layout: &FlatLayout) -> Result<(), TrainError> {
+    pub fn require_same(
+        &self,
+        run: &RunContext,
+        manifest: &Manifest,
+        layout: &FlatLayout,
+    ) -> Result<(), TrainError> {
         let mut now = conditions(run, layout)?;
-        if self.manifest.world_size != run.assignment.world {
+        if manifest.world_size != run.assignment.world {
             // Another number of workers shares the cores anew; sums are then rounded otherwise in any case.
-            now.threads = self.manifest.conditions.threads;
+            now.threads = manifest.conditions.threads;
         }
         let allowed = run.config.checkpoint.allow_changes;
-        for mismatch in self.manifest.conditions.require_same(&now, allowed)? {
+        for mismatch in manifest.conditions.require_same(&now, allowed)? {
             tracing::warn!(what = %mismatch.what, then = %mismatch.then, now = %mismatch.now, "resumed under other conditions");
         }
         Ok(())
     }
+}
+
+/// The checkpoints of a run, as a worker has them open from one generation to the next.
+#[derive(Debug)]
+pub struct Archive {
+    uploads: checkpoint::Saver,
+    loader: checkpoint::Loader,
+}
+
+impl Archive {
+    /// Opens the object store of a run.
+    ///
+    /// # Errors
+    /// The store cannot be opened, or there are no threads.
+    pub fn open(config: &RunConfig, run_folder: &Path) -> Result<Self, TrainError> {
+        let store = CheckpointStore::of_run(config, run_folder)?;
+        let uploads = checkpoint::Saver::new(store.clone())?;
+        let loader = checkpoint::Loader::new(store)?;
+        Ok(Self { uploads, loader })
+    }
+
+    /// Weights and optimizer of a checkpoint.
+    ///
+    /// # Errors
+    /// A part is missing or damaged.
+    pub fn load(&self, run: &RunContext, manifest: &Manifest) -> Result<Restored, TrainError> {
+        let loaded = self.loader.tensors(manifest).map_err(unloadable(manifest))?;
+        let tensors = TensorFile::decode(&loaded.model)?.tensors.into_iter().filter_map(named).collect();
+        let slots = TensorFile::decode(&loaded.optimizer)?
+            .tensors
+            .into_iter()
+            .filter_map(named)
+            .map(|tensor| Slot { name: tensor.name, values: tensor.values })
+            .collect();
+        let optim = match manifest.stage {
+            SavedStage::Pretrain => &run.config.pretrain.optim,
+            SavedStage::Train => &run.config.optim,
+        };
+        let optimizer = OptimizerState { kind: optim.kind, time: manifest.optimizer_state.updates, slots };
+        Ok(Restored { tensors, optimizer })
+    }
+
+    /// Puts a checkpoint's memory of a lane into a store that has the lane.
+    ///
+    /// # Errors
+    /// A part is missing or damaged, or the checkpoint has no memory of the lane.
+    pub fn restore_lane(
+        &self,
+        manifest: &Manifest,
+        lane: LaneId,
+        store: &mut MemoryStore,
+    ) -> Result<(), TrainError> {
+        self.loader.memory(manifest, &[lane], store).map_err(unloadable(manifest))
+    }
+}
+
+/// A checkpoint that is not whole is told apart from all else: the coordinator may choose an older one.
+fn unloadable(manifest: &Manifest) -> impl FnOnce(checkpoint::LoadError) -> TrainError {
+    let step = manifest.step;
+    move |source| TrainError::Checkpoint { step, source }
 }
 
 /// What is reported when its upload has ended.
@@ -210,63 +280,38 @@ struct InFlight {
     manifest: Option<Manifest>,
 }
 
-/// Uploads this worker's share of checkpoints and reports them; reads checkpoints back.
+/// Uploads this worker's share of checkpoints and reports them, in one generation. Dropping it leaves a save in flight behind.
 pub struct Saver<'a> {
     run: &'a RunContext,
-    uploads: checkpoint::Saver,
-    loader: checkpoint::Loader,
+    uploads: &'a mut checkpoint::Saver,
     in_flight: Option<InFlight>,
     reported: Option<(SavedStage, Step)>,
 }
 
 impl<'a> Saver<'a> {
-    /// For the object store of a run.
-    ///
-    /// # Errors
-    /// The store cannot be opened, or there are no threads.
-    pub fn open(run: &'a RunContext) -> Result<Self, TrainError> {
-        let store = CheckpointStore::of_run(&run.config, &run.assignment.run_folder)?;
-        let uploads = checkpoint::Saver::new(store.clone())?;
-        let loader = checkpoint::Loader::new(store)?;
-        Ok(Self { run, uploads, loader, in_flight: None, reported: None })
+    /// For a generation.
+    pub fn new(run: &'a RunContext, archive: &'a mut Archive) -> Self {
+        Self { run, uploads: &mut archive.uploads, in_flight: None, reported: None }
     }
 
-    /// Weights and optimizer of a checkpoint.
-    ///
-    /// # Errors
-    /// A part is missing or damaged.
-    pub fn load(&self, manifest: Manifest) -> Result<Restored, TrainError> {
-        let loaded = self.loader.tensors(&manifest)?;
-        let tensors = TensorFile::decode(&loaded.model)?.tensors.into_iter().filter_map(named).collect();
-        let slots = TensorFile::decode(&loaded.optimizer)?
-            .tensors
-            .into_iter()
-            .filter_map(named)
-            .map(|tensor| Slot { name: tensor.name, values: tensor.values })
-            .collect();
-        let optim = match manifest.stage {
-            SavedStage::Pretrain => &self.run.config.pretrain.optim,
-            SavedStage::Train => &self.run.config.optim,
+    /// Whether every save that was begun is in the chain.
+    pub fn is_idle(&self) -> bool {
+        let in_chain = |(stage, step)| {
+            let newest = self.run.session.committed().map(|(stage, step, _)| (stage, step));
+            newest >= Some((control_stage(stage), step))
         };
-        let optimizer = OptimizerState { kind: optim.kind, time: manifest.optimizer_state.updates, slots };
-        Ok(Restored { manifest, tensors, optimizer })
+        self.in_flight.is_none() && self.reported.is_none_or(in_chain)
     }
 
-    /// Puts the memory of these lanes into a store. Gives whether the checkpoint had any.
-    ///
-    /// # Errors
-    /// A part is missing or damaged.
-    pub fn restore_memory(
-        &self,
-        manifest: &Manifest,
-        lanes: &[LaneId],
-        store: &mut MemoryStore,
-    ) -> Result<bool, TrainError> {
-        if manifest.memory.is_empty() {
-            return Ok(false);
+    /// What this rank wishes at the next boundary; rank 0 also that a checkpoint is begun when it is time.
+    pub fn wishes(&self, rhythm: &Rhythm) -> Control {
+        let mut control = Control::wishing(self.run.session.flags());
+        let idle = self.is_idle();
+        control.saving = f32::from(u8::from(!idle));
+        if idle && self.run.assignment.rank == Rank(0) && rhythm.is_time() {
+            control.checkpoint += 1.0;
         }
-        self.loader.memory(manifest, lanes, store)?;
-        Ok(true)
+        control
     }
 
     /// Begins to upload, once the checkpoint before is in the chain: the coordinator sweeps when it has committed, and would
@@ -303,16 +348,21 @@ impl<'a> Saver<'a> {
         self.settle()?;
         if let Some((stage, step)) = self.reported {
             let generation = self.run.assignment.generation;
-            self.run.session.wait_committed(generation, control_stage(stage), step, COMMIT_DEADLINE)?;
+            // A coordinator that is gone may come back and commit then.
+            let patience =
+                COMMIT_DEADLINE + Duration::from_secs_f64(self.run.config.cluster.coordinator_grace.0);
+            self.run.session.wait_committed(generation, control_stage(stage), step, patience)?;
         }
         Ok(())
     }
 
     fn settle(&mut self) -> Result<(), TrainError> {
-        match self.uploads.wait() {
-            Some(saved) => self.report(saved?),
-            None => Ok(()),
+        while self.in_flight.is_some() {
+            self.poll()?;
+            self.run.collective.check()?;
+            std::thread::sleep(LOOK);
         }
+        Ok(())
     }
 
     fn report(&mut self, saved: checkpoint::SavedParts) -> Result<(), TrainError> {
@@ -329,6 +379,14 @@ impl<'a> Saver<'a> {
         self.run.session.parts_saved(self.run.assignment.generation, &saved)?;
         self.reported = Some((stage, step));
         Ok(())
+    }
+}
+
+impl Drop for Saver<'_> {
+    fn drop(&mut self) {
+        if self.in_flight.is_some() {
+            self.uploads.abandon();
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use longtake_shared::random::Key;
 use super::learner::Learner;
 use super::pretrain::stack;
 use super::tape::host;
+use crate::collective::{CollectiveError, SharedCollective};
 use crate::data::plan::SamplePlan;
 use crate::loss::{Criterion, SampleTargets};
 use crate::model::detector::Detector;
@@ -44,6 +45,25 @@ pub struct StepContext<'a> {
     pub moments: Arc<dyn MomentsReducer>,
     /// Where tensors live.
     pub device: &'a Device,
+    /// Asked between two chunks whether the generation still lives.
+    pub goes_on: Option<&'a SharedCollective>,
+}
+
+impl StepContext<'_> {
+    fn check(&self) -> Result<(), CollectiveError> {
+        self.goes_on.map_or(Ok(()), SharedCollective::check)
+    }
+}
+
+/// Why a step came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// A window is longer than the model was built for.
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
+    /// The generation is over.
+    #[error(transparent)]
+    Collective(#[from] CollectiveError),
 }
 
 /// A clip that passes through the backbone in this step.
@@ -111,18 +131,18 @@ type ClipAt = (usize, usize);
 /// Look, remember, judge, replay (DESIGN of the step: sections 2 to 5 of its list).
 ///
 /// # Errors
-/// The window is longer than the TCM's position table.
-pub fn step(cx: &StepContext<'_>, inputs: &[LaneInput]) -> Result<Pending, TooLong> {
+/// The window is longer than the TCM's position table, or the generation is over.
+pub fn step(cx: &StepContext<'_>, inputs: &[LaneInput]) -> Result<Pending, StepError> {
     let taped = cx.learner.taped();
     let replay = cx.config.memory.replay == Replay::On;
     let trained = clips_where(inputs, |clip| clip.trains);
 
     // LOOK
     let plain = &cx.learner.module;
-    let mut fresh = look(cx, plain, inputs, &clips_where(inputs, |clip| !clip.trains || replay), false);
+    let mut fresh = look(cx, plain, inputs, &clips_where(inputs, |clip| !clip.trains || replay), false)?;
     let mut rows = fresh_rows(&fresh);
     if !replay {
-        let with_tape = look(cx, &taped, inputs, &trained, true);
+        let with_tape = look(cx, &taped, inputs, &trained, true)?;
         let detached = with_tape.iter().map(|(at, f)| (*at, f.clone().inner())).collect();
         rows.extend(fresh_rows(&detached));
         fresh = fresh.into_iter().map(|(at, f)| (at, f.autodiff())).chain(with_tape).collect();
@@ -148,7 +168,7 @@ pub fn step(cx: &StepContext<'_>, inputs: &[LaneInput]) -> Result<Pending, TooLo
     // REPLAY
     if replay && !trained.is_empty() {
         let upstream_bct = features_bct.grad_remove(&mut tape).expect("every loss depends on the features");
-        gradients = replay_clips(cx, &taped, inputs, &trained, &upstream_bct, gradients);
+        gradients = replay_clips(cx, &taped, inputs, &trained, &upstream_bct, gradients)?;
     }
 
     Ok(Pending { gradients, statistics: output.statistics, rows, loss, class_loss, regression_loss })
@@ -193,9 +213,10 @@ fn look(
     inputs: &[LaneInput],
     clips: &[ClipAt],
     taped: bool,
-) -> BTreeMap<ClipAt, Tensor<2>> {
+) -> Result<BTreeMap<ClipAt, Tensor<2>>, CollectiveError> {
     let mut features = BTreeMap::new();
     for chunk in clips.chunks(cx.config.memory.chunk_clips.max(1)) {
+        cx.check()?;
         let (pixels, keys) = chunk_input(cx, inputs, chunk);
         let pixels = if taped { pixels.autodiff() } else { pixels };
         let chunk_ncf = model.backbone.features(pixels, Pass::Train { keys: &keys });
@@ -204,7 +225,7 @@ fn look(
             features.insert((input, clip), chunk_ncf.clone().narrow(0, row, 1).squeeze_dim::<2>(0));
         }
     }
-    features
+    Ok(features)
 }
 
 /// Fresh features as rows `[L/2, C]` on the host.
@@ -259,8 +280,9 @@ fn replay_clips(
     clips: &[ClipAt],
     upstream_bct: &Tensor<3>,
     mut gradients: Flat,
-) -> Flat {
+) -> Result<Flat, CollectiveError> {
     for chunk in clips.chunks(cx.config.memory.chunk_clips.max(1)) {
+        cx.check()?;
         let (pixels, keys) = chunk_input(cx, inputs, chunk);
         let features_ncf = taped.backbone.features(pixels.autodiff(), Pass::Train { keys: &keys });
         let upstream = chunk.iter().map(|&(input, position)| {
@@ -277,7 +299,7 @@ fn replay_clips(
         let mut tape = (features_ncf * upstream_ncf).sum().backward();
         gradients = gradients + cx.learner.layout().gather_gradients(taped, &mut tape);
     }
-    gradients
+    Ok(gradients)
 }
 
 /// The part of dL/df, `[B, C, T]`, that belongs to a clip, `[1, C, L/2]`; zeros where a shifted clip reaches past the window.

@@ -12,6 +12,7 @@ use longtake_shared::random::Key;
 use longtake_shared::units::FrameIndex;
 use rand::Rng as _;
 
+use super::TrainError;
 use super::agree::Control;
 use super::committed::{Committed, StepSettings};
 use super::learner::{Learner, StageLength};
@@ -29,7 +30,7 @@ const CLASSES: usize = 3;
 const LANES: usize = 3;
 
 /// A detector of a few thousand parameters on windows of 64 frames.
-fn config() -> RunConfig {
+pub(super) fn config() -> RunConfig {
     let mut config = RunConfig::default();
     config.data.crop = 16;
     config.data.frame_height = 16;
@@ -114,11 +115,20 @@ fn alone() -> SharedCollective {
 }
 
 fn run_step(settings: &StepSettings, learner: &mut Learner<Detector>, inputs: &[LaneInput]) -> Committed {
-    settings.run(learner, inputs, Control::default(), &mut |_| {}).unwrap()
+    try_step(settings, learner, inputs).unwrap()
+}
+
+fn try_step(
+    settings: &StepSettings,
+    learner: &mut Learner<Detector>,
+    inputs: &[LaneInput],
+) -> Result<Committed, TrainError> {
+    let computed = settings.compute(learner, inputs, Control::default())?;
+    settings.commit(learner, computed, &mut |_| {})
 }
 
 /// Largest difference of two lists of tensors, over the largest value of each tensor.
-fn difference(a: &[NamedTensor], b: &[NamedTensor]) -> f32 {
+pub(super) fn difference(a: &[NamedTensor], b: &[NamedTensor]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter()
         .zip(b)
@@ -290,7 +300,7 @@ fn an_aborted_step_changes_nothing_and_can_be_done_again() {
         let fault = Fault { rank: Rank(0), call, kind: FaultKind::Fail };
         let broken = SharedCollective::new(Box::new(Faulty::new(local, vec![fault])));
         let settings = StepSettings::new(Arc::clone(&config), Key::root(1), device.clone(), broken, 1);
-        settings.run(&mut learner, &inputs, Control::default(), &mut |_| {}).unwrap_err();
+        try_step(&settings, &mut learner, &inputs).unwrap_err();
         assert!(learner.tensors() == before);
         assert_eq!(learner.step, Step(0));
         let again = run_step(&healthy, &mut learner, &inputs);

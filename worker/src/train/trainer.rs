@@ -3,25 +3,28 @@
 use std::time::Instant;
 
 use burn::tensor::Device;
-use longtake_shared::checkpoint::{Counters, Stage as SavedStage};
+use longtake_shared::checkpoint::Stage as SavedStage;
 use longtake_shared::config::MemorySource;
 use longtake_shared::ids::{Epoch, Step};
 use longtake_shared::units::Seconds;
 
-use super::agree::Control;
+use super::agree::{Control, Wish};
 use super::committed::StepSettings;
 use super::context::RunContext;
-use super::learner::Learner;
+use super::generation::Ended;
+use super::holdings::{PendingRows, Training, WriteBack};
+use super::lane_memory::LaneMemory;
 use super::report::Reporter;
-use super::save::{Facts, Saver, Snapshot};
+use super::rhythm::{Reasons, Rhythm};
+use super::save::{self, Saver, Snapshot};
 use super::step::{FreshRows, InputClip, LaneInput, Sample};
-use super::{TrainError, validate};
+use super::validate::{self, Validated};
+use super::{TrainError, replicas};
 use crate::control::{Ending, Stage, StepPhase};
 use crate::data::loader::{LaneSample, LoadedStep};
 use crate::data::plan::{FRAMES_PER_ROW, SamplePlan};
 use crate::data::prefetch::Prefetch;
-use crate::model::detector::Detector;
-use crate::model::memory::{MemoryStore, RowState};
+use crate::model::memory::RowState;
 
 /// The training stage of one generation.
 pub struct Trainer<'a> {
@@ -29,18 +32,16 @@ pub struct Trainer<'a> {
     pub run: &'a RunContext,
     /// How a step is done.
     pub steps: StepSettings,
-    /// Model, optimizer, step.
-    pub learner: Learner<Detector>,
+    /// What learns, and what is kept when the generation ends.
+    pub state: &'a mut Training,
     /// The long memory of this worker's lanes.
-    pub store: MemoryStore,
-    /// What was skipped so far.
-    pub counters: Counters,
+    pub memory: &'a mut LaneMemory,
     /// Uploads checkpoints while training goes on.
-    pub saver: &'a mut Saver<'a>,
-    /// The step whose validation is done already, where a resumed run stopped after it.
-    pub validated: Option<Step>,
-    /// What that validation came to, where it was in this generation.
-    pub average_map: Option<f64>,
+    pub saver: Saver<'a>,
+    /// When a checkpoint is begun.
+    pub rhythm: Rhythm,
+    /// Samples from the state's step on, read ahead.
+    pub samples: Prefetch<LoadedStep>,
 }
 
 /// What is due after a step.
@@ -51,85 +52,148 @@ struct Due {
 }
 
 impl Trainer<'_> {
-    /// Trains to the last step, or until all ranks agree to stop.
+    /// Trains to the last step, or until all ranks agree to stop or to leave.
     ///
     /// # Errors
     /// The generation was aborted, too many steps in a row were not finite, or something the run cannot do without failed.
-    pub fn train(mut self) -> Result<(Ending, Step), TrainError> {
-        let run = self.run;
-        let total = run.total_steps();
-        let mut reporter = Reporter::new(run, Stage::Train, total, self.learner.step.0);
-        if self.lacks_validation() {
-            // The run had stopped before this validation: it may be the best, so its checkpoint is made again.
-            if !self.validate()? {
-                return Ok((Ending::Stopped, self.learner.step));
-            }
-            self.save()?;
+    pub fn train(mut self) -> Result<Ended, TrainError> {
+        let total = self.run.total_steps();
+        let mut reporter = Reporter::new(self.run, Stage::Train, total, self.state.learner.step.0);
+        if let Some(ended) = self.catch_up()? {
+            return Ok(ended);
         }
-        let mut samples = run.read_ahead(self.learner.step, Step(total))?;
-        while self.learner.step.0 < total {
-            let control = self.step(&mut samples, &mut reporter)?;
+        while self.state.learner.step.0 < total {
+            let control = self.step(&mut reporter)?;
             self.saver.poll()?;
-            let mut stop = control.stop > 0.0;
-            let due = self.due(self.learner.step, control.checkpoint > 0.0);
-            if due.validation && !stop {
-                stop = !self.validate()?;
-            }
-            if due.checkpoint || stop {
-                self.save()?;
-            }
-            if stop && (self.learner.step.0 < total || self.lacks_validation()) {
-                self.saver.finish()?;
-                return Ok((Ending::Stopped, self.learner.step));
+            self.forget_saved_copies();
+            if let Some(ended) = self.boundary(&control)? {
+                return Ok(ended);
             }
         }
         self.saver.finish()?;
-        Ok((Ending::Completed, self.learner.step))
+        Ok(Ended::Finished(Ending::Completed, self.state.learner.step))
+    }
+
+    /// Does what the step that the generation begins with still lacks: its validation may be the best, and a checkpoint that
+    /// was due there may have been abandoned.
+    fn catch_up(&mut self) -> Result<Option<Ended>, TrainError> {
+        let step = self.state.learner.step;
+        let newest = self.run.newest_of_training().filter(|manifest| manifest.step == step);
+        let saved = newest.is_some_and(|manifest| save::validated(manifest) == self.state.validated);
+        if self.lacks_validation() {
+            let wish = self.validate()?;
+            if wish == Wish::GoOn || (wish == Wish::Stop && newest.is_none()) {
+                self.save()?;
+            }
+            return self.end(wish);
+        }
+        if self.due(step).checkpoint && step.0 > 0 && !saved {
+            self.save()?;
+        }
+        Ok(None)
+    }
+
+    /// What follows a step: validation, checkpoint, the end of the generation.
+    fn boundary(&mut self, control: &Control) -> Result<Option<Ended>, TrainError> {
+        let step = self.state.learner.step;
+        let mut wish = control.wish();
+        let due = self.due(step);
+        if due.validation && wish == Wish::GoOn {
+            wish = self.validate()?;
+        }
+        let reasons = Reasons {
+            must: wish == Wish::Stop || (due.validation && wish == Wish::GoOn),
+            due: due.checkpoint,
+            asked: control.checkpoint > 0.0,
+        };
+        if self.rhythm.begins(reasons, control.saving > 0.0) {
+            self.save()?;
+        }
+        if step.0 < self.run.total_steps() || self.lacks_validation() { self.end(wish) } else { Ok(None) }
+    }
+
+    /// Settles the save in flight where all ranks have agreed to end.
+    fn end(&mut self, wish: Wish) -> Result<Option<Ended>, TrainError> {
+        let ended = match wish {
+            Wish::GoOn => return Ok(None),
+            Wish::Leave => Ended::Left,
+            Wish::Stop => Ended::Finished(Ending::Stopped, self.state.learner.step),
+        };
+        self.saver.finish()?;
+        Ok(Some(ended))
     }
 
     /// Whether the validation that is due at this step boundary has not come to its end.
     fn lacks_validation(&self) -> bool {
-        self.due(self.learner.step, false).validation && self.validated != Some(self.learner.step)
+        let step = self.state.learner.step;
+        self.due(step).validation && self.state.validated != Some(step)
     }
 
     /// What the settings ask for at a step boundary. The last step is always validated and saved.
-    fn due(&self, step: Step, asked: bool) -> Due {
+    fn due(&self, step: Step) -> Due {
         let config = &self.run.config;
         let (Epoch(epoch), position) = self.run.lanes.position(step);
         let last = step.0 == self.run.total_steps();
         let boundary = position == 0 && epoch > 0;
         let every = |epochs: u64| boundary && epochs > 0 && epoch % epochs == 0;
         let validation = step.0 > 0 && (last || every(config.train.validate_every));
-        Due { validation, checkpoint: asked || last || validation || every(config.checkpoint.every) }
+        Due { validation, checkpoint: last || validation || every(config.checkpoint.every) }
     }
 
-    /// One step: remembered rows come in, [`StepSettings::run`] does the rest, fresh rows go back.
-    fn step(
-        &mut self,
-        samples: &mut Prefetch<LoadedStep>,
-        reporter: &mut Reporter<'_>,
-    ) -> Result<Control, TrainError> {
+    /// One step: remembered rows come in, [`StepSettings`] does the rest, fresh rows go back.
+    fn step(&mut self, reporter: &mut Reporter<'_>) -> Result<Control, TrainError> {
         let session = &self.run.session;
-        let now = self.learner.step;
+        let now = self.state.learner.step;
         session.enter(now, StepPhase::Data);
         let started = Instant::now();
-        let Some(loaded) = samples.next()? else { return Err(TrainError::OutOfSamples { step: now }) };
-        let flags = session.flags();
-        let mut control = Control {
-            skipped: loaded.unreadable() as f32,
-            stop: f32::from(u8::from(flags.stop)),
-            checkpoint: f32::from(u8::from(flags.checkpoint)),
-            ..Control::default()
-        };
+        let collective = &self.run.collective;
+        let loaded = self.samples.next_while(|| collective.check().is_ok())?;
+        collective.check()?;
+        let Some(loaded) = loaded else { return Err(TrainError::OutOfSamples { step: now }) };
+        let mut control = self.saver.wishes(&self.rhythm);
+        control.skipped = loaded.unreadable() as f32;
         let inputs = self.recall(loaded, &mut control)?;
-        let committed =
-            self.steps.run(&mut self.learner, &inputs, control, &mut |phase| session.enter(now, phase))?;
+        session.enter(now, StepPhase::Look);
+        let mut computed = self.steps.compute(&self.state.learner, &inputs, control)?;
+        let rows = std::mem::take(&mut computed.rows);
+        // From here on others may commit the step while this rank is aborted.
+        self.state.pending = Some(self.pending(&inputs, rows));
+        let mut enter = |phase| session.enter(now, phase);
+        let committed = self.steps.commit(&mut self.state.learner, computed, &mut enter)?;
         session.enter(now, StepPhase::WriteBack);
-        self.write_back(&inputs, committed.rows)?;
+        let written = self.state.pending.take().filter(|_| committed.moved.applied);
+        if let Some(rows) = &written {
+            self.memory.write(rows)?;
+        }
         self.note(committed.moved.applied, &committed.control)?;
         let took = Seconds(started.elapsed().as_secs_f64());
-        reporter.step(&committed.control, &committed.moved, &self.counters, took);
+        reporter.step(&committed.control, &committed.moved, &self.state.counters, took);
+        if let Some(rows) = &written {
+            session.enter(now, StepPhase::Reduce);
+            replicas::pass_on(self.run, self.memory, rows)?;
+        }
         Ok(committed.control)
+    }
+
+    /// What is written back once the step is committed.
+    fn pending(&self, inputs: &[LaneInput], rows: Vec<FreshRows>) -> PendingRows {
+        let write_back = |FreshRows { input, clip, values }: FreshRows| {
+            let LaneInput { lane, sample } = &inputs[input];
+            let plan = &sample.as_ref()?.plan;
+            Some(WriteBack { lane: *lane, video: plan.video, first_row: plan.first_row(clip), values })
+        };
+        let rows = if self.run.writes_back() { rows } else { Vec::new() };
+        PendingRows {
+            step: self.state.learner.step.next(),
+            rows: rows.into_iter().filter_map(write_back).collect(),
+        }
+    }
+
+    /// Copies go once a checkpoint holds what they are copies of.
+    fn forget_saved_copies(&mut self) {
+        if let Some((Stage::Train, step, _)) = self.run.session.committed() {
+            self.memory.copies.forget_until(step);
+        }
     }
 
     /// Adds remembered rows to the samples, and the clips of which memory lacks rows.
@@ -161,7 +225,7 @@ impl Trainer<'_> {
             let channels = self.run.config.model.backbone.channels();
             return Ok(Sample { plan, clips, remembered: vec![0.0; rows * channels] });
         }
-        let window = self.store.read(plan.lane, plan.video, plan.first_row(0), rows)?;
+        let window = self.memory.store.read(plan.lane, plan.video, plan.first_row(0), rows)?;
         for clip in (0..plan.clips).filter(|clip| !plan.sampled.contains(clip)) {
             let states = &window.state[clip * rows_of_clip..(clip + 1) * rows_of_clip];
             if states.contains(&RowState::Absent) {
@@ -172,7 +236,7 @@ impl Trainer<'_> {
             }
             for state in states {
                 if let RowState::Remembered { written } = state {
-                    control.age_sum += self.learner.step.0.saturating_sub(written.0) as f32;
+                    control.age_sum += self.state.learner.step.0.saturating_sub(written.0) as f32;
                     control.age_count += 1.0;
                 }
             }
@@ -182,52 +246,41 @@ impl Trainer<'_> {
 
     /// Counts what was skipped; too many steps in a row that are not finite end the run.
     fn note(&mut self, applied: bool, control: &Control) -> Result<(), TrainError> {
-        self.counters.skipped_samples += control.skipped as u64;
+        self.state.counters.skipped_samples += control.skipped as u64;
         if applied {
-            self.counters.non_finite_in_a_row = 0;
+            self.state.counters.non_finite_in_a_row = 0;
             return Ok(());
         }
-        self.counters.non_finite_steps += 1;
-        self.counters.non_finite_in_a_row += 1;
+        self.state.counters.non_finite_steps += 1;
+        self.state.counters.non_finite_in_a_row += 1;
         let limit = self.run.config.train.max_non_finite;
-        if self.counters.non_finite_in_a_row >= limit {
+        if self.state.counters.non_finite_in_a_row >= limit {
             return Err(TrainError::NotFinite {
-                step: self.learner.step,
-                in_a_row: self.counters.non_finite_in_a_row,
+                step: self.state.learner.step,
+                in_a_row: self.state.counters.non_finite_in_a_row,
             });
         }
         Ok(())
     }
 
-    /// Fresh features replace the remembered rows: the last act of a committed step.
-    fn write_back(&mut self, inputs: &[LaneInput], rows: Vec<FreshRows>) -> Result<(), TrainError> {
-        if !self.run.config.memory.write_back || self.run.config.memory.source == MemorySource::Zeros {
-            return Ok(());
+    /// Gives what all ranks wished meanwhile, if they left off.
+    fn validate(&mut self) -> Result<Wish, TrainError> {
+        let step = self.state.learner.step;
+        match validate::validate(self.run, &self.state.learner.module, step)? {
+            Validated::Done(average_map) => {
+                self.state.validated = Some(step);
+                self.state.average_map = Some(average_map);
+                Ok(Wish::GoOn)
+            }
+            Validated::LeftOff(wish) => Ok(wish),
         }
-        for fresh in rows {
-            let input = &inputs[fresh.input];
-            let Some(sample) = &input.sample else { continue };
-            let first = sample.plan.first_row(fresh.clip);
-            self.store.write(input.lane, sample.plan.video, self.learner.step, first, &fresh.values)?;
-        }
-        Ok(())
-    }
-
-    /// Gives whether it came to its end.
-    fn validate(&mut self) -> Result<bool, TrainError> {
-        let average_map = validate::validate(self.run, &self.learner.module, self.learner.step)?;
-        if average_map.is_some() {
-            self.validated = Some(self.learner.step);
-            self.average_map = average_map;
-        }
-        Ok(average_map.is_some())
     }
 
     fn save(&mut self) -> Result<(), TrainError> {
-        self.run.session.enter(self.learner.step, StepPhase::Save);
-        let facts =
-            Facts { counters: self.counters, validated: self.validated, average_map: self.average_map };
-        let snapshot = Snapshot::take(self.run, SavedStage::Train, &self.learner, Some(&self.store), facts)?;
+        self.run.session.enter(self.state.learner.step, StepPhase::Save);
+        let learner = &self.state.learner;
+        let memory = Some(&self.memory.store);
+        let snapshot = Snapshot::take(self.run, SavedStage::Train, learner, memory, self.state.facts())?;
         self.saver.start(snapshot)
     }
 }

@@ -7,28 +7,40 @@ use longtake_shared::ids::Step;
 use longtake_shared::units::Seconds;
 
 use super::TrainError;
-use super::agree::Control;
+use super::agree::{Control, Wish};
 use super::context::RunContext;
 use super::report::Reporter;
-use crate::collective::CollectiveError;
 use crate::control::{Detection, Directive, Stage, StepPhase};
 use crate::infer::video::VideoDetector;
 use crate::model::detector::Detector;
 
-/// Hands over the detections of this rank's share of the validation videos, and waits for the average mAP over all. Gives
-/// none where a stop is wished before every rank is done: all ranks then leave off, and the run validates again when it
-/// goes on.
+/// What became of a validation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Validated {
+    /// The average mAP over all videos.
+    Done(f64),
+    /// All ranks left off, because a stop or another generation is wished: the run validates again when it goes on.
+    LeftOff(Wish),
+}
+
+/// Hands over the detections of this rank's share of the validation videos, and waits for the average mAP over all.
 ///
 /// # Errors
 /// A video cannot be read, the generation was aborted, or the agent is gone.
-pub fn validate(run: &RunContext, model: &Detector, step: Step) -> Result<Option<f64>, TrainError> {
+pub fn validate(run: &RunContext, model: &Detector, step: Step) -> Result<Validated, TrainError> {
     let assignment = &run.assignment;
     let videos = run.dataset.subset(Subset::Validation);
     let own = videos.iter().skip(assignment.rank.index()).step_by(assignment.world);
     let mut reporter = Reporter::new(run, Stage::Validate, own.len() as u64, 0);
-    let detector = VideoDetector { model, config: &run.config, frames: &run.frames, device: &run.device };
+    let detector = VideoDetector {
+        model,
+        config: &run.config,
+        frames: &run.frames,
+        device: &run.device,
+        goes_on: Some(&run.collective),
+    };
     for &video in own {
-        if run.session.flags().stop {
+        if Control::wishing(run.session.flags()).wish() != Wish::GoOn {
             break;
         }
         run.session.enter(step, StepPhase::Validate);
@@ -46,21 +58,17 @@ pub fn validate(run: &RunContext, model: &Detector, step: Step) -> Result<Option
         run.session.detections(assignment.generation, step, &video.id, &detections)?;
         reporter.unit();
     }
-    run.session.enter(step, StepPhase::Reduce);
-    let stop = Control { stop: f32::from(u8::from(run.session.flags().stop)), ..Control::default() };
-    if stop.sum(&run.collective)?.stop > 0.0 {
-        return Ok(None);
+    let agreed = Control::wishing(run.session.flags()).sum(&run.collective)?;
+    if agreed.wish() != Wish::GoOn {
+        return Ok(Validated::LeftOff(agreed.wish()));
     }
     run.session.validation_done(assignment.generation, step)?;
     loop {
-        match run.session.next_directive()? {
-            Directive::Validated { step: validated, average_map, .. } if validated == step => {
-                return Ok(Some(average_map));
-            }
-            Directive::Abort { generation, reason } if generation == assignment.generation => {
-                return Err(CollectiveError::Aborted { reason }.into());
-            }
-            _ => {}
+        if let Directive::Validated { step: validated, average_map, .. } =
+            run.session.next_within(assignment.generation)?
+            && validated == step
+        {
+            return Ok(Validated::Done(average_map));
         }
     }
 }

@@ -36,6 +36,14 @@ impl Collective for Waiting {
         self.session.during(StepPhase::Reduce, || self.collective.broadcast(root, bytes))
     }
 
+    fn exchange(
+        &mut self,
+        send: &[(Rank, Vec<u8>)],
+        receive: &[Rank],
+    ) -> Result<Vec<Vec<u8>>, CollectiveError> {
+        self.session.during(StepPhase::Reduce, || self.collective.exchange(send, receive))
+    }
+
     fn barrier(&mut self) -> Result<(), CollectiveError> {
         self.session.during(StepPhase::Reduce, || self.collective.barrier())
     }

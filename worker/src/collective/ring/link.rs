@@ -33,6 +33,7 @@ pub(super) enum Kind {
     AllReduce = 1,
     Broadcast = 2,
     Barrier = 3,
+    Exchange = 4,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -56,6 +57,7 @@ impl Header {
             1 => format!("{number} (all-reduce of {length} values)"),
             2 => format!("{number} (broadcast from rank {length})"),
             3 => format!("{number} (barrier)"),
+            4 => format!("{number} (exchange)"),
             _ => format!("{number} (of unknown kind {kind})"),
         }
     }

@@ -18,7 +18,7 @@ use longtake_shared::ids::{Generation, Rank};
 pub use connect::{Membership, RingListener};
 use link::{Call, Incoming, Kind, Outgoing, Peer, transfer};
 
-use super::{Aborter, Collective, CollectiveError};
+use super::{Aborter, Collective, CollectiveError, check_peers};
 
 /// Up to this many values everyone sends everything to everyone (16 KiB).
 const SMALL_VALUES: usize = 4096;
@@ -139,11 +139,7 @@ impl Ring {
         self.relay(call, next.map(|peer| (peer, &length[..])), None)?;
         let length = usize::try_from(u64::from_le_bytes(length)).unwrap_or(usize::MAX);
         if previous.is_some() {
-            bytes.clear();
-            bytes
-                .try_reserve_exact(length)
-                .map_err(|error| CollectiveError::system("making room for a broadcast", &error))?;
-            bytes.resize(length, 0);
+            *bytes = room(length)?;
         }
 
         // While a block goes on to the next rank, the one after it comes in from the rank before.
@@ -159,6 +155,47 @@ impl Ring {
             sent = end;
         }
         Ok(())
+    }
+
+    /// Lengths, then bytes, straight between those who have something for each other.
+    fn exchange_directly(
+        &self,
+        call: &Call,
+        send: &[(Rank, Vec<u8>)],
+        receive: &[Rank],
+    ) -> Result<Vec<Vec<u8>>, CollectiveError> {
+        let lengths: Vec<[u8; 8]> =
+            send.iter().map(|(_, bytes)| (bytes.len() as u64).to_le_bytes()).collect();
+        let mut coming = vec![[0; 8]; receive.len()];
+        self.send_and_receive(
+            call,
+            send.iter().zip(&lengths).map(|((peer, _), length)| (*peer, &length[..])),
+            receive.iter().copied().zip(coming.iter_mut().map(<[u8; 8]>::as_mut_slice)),
+        )?;
+        let mut received = Vec::with_capacity(receive.len());
+        for length in coming {
+            let length = usize::try_from(u64::from_le_bytes(length)).unwrap_or(usize::MAX);
+            received.push(room(length)?);
+        }
+        self.send_and_receive(
+            call,
+            send.iter().map(|(peer, bytes)| (*peer, bytes.as_slice())),
+            receive.iter().copied().zip(received.iter_mut().map(Vec::as_mut_slice)),
+        )?;
+        Ok(received)
+    }
+
+    fn send_and_receive<'a, 'b>(
+        &self,
+        call: &Call,
+        send: impl Iterator<Item = (Rank, &'a [u8])>,
+        receive: impl Iterator<Item = (Rank, &'b mut [u8])>,
+    ) -> Result<(), CollectiveError> {
+        let mut outgoing: Vec<_> =
+            send.map(|(to, bytes)| Outgoing::new(self.peer(to.index()), call, bytes)).collect();
+        let mut incoming: Vec<_> =
+            receive.map(|(from, bytes)| Incoming::new(self.peer(from.index()), call, bytes)).collect();
+        transfer(&mut outgoing, &mut incoming, &self.aborter)
     }
 
     /// Sends, receives, or both at once.
@@ -178,6 +215,16 @@ impl Ring {
 
 /// Bytes that a rank has before it hands them on.
 const BLOCK: usize = 256 << 10;
+
+/// So many bytes to receive into; the length is the peer's word, so it may be more than there is.
+fn room(length: usize) -> Result<Vec<u8>, CollectiveError> {
+    let mut bytes = Vec::new();
+    bytes
+        .try_reserve_exact(length)
+        .map_err(|error| CollectiveError::system("making room for a message", &error))?;
+    bytes.resize(length, 0);
+    Ok(bytes)
+}
 
 /// The values of one of `world` parts, whose lengths differ by at most one.
 fn part(length: usize, world: usize, index: usize) -> Range<usize> {
@@ -218,6 +265,20 @@ impl Collective for Ring {
             return Err(CollectiveError::NoSuchRank { rank: root, world: self.world() });
         }
         self.call(Kind::Broadcast, root.index(), |ring, call| ring.hand_along(call, root.index(), bytes))
+    }
+
+    fn exchange(
+        &mut self,
+        send: &[(Rank, Vec<u8>)],
+        receive: &[Rank],
+    ) -> Result<Vec<Vec<u8>>, CollectiveError> {
+        check_peers(Rank(self.rank as u32), self.world(), send, receive)?;
+        let mut received = Vec::new();
+        self.call(Kind::Exchange, 0, |ring, call| {
+            received = ring.exchange_directly(call, send, receive)?;
+            Ok(())
+        })?;
+        Ok(received)
     }
 
     fn barrier(&mut self) -> Result<(), CollectiveError> {

@@ -13,14 +13,19 @@ pub mod store;
 /// A lane's rows as they were at one moment, and as bytes of a checkpoint.
 pub mod snapshot;
 
+mod copies;
 mod error;
 mod ledger;
+mod place;
 mod rows;
 mod slab;
 mod slots;
+mod survey;
 mod writer;
 
+pub use copies::RowCopies;
 pub use error::{MemoryError, Warning};
+pub use place::StoreFolder;
 pub use sampler::{ClipChoice, choose_clips};
 pub use snapshot::{Segment, Snapshot};
 pub use store::{Ages, MemoryStore, RowState, WindowRows};

@@ -79,6 +79,16 @@ impl Snapshot {
         })
     }
 
+    /// The rows of the group of this number of a lane, as [`Self::segments`] gives them; nothing past the last group.
+    ///
+    /// # Errors
+    /// The slab cannot be read.
+    pub fn group(&self, lane: LaneId, group: usize, number: usize) -> Result<Option<Segment>, MemoryError> {
+        let Some(rows) = self.lanes.get(&lane) else { return Ok(None) };
+        let videos: Vec<VideoIndex> = rows.keys().copied().skip(group * number).take(group).collect();
+        if videos.is_empty() { Ok(None) } else { self.segment(lane, rows, videos).map(Some) }
+    }
+
     fn segment(
         &self,
         lane: LaneId,

@@ -15,6 +15,7 @@ use longtake_shared::ids::{LaneId, Step, VideoIndex};
 
 use super::error::{MemoryError, Warning};
 use super::ledger::{FoundRows, Ledger, LedgerError};
+use super::place::LOCK;
 use super::rows::{Aligned, Row, checksum, to_bytes, to_values};
 use super::slab::Slab;
 use super::slots::{Freed, Slots};
@@ -30,14 +31,14 @@ pub(super) type LaneRows = BTreeMap<VideoIndex, Arc<Vec<Row>>>;
 /// The long memory of a worker's lanes. One process has a folder open at a time.
 #[derive(Debug)]
 pub struct MemoryStore {
-    channels: usize,
-    dtype: MemoryDtype,
-    lanes: BTreeMap<LaneId, LaneRows>,
+    pub(super) channels: usize,
+    pub(super) dtype: MemoryDtype,
+    pub(super) lanes: BTreeMap<LaneId, LaneRows>,
     /// Durable rows of lanes that have not been added yet.
     found: BTreeMap<LaneId, FoundRows>,
     slots: Slots,
     slab: Arc<Slab>,
-    writer: Writer,
+    pub(super) writer: Writer,
     folder: PathBuf,
     /// Held while the store is open.
     _lock: File,
@@ -104,7 +105,7 @@ impl MemoryStore {
     ) -> Result<(Self, Vec<Warning>), MemoryError> {
         let failed = |action| move |source| MemoryError::Io { action, folder: folder.to_owned(), source };
         std::fs::create_dir_all(folder).map_err(failed("create"))?;
-        let lock = File::create(folder.join("lock")).map_err(failed("lock"))?;
+        let lock = File::create(folder.join(LOCK)).map_err(failed("lock"))?;
         let in_use = || MemoryError::InUse { folder: folder.to_owned() };
         patiently(|| match lock.try_lock() {
             Ok(()) => Some(Ok(())),
@@ -330,18 +331,28 @@ impl MemoryStore {
         }
         let row_bytes = self.slab.row_bytes();
         for video in &segment.videos {
+            // What is here already stays where it is: after a failure most rows are those of the checkpoint.
+            let known = Arc::clone(self.rows_of(segment.lane, video.video)?);
             let mut present = Vec::new();
             let mut absent = Vec::new();
             let mut bytes = Vec::with_capacity(video.bytes.len());
             for (position, (written, row)) in
                 (0u32..).zip(video.written.iter().zip(video.bytes.chunks_exact(row_bytes)))
             {
+                let here = known[position as usize];
                 if let Some(written) = written {
-                    present.push((position, *written));
-                    bytes.extend_from_slice(row);
-                } else {
+                    let same = (here.written, here.checksum)
+                        == (*written, checksum(video.video, position, *written, row));
+                    if !here.is_present() || !same {
+                        present.push((position, *written));
+                        bytes.extend_from_slice(row);
+                    }
+                } else if here.is_present() {
                     absent.push(position);
                 }
+            }
+            if present.is_empty() && absent.is_empty() {
+                continue;
             }
             self.replace(segment.lane, video.video, &present, &bytes, &absent)?;
         }
@@ -382,7 +393,7 @@ impl MemoryStore {
     }
 
     /// Writes bytes of rows to free slots and points the rows at them; other rows become absent.
-    fn replace(
+    pub(super) fn replace(
         &mut self,
         lane: LaneId,
         video: VideoIndex,
@@ -428,7 +439,7 @@ impl MemoryStore {
         self.writer.change(lane, video, changes, freed).map_err(|problem| self.ledger_error(problem))
     }
 
-    fn rows_of(&self, lane: LaneId, video: VideoIndex) -> Result<&Arc<Vec<Row>>, MemoryError> {
+    pub(super) fn rows_of(&self, lane: LaneId, video: VideoIndex) -> Result<&Arc<Vec<Row>>, MemoryError> {
         self.lanes.get(&lane).and_then(|lane| lane.get(&video)).ok_or(MemoryError::Unknown { lane, video })
     }
 

@@ -1,0 +1,402 @@
+//! Workers as threads, and a coordinator of a few lines that the tests play.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use longtake_shared::checkpoint::{Manifest, assemble};
+use longtake_shared::config::{RunConfig, SynthConfig, load_without_file};
+use longtake_shared::ids::{LaneId, Rank, Step};
+use longtake_shared::protocol::wire::{self, worker_message::Body, worker_order::Body as Order};
+use longtake_shared::units::Seconds;
+use tempfile::TempDir;
+
+use crate::collective::{Collective, Fault, Faulty, RingListener};
+use crate::control::{Carried, Kept, LaneMove, Session, Stage};
+use crate::runtime::serve;
+use crate::train::generation::{Worker, connect};
+use crate::train::holdings::State;
+use crate::train::tape::NamedTensor;
+
+/// How long anything may take before a test fails.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What a worker held when its run was over.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Held {
+    pub(super) step: Step,
+    pub(super) tensors: Vec<NamedTensor>,
+    /// Bytes of the segment of each video: bits, writers and absences.
+    pub(super) rows: BTreeMap<(LaneId, u32), Vec<u8>>,
+}
+
+struct Seat {
+    address: SocketAddr,
+    order: Box<dyn Fn(wire::Identity, Order) + Send>,
+    faults: Arc<Mutex<Vec<Fault>>>,
+    thread: Option<JoinHandle<Held>>,
+}
+
+/// A data set, a run's folder, and workers that come and go.
+pub(super) struct Crew {
+    folder: TempDir,
+    pub(super) config: RunConfig,
+    config_json: String,
+    seats: BTreeMap<u32, Seat>,
+    heard: Receiver<(u32, wire::WorkerMessage)>,
+    hear: Sender<(u32, wire::WorkerMessage)>,
+    generation: u64,
+    members: Vec<u32>,
+    pub(super) newest: Option<Manifest>,
+    saved: BTreeMap<(i32, u64), BTreeMap<u32, serde_json::Value>>,
+    validating: BTreeSet<u32>,
+    ready: BTreeSet<u32>,
+    failed: BTreeSet<u32>,
+    finished: BTreeSet<u32>,
+    /// What each worker said when it left the newest generation.
+    pub(super) left: BTreeMap<u32, Option<Kept>>,
+    /// Steps of the training stage that were told.
+    pub(super) steps: Vec<u64>,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Crew {
+    pub(super) fn new(mut config: RunConfig, change: impl FnOnce(&mut RunConfig)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let synth = SynthConfig {
+            training_videos: 12,
+            validation_videos: 1,
+            min_duration: Seconds(5.0),
+            max_duration: Seconds(6.0),
+            width: 32,
+            height: 32,
+            classes: 2,
+            ..SynthConfig::default()
+        };
+        crate::data::synth::write(&synth, &folder.path().join("data"), &mut |_, _| {}).unwrap();
+        let text = |name: &str| folder.path().join("data").join(name).to_string_lossy().into_owned();
+        config.data.annotations = text("annotations.json");
+        config.data.videos = text("");
+        config.data.fps = 15.0;
+        config.train.lanes = 6;
+        config.train.max_steps = 7;
+        config.train.validate_every = 0;
+        config.checkpoint.every = 1;
+        config.checkpoint.interval = Seconds(0.0);
+        config.cluster.digest_every = 1;
+        change(&mut config);
+        let mut resolved = load_without_file(std::iter::empty(), &[]).unwrap();
+        resolved.config = config.clone();
+        let (hear, heard) = channel();
+        Self {
+            folder,
+            config,
+            config_json: resolved.to_json(),
+            seats: BTreeMap::new(),
+            heard,
+            hear,
+            generation: 0,
+            members: Vec::new(),
+            newest: None,
+            saved: BTreeMap::new(),
+            validating: BTreeSet::new(),
+            ready: BTreeSet::new(),
+            failed: BTreeSet::new(),
+            finished: BTreeSet::new(),
+            left: BTreeMap::new(),
+            steps: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    pub(super) fn run_folder(&self) -> PathBuf {
+        self.folder.path().join("run")
+    }
+
+    /// Starts workers that have no process yet.
+    fn hire(&mut self, members: &[u32]) {
+        for &index in members {
+            if self.seats.contains_key(&index) {
+                continue;
+            }
+            let loopback = "127.0.0.1:0".parse().unwrap();
+            let (listener, address) = RingListener::bind(loopback).unwrap();
+            let (session, mut line) = Session::detached(self.folder.path(), index);
+            let order = Box::new(line.orders());
+            let hear = self.hear.clone();
+            std::thread::spawn(move || {
+                while let Some(message) = line.hear() {
+                    if hear.send((index, message)).is_err() {
+                        return;
+                    }
+                }
+            });
+            let faults: Arc<Mutex<Vec<Fault>>> = Arc::default();
+            let due = Arc::clone(&faults);
+            let thread = std::thread::spawn(move || {
+                let session = Arc::new(session);
+                let reach = move |assignment: &_, aborter| {
+                    let collective = connect(&listener, assignment, aborter)?;
+                    let faults = std::mem::take(&mut *due.lock().unwrap());
+                    Ok(Box::new(Faulty::new(collective, faults)) as Box<dyn Collective>)
+                };
+                let mut worker = Worker::new(Arc::clone(&session), index, Box::new(reach));
+                serve(&session, &mut worker).unwrap();
+                held(&worker)
+            });
+            self.seats.insert(index, Seat { address, order, faults, thread: Some(thread) });
+        }
+    }
+
+    /// Injects a fault into the next generation that the worker of that rank is in.
+    pub(super) fn inject(&mut self, members: &[u32], fault: Fault) {
+        self.hire(members);
+        for seat in self.seats.values() {
+            seat.faults.lock().unwrap().push(fault);
+        }
+    }
+
+    /// Forms a generation; lanes are dealt round the ranks, from the rank `turn` on.
+    pub(super) fn form(&mut self, members: &[u32], turn: usize, carry: bool) {
+        self.hire(members);
+        let world = members.len();
+        let mut lanes = vec![Vec::new(); world];
+        for lane in 0..self.config.train.lanes {
+            lanes[(lane + turn) % world].push(LaneId(lane as u32));
+        }
+        let carried = carry.then(|| self.plan(members, &lanes));
+        self.generation += 1;
+        self.members = members.to_vec();
+        for set in [&mut self.ready, &mut self.failed, &mut self.finished, &mut self.validating] {
+            set.clear();
+        }
+        self.left.clear();
+        self.saved.clear();
+        let form = wire::Form {
+            peers: members.iter().map(|index| self.seats[index].address.to_string()).collect(),
+            lanes: lanes
+                .iter()
+                .map(|lanes| wire::LaneList { lanes: lanes.iter().map(|lane| lane.0).collect() })
+                .collect(),
+            run_folder: self.run_folder().to_string_lossy().into_owned(),
+            config_json: self.config_json.clone(),
+            resume_json: self.newest.as_ref().map(|newest| serde_json::to_string(newest).unwrap()),
+            carried: carried.as_ref().map(wire_carried),
+        };
+        self.tell(&Order::Form(form));
+    }
+
+    /// What a coordinator makes of what its workers said when they left.
+    fn plan(&self, members: &[u32], lanes: &[Vec<LaneId>]) -> Carried {
+        let kept: Vec<Option<&Kept>> =
+            members.iter().map(|index| self.left.get(index).and_then(Option::as_ref)).collect();
+        let at = |kept: &Kept| (kept.stage, kept.step);
+        let (stage, step) = kept.iter().flatten().map(|kept| at(kept)).max().unwrap();
+        let ranks = || (0u32..).map(Rank).zip(&kept);
+        let has = |kept: &Option<&Kept>| kept.is_some_and(|kept| at(kept) == (stage, step));
+        let holder = ranks().find(|(_, kept)| has(kept)).unwrap().0;
+        let behind = ranks().filter(|(_, kept)| !has(kept)).map(|(rank, _)| rank).collect();
+        let mut moves = Vec::new();
+        for (owner, lanes) in ranks().map(|(rank, _)| rank).zip(lanes) {
+            for &lane in lanes {
+                let holds = |kept: &Option<&Kept>| kept.is_some_and(|kept| kept.lanes.contains(&lane));
+                let copies = |kept: &Option<&Kept>| kept.is_some_and(|kept| kept.copies.contains(&lane));
+                if holds(&kept[owner.index()]) {
+                    continue;
+                }
+                if let Some((from, _)) = ranks().find(|(_, kept)| holds(kept)) {
+                    moves.push(LaneMove { lane, from, copy: false });
+                } else if let Some((from, _)) = ranks().find(|(_, kept)| copies(kept)) {
+                    moves.push(LaneMove { lane, from, copy: true });
+                }
+            }
+        }
+        Carried { stage, step, holder, behind, moves }
+    }
+
+    fn tell(&self, order: &Order) {
+        for (rank, index) in (0u32..).zip(&self.members) {
+            self.tell_one(*index, rank, order.clone());
+        }
+    }
+
+    fn tell_one(&self, index: u32, rank: u32, order: Order) {
+        let identity =
+            wire::Identity { run: "run".into(), incarnation: 1, generation: self.generation, rank };
+        (self.seats[&index].order)(identity, order);
+    }
+
+    /// Listens until something has come about.
+    fn until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+        while !done(self) {
+            let heard = self.heard.recv_timeout(PATIENCE);
+            let (index, message) = heard.unwrap_or_else(|error| panic!("waiting for {what}: {error}"));
+            self.take(index, &message);
+        }
+    }
+
+    fn take(&mut self, index: u32, message: &wire::WorkerMessage) {
+        let identity = message.identity.clone().unwrap_or_default();
+        match message.body.as_ref().unwrap() {
+            Body::Warning(warning) => self.warnings.push(warning.text.clone()),
+            Body::Failed(failed) => panic!("worker {index} failed: {}", failed.message),
+            _ if identity.generation != self.generation => {}
+            Body::Ready(_) => drop(self.ready.insert(index)),
+            Body::CollectiveFailed(_) => drop(self.failed.insert(index)),
+            Body::Finished(_) => drop(self.finished.insert(index)),
+            Body::Progress(progress) if progress.stage == i32::from(wire::Stage::Train) => {
+                self.steps.push(progress.done);
+            }
+            Body::Left(left) => {
+                let lanes = |lanes: &[u32]| lanes.iter().copied().map(LaneId).collect();
+                let kept = left.kept.as_ref().map(|kept| Kept {
+                    stage: if kept.stage == i32::from(wire::Stage::Train) {
+                        Stage::Train
+                    } else {
+                        Stage::Pretrain
+                    },
+                    step: Step(kept.step),
+                    lanes: lanes(&kept.lanes),
+                    copies: lanes(&kept.copies),
+                });
+                self.left.insert(index, kept);
+            }
+            Body::ValidationDone(done) => {
+                self.validating.insert(index);
+                if self.validating.len() == self.members.len() {
+                    self.validating.clear();
+                    self.tell(&Order::Validated(wire::Validated {
+                        step: done.step,
+                        average_map: 0.25,
+                        best: true,
+                    }));
+                }
+            }
+            Body::PartsSaved(saved) => self.saved(identity.rank, saved),
+            _ => {}
+        }
+    }
+
+    fn saved(&mut self, rank: u32, saved: &wire::PartsSaved) {
+        let reports = self.saved.entry((saved.stage, saved.step)).or_default();
+        reports.insert(rank, serde_json::from_str(&saved.parts_json).unwrap());
+        if reports.len() == self.members.len() {
+            let reports: Vec<_> = reports.values().cloned().collect();
+            self.newest = Some(assemble(&reports).unwrap());
+            let committed =
+                wire::Committed { stage: saved.stage, step: saved.step, sequence: self.generation };
+            self.tell(&Order::Committed(committed));
+        }
+    }
+
+    pub(super) fn until_ready(&mut self) {
+        self.until("all to be ready", |crew| crew.ready.len() == crew.members.len());
+    }
+
+    /// Listens until all are ready, or a collective has failed.
+    pub(super) fn until_ready_or_failed(&mut self) {
+        self.until("all to be ready", |crew| crew.ready.len() == crew.members.len() || crew.has_failed());
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        !self.failed.is_empty()
+    }
+
+    /// Lets a generation train. With `wish_to_leave` all ranks leave after its first step.
+    pub(super) fn train(&mut self, wish_to_leave: bool) {
+        self.until_ready();
+        if wish_to_leave {
+            self.tell(&Order::SetFlags(wire::SetFlags { reconfigure: true, ..wire::SetFlags::default() }));
+        }
+        self.tell(&Order::Train(wire::Train {}));
+    }
+
+    pub(super) fn until_left(&mut self) {
+        self.until("all to leave", |crew| crew.left.len() == crew.members.len());
+    }
+
+    /// Listens until a step was told that many steps have followed.
+    pub(super) fn until_step(&mut self, step: u64) {
+        self.until("a step", |crew| crew.steps.last().is_some_and(|done| *done >= step));
+    }
+
+    pub(super) fn until_committed(&mut self, step: u64) {
+        self.until("a checkpoint", |crew| {
+            crew.newest.as_ref().is_some_and(|newest| {
+                newest.stage == longtake_shared::checkpoint::Stage::Train && newest.step >= Step(step)
+            })
+        });
+    }
+
+    pub(super) fn until_finished(&mut self) {
+        self.until("the end", |crew| crew.finished.len() == crew.members.len());
+    }
+
+    /// Listens until a collective has failed somewhere, or the run is done; gives whether it failed.
+    pub(super) fn until_failed_or_finished(&mut self) -> bool {
+        self.until("a failure", |crew| !crew.failed.is_empty() || crew.finished.len() == crew.members.len());
+        !self.failed.is_empty()
+    }
+
+    pub(super) fn abort(&mut self) {
+        self.tell(&Order::Abort(wire::Abort { reason: "a test says so".into() }));
+        self.until_left();
+    }
+
+    /// Ends workers; what each of them held.
+    pub(super) fn dismiss(&mut self, who: &[u32]) -> BTreeMap<u32, Held> {
+        for index in who {
+            self.tell_one(*index, 0, Order::Shutdown(wire::Shutdown {}));
+        }
+        who.iter()
+            .map(|index| {
+                let mut seat = self.seats.remove(index).unwrap();
+                (*index, seat.thread.take().unwrap().join().unwrap())
+            })
+            .collect()
+    }
+
+    /// Ends all workers.
+    pub(super) fn end(&mut self) -> BTreeMap<u32, Held> {
+        let all: Vec<u32> = self.seats.keys().copied().collect();
+        self.dismiss(&all)
+    }
+}
+
+fn wire_carried(carried: &Carried) -> wire::Carried {
+    let stage = match carried.stage {
+        Stage::Pretrain => wire::Stage::Pretrain,
+        _ => wire::Stage::Train,
+    };
+    wire::Carried {
+        stage: stage.into(),
+        step: carried.step.0,
+        holder: carried.holder.0,
+        behind: carried.behind.iter().map(|rank| rank.0).collect(),
+        moves: carried
+            .moves
+            .iter()
+            .map(|LaneMove { lane, from, copy }| wire::LaneMove { lane: lane.0, from: from.0, copy: *copy })
+            .collect(),
+    }
+}
+
+fn held(worker: &Worker) -> Held {
+    let (step, tensors) = match worker.holdings.state.as_ref().unwrap() {
+        State::Pretrain(state) => (state.learner.step, state.learner.tensors()),
+        State::Train(state) => (state.learner.step, state.learner.tensors()),
+    };
+    let mut rows = BTreeMap::new();
+    if let Some(memory) = &worker.holdings.memory {
+        let snapshot = memory.store.snapshot(&memory.held()).unwrap();
+        for segment in snapshot.segments(1) {
+            let segment = segment.unwrap();
+            rows.insert((segment.lane, segment.videos[0].0), segment.bytes.to_vec());
+        }
+    }
+    Held { step, tensors, rows }
+}

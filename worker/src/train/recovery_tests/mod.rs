@@ -1,0 +1,199 @@
+//! No failure loses a run: whoever comes, goes or stops in the middle, the run is what it would have been.
+
+mod crew;
+
+use std::collections::BTreeMap;
+
+use longtake_shared::ids::{LaneId, Rank, Step};
+
+use crew::{Crew, Held};
+
+use super::tests::{config, difference};
+use crate::checkpoint::{TensorData, TensorFile};
+use crate::collective::{Fault, FaultKind};
+
+/// A run whose members never change.
+fn undisturbed(
+    world: u32,
+    change: impl FnOnce(&mut longtake_shared::config::RunConfig),
+) -> BTreeMap<u32, Held> {
+    let mut crew = Crew::new(config(), change);
+    let members: Vec<u32> = (0..world).collect();
+    crew.form(&members, 0, false);
+    crew.train(false);
+    crew.until_finished();
+    crew.end()
+}
+
+/// The memory of all workers.
+fn rows(held: &BTreeMap<u32, Held>) -> BTreeMap<(LaneId, u32), Vec<u8>> {
+    held.values().flat_map(|held| held.rows.clone()).collect()
+}
+
+/// Writers and absences of a video's rows, and their values.
+fn decoded(segment: &[u8]) -> (Vec<i64>, Vec<f32>) {
+    let (mut written, mut values) = (Vec::new(), Vec::new());
+    for tensor in TensorFile::decode(segment).unwrap().tensors {
+        match tensor.data {
+            TensorData::I64(steps) => written = steps,
+            TensorData::F16(rows) => values = rows.into_iter().map(f32::from).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+    (written, values)
+}
+
+fn assert_same_within_rounding(found: &BTreeMap<u32, Held>, expected: &BTreeMap<u32, Held>) {
+    let reference = &expected[&0];
+    for held in found.values() {
+        assert_eq!(held.step, reference.step);
+        let worst = difference(&held.tensors, &reference.tensors);
+        assert!(worst < 5e-3, "parameters and statistics differ by {worst}");
+    }
+    let (found, expected) = (rows(found), rows(expected));
+    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    for (place, segment) in found {
+        let ((written, values), (of_reference, reference)) = (decoded(&segment), decoded(&expected[&place]));
+        assert_eq!(written, of_reference, "writers and absences of {place:?}");
+        let worst = values.iter().zip(&reference).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 2e-2, "rows of {place:?} differ by {worst}");
+    }
+}
+
+#[test]
+fn members_come_and_go_and_the_run_is_the_same() {
+    let expected = undisturbed(1, |_| {});
+    let mut crew = Crew::new(config(), |_| {});
+    crew.form(&[0, 1, 2, 3], 0, false);
+    crew.train(true);
+    crew.until_left();
+    for members in [&[0, 1, 2][..], &[0, 1, 2, 3], &[3, 1], &[5, 3, 0, 1, 4, 2]] {
+        crew.form(members, 1, true);
+        crew.train(members.len() < 6);
+        if members.len() < 6 {
+            crew.until_left();
+        }
+    }
+    crew.until_finished();
+    let found = crew.end();
+    assert_eq!(found.len(), 6);
+    assert_same_within_rounding(&found, &expected);
+    assert_eq!(crew.warnings, Vec::<String>::new(), "nothing was lost");
+}
+
+#[test]
+fn lanes_change_hands_bit_for_bit() {
+    let expected = undisturbed(2, |_| {});
+    let mut crew = Crew::new(config(), |_| {});
+    crew.form(&[0, 1], 0, false);
+    crew.train(true);
+    crew.until_left();
+    // All lanes change hands, and until the generation trains both have them.
+    crew.form(&[0, 1], 1, true);
+    crew.until_ready();
+    crew.abort();
+    let both = crew.left.values().map(|kept| kept.as_ref().unwrap().lanes.len()).collect::<Vec<_>>();
+    assert_eq!(both, [6, 6]);
+    // Sums of two addends do not depend on who brings which, so the run has the bits of the other.
+    crew.form(&[0, 1], 1, true);
+    crew.train(false);
+    crew.until_finished();
+    let found = crew.end();
+    assert!(found[&0].tensors == expected[&0].tensors && found[&1].tensors == expected[&0].tensors);
+    assert!(rows(&found) == rows(&expected));
+    assert!(
+        found[&0].rows.keys().all(|(lane, _)| lane.0 % 2 == 1),
+        "who gave its lanes away has dropped them"
+    );
+}
+
+#[test]
+fn wherever_a_call_fails_the_members_go_on_from_what_they_hold() {
+    let replicas = |config: &mut longtake_shared::config::RunConfig| {
+        config.memory.replicas = 1;
+        config.train.max_steps = 3;
+    };
+    let expected = undisturbed(2, replicas);
+    let (mut laggards, mut failures) = (0, 0);
+    for kind in [FaultKind::Fail, FaultKind::Lose] {
+        for call in 0.. {
+            let mut crew = Crew::new(config(), replicas);
+            crew.inject(&[0, 1], Fault { rank: Rank(1), call, kind });
+            crew.form(&[0, 1], 0, false);
+            crew.until_ready_or_failed();
+            if !crew.has_failed() {
+                crew.train(false);
+            }
+            if !crew.until_failed_or_finished() {
+                assert!(call > 30, "a run of three steps has more calls than {call}");
+                break;
+            }
+            failures += 1;
+            crew.abort();
+            let steps: Vec<Step> = crew.left.values().flatten().map(|kept| kept.step).collect();
+            laggards += usize::from(steps.len() == 2 && steps[0] != steps[1]);
+            crew.form(&[0, 1], 0, crew.left.values().any(Option::is_some));
+            crew.train(false);
+            crew.until_finished();
+            let found = crew.end();
+            assert!(found == expected, "{kind:?} in call {call} left a trace");
+        }
+    }
+    assert!(
+        failures > 60 && laggards >= 3,
+        "{failures} failures, {laggards} of them left a rank a step behind"
+    );
+}
+
+#[test]
+fn a_run_that_returns_to_its_checkpoint_has_the_bits_of_one_that_never_stopped() {
+    let expected = undisturbed(2, |_| {});
+    let mut crew = Crew::new(config(), |_| {});
+    crew.form(&[0, 1], 0, false);
+    crew.train(false);
+    crew.until_committed(2);
+    crew.until_step(5);
+    crew.abort();
+    let kept = crew.left.values().flatten().map(|kept| kept.step).max();
+    assert!(kept >= Some(Step(5)));
+    // Worker 1 is lost, and another takes its place.
+    crew.dismiss(&[1]);
+    crew.form(&[0, 7], 0, false);
+    crew.train(false);
+    crew.until_finished();
+    let found = crew.end();
+    assert!(found[&0] == expected[&0], "the survivor");
+    assert!(found[&7] == expected[&1], "the one in the place of the lost");
+    let left_behind = std::fs::read_dir(crew.run_folder().join("memory")).unwrap().count();
+    assert_eq!(left_behind, 0, "stores go with their processes");
+}
+
+#[test]
+fn a_lost_lane_comes_back_from_checkpoint_and_copies() {
+    let mut crew = Crew::new(config(), |config| config.memory.replicas = 1);
+    crew.form(&[0, 1, 2], 0, false);
+    crew.train(false);
+    crew.until_committed(2);
+    crew.until_step(5);
+    crew.abort();
+    let lost = crew.dismiss(&[1]).remove(&1).unwrap();
+    assert!(crew.newest.as_ref().unwrap().step < lost.step, "rows were written after the checkpoint");
+    crew.form(&[0, 7, 2], 0, true);
+    crew.until_ready();
+    crew.abort();
+    assert!(
+        crew.warnings.iter().any(|warning| warning.contains("rows come from copies")),
+        "{:?}",
+        crew.warnings
+    );
+    let found = crew.end();
+    let newest = found.values().map(|held| held.step).max().unwrap();
+    assert_eq!(found[&7].step, newest);
+    // Whoever was a step ahead of the others when they were aborted had not passed that step's rows on.
+    if lost.step == newest {
+        let differing = lost.rows.iter().filter(|(place, rows)| found[&7].rows[*place] != **rows).count();
+        let unsent = crew.config.train.lanes / 3;
+        assert!(differing <= unsent, "{differing} videos differ");
+    }
+    assert_eq!(found[&7].rows.keys().collect::<Vec<_>>(), lost.rows.keys().collect::<Vec<_>>());
+}
