@@ -173,7 +173,8 @@ impl Weights {
             .hint("use the settings the weights were trained with"));
         }
         let frames = FrameStore::new(&config.data);
-        let detector = VideoDetector { model: &model, config, frames: &frames, device: &device, goes_on: None };
+        let detector =
+            VideoDetector { model: &model, config, frames: &frames, device: &device, goes_on: None };
         let names = videos.iter().map(|(name, _)| name.clone()).collect();
         let mut detections = Detections { videos: names, labels: self.classes.clone(), items: Vec::new() };
         let mut durations = Vec::with_capacity(videos.len());

@@ -262,7 +262,9 @@ impl Nccl {
             }
         }
         // SAFETY: the buffers behind the pointers live, and are nobody else's, until the guards are dropped below.
-        self.enqueue("an exchange", |communicator, stream| unsafe { group(&messages, communicator, stream) })?;
+        self.enqueue("an exchange", |communicator, stream| unsafe {
+            group(&messages, communicator, stream)
+        })?;
         drop(guards);
         let mut filled = incoming.iter();
         for bytes in received.iter_mut().filter(|bytes| !bytes.is_empty()) {

@@ -128,6 +128,16 @@ impl Session {
         Ok(Self { shared, outgoing: Some(outgoing), stamp: stamp_file, thread: Some(thread) })
     }
 
+    /// A session without a connection, whose agent a test plays; its stamp lies in `folder`.
+    #[cfg(test)]
+    pub(crate) fn detached(folder: &Path, index: u32) -> (Self, super::line::Line) {
+        let stamp = StampFile::create(&stamp::path(&folder.join("agent"), index)).unwrap();
+        let shared = Arc::new(Shared::default());
+        let (outgoing, queue) = mpsc::channel(QUEUE);
+        let line = super::line::Line::new(queue, Arc::clone(&shared));
+        (Self { shared, outgoing: Some(outgoing), stamp, thread: None }, line)
+    }
+
     /// Waits for the next directive.
     ///
     /// # Errors
@@ -525,47 +535,6 @@ impl Shared {
         let on_abort = self.on_abort.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(on_abort) = on_abort.as_ref() {
             on_abort(generation, reason);
-        }
-    }
-}
-
-/// The agent's end of a session that a test plays the agent of.
-#[cfg(test)]
-pub(crate) struct Line {
-    shared: Arc<Shared>,
-    said: std::pin::Pin<Box<dyn futures::Stream<Item = wire::WorkerMessage> + Send>>,
-}
-
-#[cfg(test)]
-impl Session {
-    /// A session without a connection; its stamp lies in `folder`.
-    pub(crate) fn detached(folder: &Path, index: u32) -> (Self, Line) {
-        let stamp = StampFile::create(&stamp::path(&folder.join("agent"), index)).unwrap();
-        let shared = Arc::new(Shared::default());
-        let (outgoing, queue) = mpsc::channel(QUEUE);
-        let said = Box::pin(link::outgoing(queue, Arc::clone(&shared)));
-        let line = Line { shared: Arc::clone(&shared), said };
-        (Self { shared, outgoing: Some(outgoing), stamp, thread: None }, line)
-    }
-}
-
-#[cfg(test)]
-impl Line {
-    /// Gives an order, as the session's thread does when one comes.
-    pub(crate) fn order(&self, identity: wire::Identity, body: wire::worker_order::Body) {
-        self.shared.receive(wire::WorkerOrder { identity: Some(identity), body: Some(body) });
-    }
-
-    /// The next message; nothing once the session is gone.
-    pub(crate) fn hear(&mut self) -> Option<wire::WorkerMessage> {
-        futures::executor::block_on(futures::StreamExt::next(&mut self.said))
-    }
-
-    /// A handle that gives orders from another thread.
-    pub(crate) fn orders(&self) -> impl Fn(wire::Identity, wire::worker_order::Body) + Send + use<> {
-        let shared = Arc::clone(&self.shared);
-        move |identity, body| {
-            shared.receive(wire::WorkerOrder { identity: Some(identity), body: Some(body) });
         }
     }
 }

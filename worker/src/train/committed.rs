@@ -92,7 +92,12 @@ impl StepSettings {
         control.positives = targets.iter().flatten().map(SampleTargets::positives).sum::<usize>() as f32;
         control.samples = inputs.iter().filter(|input| input.sample.is_some()).count() as f32;
         control.clips = trained_clips(inputs) as f32;
-        Ok(Computed { gradients: pending.gradients, statistics: pending.statistics, rows: pending.rows, control })
+        Ok(Computed {
+            gradients: pending.gradients,
+            statistics: pending.statistics,
+            rows: pending.rows,
+            control,
+        })
     }
 
     /// The second part: the ranks agree, and the weights move. An error before that leaves no trace.

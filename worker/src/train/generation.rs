@@ -17,7 +17,9 @@ use super::rhythm::Rhythm;
 use super::save::{Archive, Saver, Snapshot};
 use super::trainer::Trainer;
 use super::{TrainError, carry, extract, pretrain, start};
-use crate::collective::{Aborter, Collective, CollectiveError, Local, Membership, RingListener, SharedCollective};
+use crate::collective::{
+    Aborter, Collective, CollectiveError, Local, Membership, RingListener, SharedCollective,
+};
 use crate::control::{Assignment, Directive, Ending, Kept, Session};
 
 /// How long peers of a generation may take to reach each other.
@@ -71,7 +73,12 @@ impl Worker {
         // An abort ends the attempt to connect, and later every pending call.
         let aborter = Aborter::new()?;
         let on_abort = aborter.clone();
-        self.session.on_abort(Box::new(move |_, reason| on_abort.abort(reason)));
+        self.session.on_abort(Box::new(move |over, reason| {
+            // The end of the generation before may be told late.
+            if over >= generation {
+                on_abort.abort(reason);
+            }
+        }));
         if let Some(reason) = self.session.over(generation) {
             aborter.abort(reason);
         }
@@ -122,11 +129,8 @@ pub fn connect(
         aborter.check()?;
         return Ok(Box::new(Local::new(assignment.generation, aborter)));
     }
-    let membership = Membership {
-        run: assignment.run.clone(),
-        generation: assignment.generation,
-        rank: assignment.rank,
-    };
+    let membership =
+        Membership { run: assignment.run.clone(), generation: assignment.generation, rank: assignment.rank };
     let deadline = Instant::now() + CONNECT_DEADLINE;
     Ok(Box::new(listener.connect(&membership, &assignment.peers, deadline, aborter)?))
 }
@@ -192,7 +196,8 @@ fn play(run: &RunContext, holdings: &mut Holdings, archive: &mut Archive) -> Res
 /// Returns when every rank is ready.
 fn wait_for_all(session: &Session, generation: Generation) -> Result<(), TrainError> {
     loop {
-        if matches!(session.next_within(generation)?, Directive::Train { generation: begun } if begun == generation) {
+        if matches!(session.next_within(generation)?, Directive::Train { generation: begun } if begun == generation)
+        {
             return Ok(());
         }
     }

@@ -76,7 +76,10 @@ mod tests {
 
     /// Lanes dealt to ranks, and moves of some of them from anywhere.
     fn generation() -> impl Strategy<Value = (Vec<Vec<LaneId>>, Carried)> {
-        (1usize..6, proptest::collection::vec((any::<u32>(), any::<u32>(), any::<bool>(), any::<bool>()), 0..12))
+        (
+            1usize..6,
+            proptest::collection::vec((any::<u32>(), any::<u32>(), any::<bool>(), any::<bool>()), 0..12),
+        )
             .prop_map(|(world, dealt)| {
                 let mut lanes = vec![Vec::new(); world];
                 let mut moves = Vec::new();

@@ -38,9 +38,11 @@ struct Note {
 /// The device cannot be read.
 pub fn encode(state: &State) -> Result<Vec<u8>, TrainError> {
     match state {
-        State::Pretrain(state) => {
-            encode_learner(SavedStage::Pretrain, &state.learner, Facts { counters: state.counters, ..Facts::default() })
-        }
+        State::Pretrain(state) => encode_learner(
+            SavedStage::Pretrain,
+            &state.learner,
+            Facts { counters: state.counters, ..Facts::default() },
+        ),
         State::Train(state) => encode_learner(SavedStage::Train, &state.learner, state.facts()),
     }
 }
@@ -83,8 +85,7 @@ pub fn decode(run: &RunContext, bytes: &[u8], old: Option<&State>) -> Result<Sta
             slots.push(Slot { name: name.to_owned(), values });
         }
     }
-    let optimizer =
-        |config: &OptimConfig| OptimizerState { kind: config.kind, time: note.updates, slots };
+    let optimizer = |config: &OptimConfig| OptimizerState { kind: config.kind, time: note.updates, slots };
     match note.stage {
         SavedStage::Pretrain => {
             let mut learner = start::blank_classifier(run, old)?;

@@ -199,10 +199,7 @@ fn step(
 }
 
 /// This worker's clips of the steps from `from` on, read ahead: an equal share of each batch, in the order of ranks.
-fn batches(
-    run: &RunContext,
-    from: Step,
-) -> Result<Batches, TrainError> {
+fn batches(run: &RunContext, from: Step) -> Result<Batches, TrainError> {
     let config = &run.config.pretrain;
     let videos: Result<Vec<_>, TrainError> = run
         .dataset

@@ -347,7 +347,8 @@ impl<'a> Saver<'a> {
         if let Some((stage, step)) = self.reported {
             let generation = self.run.assignment.generation;
             // A coordinator that is gone may come back and commit then.
-            let patience = COMMIT_DEADLINE + Duration::from_secs_f64(self.run.config.cluster.coordinator_grace.0);
+            let patience =
+                COMMIT_DEADLINE + Duration::from_secs_f64(self.run.config.cluster.coordinator_grace.0);
             self.run.session.wait_committed(generation, control_stage(stage), step, patience)?;
         }
         Ok(())

@@ -307,6 +307,11 @@ mod tests {
         assert!(RowCopies::decode(&bytes, 3, MemoryDtype::F32).is_err());
         assert!(RowCopies::decode(&bytes, 2, MemoryDtype::F16).is_err());
         assert!(RowCopies::decode(&bytes[..20], 2, MemoryDtype::F32).is_err());
-        assert_eq!(RowCopies::decode(&copies.of_lane(LaneId(0)).encode().unwrap(), 2, MemoryDtype::F32).unwrap().rows(), 0);
+        assert_eq!(
+            RowCopies::decode(&copies.of_lane(LaneId(0)).encode().unwrap(), 2, MemoryDtype::F32)
+                .unwrap()
+                .rows(),
+            0
+        );
     }
 }

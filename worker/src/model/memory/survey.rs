@@ -20,9 +20,12 @@ impl MemoryStore {
     /// Rows of a lane with values, and without.
     pub fn count(&self, lane: LaneId) -> (usize, usize) {
         let rows = self.lanes.get(&lane).into_iter().flat_map(BTreeMap::values).flat_map(|rows| rows.iter());
-        rows.fold((0, 0), |(present, absent), row| {
-            if row.is_present() { (present + 1, absent) } else { (present, absent + 1) }
-        })
+        rows.fold(
+            (0, 0),
+            |(present, absent), row| {
+                if row.is_present() { (present + 1, absent) } else { (present, absent + 1) }
+            },
+        )
     }
 
     /// Why nothing can be written any more, if so: the store is to be given up then.
