@@ -256,7 +256,6 @@ fn settings(config: &RunConfig, resume: Option<&Resume>) -> Result<Settings, Tra
         coordinator_grace: cluster.coordinator_grace.duration(),
         phase_deadline: cluster.phase_deadline.duration(),
         stop_grace: cluster.stop_grace.duration(),
-        checkpoint_interval: config.checkpoint.interval.duration(),
         started_from: resume.map(|resume| (resume.stage, resume.step)),
     })
 }

@@ -95,6 +95,10 @@ impl World {
         let pause = coordinator.paused_until.saturating_sub(now);
         if pause.is_zero() {
             self.coordinator_takes(number, Input::Event(Event::Tick));
+            if self.dice.one_in(20) {
+                // Workers wish for checkpoints themselves; here the operator does.
+                self.coordinator_takes(number, Input::Event(Event::CheckpointWanted));
+            }
             self.plan(TICK, Happening::CoordinatorTicks(number));
         } else {
             self.plan(pause, Happening::CoordinatorTicks(number));

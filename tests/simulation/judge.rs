@@ -37,7 +37,10 @@ impl Judge {
     /// A coordinator starts.
     pub(crate) fn coordinates(&mut self, incarnation: Incarnation, generation: Generation) {
         assert!(incarnation > self.incarnation, "incarnations rise");
-        assert!(generation >= self.formed, "a coordinator that comes back knows every generation that was announced");
+        assert!(
+            generation >= self.formed,
+            "a coordinator that comes back knows every generation that was announced"
+        );
         self.incarnation = incarnation;
     }
 }

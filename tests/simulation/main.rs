@@ -119,7 +119,10 @@ fn small_clusters_keep_the_invariants_and_get_on() {
     let begun = Instant::now();
     let played = play_all(0..count(SMALL), Shape::small);
     report("up to 16 workers", &played, begun);
-    assert!(played.iter().map(|one| one.generations).sum::<u64>() > 3 * played.len() as u64, "faults do happen");
+    assert!(
+        played.iter().map(|one| one.generations).sum::<u64>() > 3 * played.len() as u64,
+        "faults do happen"
+    );
 }
 
 #[test]

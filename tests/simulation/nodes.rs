@@ -91,7 +91,9 @@ impl World {
                 self.plan(after + latency, Happening::AgentCalls { node, call });
             }
             AgentOutput::HangUp => self.hang_up(node),
-            AgentOutput::Send(message) | AgentOutput::SendWithLog { message, .. } => self.send_up(node, message),
+            AgentOutput::Send(message) | AgentOutput::SendWithLog { message, .. } => {
+                self.send_up(node, message)
+            }
             AgentOutput::Tell { link, order } => {
                 let worker = self.processes.iter().find(|(_, process)| process.link == link);
                 if let Some(worker) = worker.map(|(id, _)| id.clone()) {
@@ -100,7 +102,9 @@ impl World {
                 }
             }
             AgentOutput::Start { worker, index } => self.start_worker(node, worker, index),
-            AgentOutput::Kill { worker } => self.plan(Duration::from_millis(1), Happening::WorkerDies { worker }),
+            AgentOutput::Kill { worker } => {
+                self.plan(Duration::from_millis(1), Happening::WorkerDies { worker })
+            }
             AgentOutput::End(end) => self.agent_ends(node, &end),
         }
     }
@@ -241,7 +245,8 @@ impl World {
 
     fn readings(&mut self, node: usize) -> BTreeMap<WorkerId, Reading> {
         let now = self.now();
-        let of_node = self.processes.iter_mut().filter(|(_, process)| process.node == node && process.connected);
+        let of_node =
+            self.processes.iter_mut().filter(|(_, process)| process.node == node && process.connected);
         let readings = of_node.map(|(id, process)| {
             if !process.frozen {
                 process.alive = now;

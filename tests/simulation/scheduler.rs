@@ -46,7 +46,12 @@ pub(crate) struct Scheduler<T> {
 
 impl<T> Scheduler<T> {
     pub(crate) fn new() -> Self {
-        Self { queue: BinaryHeap::new(), planned: std::collections::HashMap::new(), next: 0, now: Duration::ZERO }
+        Self {
+            queue: BinaryHeap::new(),
+            planned: std::collections::HashMap::new(),
+            next: 0,
+            now: Duration::ZERO,
+        }
     }
 
     pub(crate) fn plan(&mut self, after: Duration, happening: T) {

@@ -96,7 +96,8 @@ impl World {
             pid: 1,
             ring_address: "10.0.0.1:4000".into(),
         };
-        let message = wire::WorkerMessage { identity: Some(wire::Identity::default()), body: Some(Body::Hello(hello)) };
+        let message =
+            wire::WorkerMessage { identity: Some(wire::Identity::default()), body: Some(Body::Hello(hello)) };
         self.agent_input(node, AgentInput::WorkerJoined { link, hello: message });
     }
 
@@ -141,9 +142,7 @@ impl World {
             Some(OrderBody::Abort(_)) if same && process.doing != Doing::Left => self.leaves(worker),
             Some(OrderBody::SetFlags(flags)) => process.flags = flags,
             Some(OrderBody::Committed(committed)) => {
-                let answered = |message: &wire::WorkerMessage| {
-                    matches!(&message.body, Some(Body::PartsSaved(saved)) if saved.step <= committed.step)
-                };
+                let answered = |message: &wire::WorkerMessage| matches!(&message.body, Some(Body::PartsSaved(saved)) if saved.step <= committed.step);
                 process.retained.retain(|message| !answered(message));
                 if process.doing == Doing::Stops && committed.step >= process.step {
                     let finished = wire::Finished { step: process.step, stopped: true };
@@ -247,15 +246,22 @@ impl World {
             self.processes.get(id).filter(|process| process.identity.generation == generation.0)
         };
         let present = members.len() == world && members.iter().all(|id| here(id).is_some());
-        let in_it = |id: &WorkerId| here(id).is_some_and(|process| matches!(process.doing, Doing::Trains | Doing::Waits));
+        let in_it = |id: &WorkerId| {
+            here(id).is_some_and(|process| matches!(process.doing, Doing::Trains | Doing::Waits))
+        };
         if !present || !members.iter().all(in_it) {
             self.collective_fails(&members, generation);
             return;
         }
-        let apart = |id: &WorkerId| here(id).map(|process| (self.nodes[process.node].cut, self.nodes[process.node].ring_cut));
+        let apart = |id: &WorkerId| {
+            here(id).map(|process| (self.nodes[process.node].cut, self.nodes[process.node].ring_cut))
+        };
         let first = apart(&members[0]);
-        let reach = members.iter().all(|id| apart(id) == first) && (world == 1 || first.is_none_or(|(_, ring)| !ring));
-        let able = members.iter().all(|id| here(id).is_some_and(|process| !process.frozen && process.doing == Doing::Trains));
+        let reach = members.iter().all(|id| apart(id) == first)
+            && (world == 1 || first.is_none_or(|(_, ring)| !ring));
+        let able = members
+            .iter()
+            .all(|id| here(id).is_some_and(|process| !process.frozen && process.doing == Doing::Trains));
         if able && reach {
             self.all_step(&members, generation);
         } else {
@@ -275,7 +281,10 @@ impl World {
                 waits = true;
             } else if process.doing == Doing::Trains {
                 process.doing = Doing::Broken;
-                self.says(id, Body::CollectiveFailed(wire::CollectiveFailed { message: "a peer is gone".into() }));
+                self.says(
+                    id,
+                    Body::CollectiveFailed(wire::CollectiveFailed { message: "a peer is gone".into() }),
+                );
             }
         }
         if waits {
@@ -313,18 +322,29 @@ impl World {
             save |= process.flags.checkpoint;
             leave |= process.flags.reconfigure;
         }
-        self.says(&members[0], Body::Progress(wire::Progress {
-            stage: wire::Stage::Train.into(),
-            done: reached,
-            total: u64::MAX,
-            ..wire::Progress::default()
-        }));
+        self.says(
+            &members[0],
+            Body::Progress(wire::Progress {
+                stage: wire::Stage::Train.into(),
+                done: reached,
+                total: u64::MAX,
+                ..wire::Progress::default()
+            }),
+        );
         if stop || save {
             for (rank, id) in members.iter().enumerate() {
                 let parts = serde_json::json!({ "rank": rank, "step": reached, "generation": generation.0 });
                 let parts_json = parts.to_string();
                 let stage = wire::Stage::Train.into();
-                self.says(id, Body::PartsSaved(wire::PartsSaved { stage, step: reached, average_map: None, parts_json }));
+                self.says(
+                    id,
+                    Body::PartsSaved(wire::PartsSaved {
+                        stage,
+                        step: reached,
+                        average_map: None,
+                        parts_json,
+                    }),
+                );
             }
         }
         if stop {

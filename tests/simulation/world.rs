@@ -79,7 +79,6 @@ impl Shape {
             coordinator_grace: Duration::from_secs(10),
             phase_deadline: Duration::from_secs(3),
             stop_grace: Duration::from_secs(10),
-            checkpoint_interval: Duration::from_secs(4),
             started_from: None,
         }
     }
@@ -95,23 +94,51 @@ pub(crate) enum Happening {
     CoordinatorTicks(usize),
     CoordinatorStarts,
     /// A message of an agent arrives.
-    ToCoordinator { link: usize, message: wire::AgentMessage },
+    ToCoordinator {
+        link: usize,
+        message: wire::AgentMessage,
+    },
     /// An order for an agent arrives.
-    ToAgent { link: usize, order: wire::AgentOrder },
+    ToAgent {
+        link: usize,
+        order: wire::AgentOrder,
+    },
     /// The coordinator sees that a link is over.
     LinkOverThere(usize),
     /// The agent sees that a link is over.
     LinkOverHere(usize),
-    AgentTicks { node: usize, life: u64 },
-    AgentCalls { node: usize, call: u64 },
+    AgentTicks {
+        node: usize,
+        life: u64,
+    },
+    AgentCalls {
+        node: usize,
+        call: u64,
+    },
     NodeStarts(usize),
-    WorkerConnects { worker: WorkerId },
-    ToWorker { worker: WorkerId, order: wire::WorkerOrder },
-    FromWorker { worker: WorkerId, message: wire::WorkerMessage },
-    WorkerReady { worker: WorkerId, generation: Generation },
-    WorkerDies { worker: WorkerId },
+    WorkerConnects {
+        worker: WorkerId,
+    },
+    ToWorker {
+        worker: WorkerId,
+        order: wire::WorkerOrder,
+    },
+    FromWorker {
+        worker: WorkerId,
+        message: wire::WorkerMessage,
+    },
+    WorkerReady {
+        worker: WorkerId,
+        generation: Generation,
+    },
+    WorkerDies {
+        worker: WorkerId,
+    },
     Steps(Generation),
-    StoreAnswers { coordinator: usize, request: Box<CommitRequest> },
+    StoreAnswers {
+        coordinator: usize,
+        request: Box<CommitRequest>,
+    },
     Fails(Fault),
     Mends(Fault),
 }
@@ -246,7 +273,13 @@ impl World {
     pub(crate) fn describe(&self) -> String {
         let phases = self.coordinators.iter().filter(|coordinator| coordinator.up).map(|coordinator| {
             let state = coordinator.core.engine().state();
-            format!("{}: {:?}, {} agents, patience {:?}", state.incarnation, state.phase, state.agents.len(), state.patience)
+            format!(
+                "{}: {:?}, {} agents, patience {:?}",
+                state.incarnation,
+                state.phase,
+                state.agents.len(),
+                state.patience
+            )
         });
         let processes = self.processes.iter().map(|(id, process)| format!("{id}: {process:?}"));
         phases.chain(processes).collect::<Vec<_>>().join("\n")

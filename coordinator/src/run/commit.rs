@@ -119,11 +119,6 @@ impl Saves {
         self.done.contains(&moment)
     }
 
-    /// Whether no checkpoint is on its way.
-    pub fn is_idle(&self) -> bool {
-        self.in_flight.is_none() && self.gathering.is_empty()
-    }
-
     /// The newest checkpoint of this coordinator's time.
     pub fn newest(&self) -> Option<Committed> {
         self.newest

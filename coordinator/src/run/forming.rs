@@ -112,7 +112,6 @@ impl RunEngine {
         let (generation, world) = (team.generation, team.world());
         self.state.phase = Phase::Training { team, finished, left: BTreeSet::new() };
         self.state.trained = true;
-        self.state.last_save = now;
         Self::announce(RunUpdate::Formed { generation, world }, commands);
         self.tell_team(Order::Train, commands);
         self.let_others_join(commands);

@@ -162,7 +162,7 @@ impl RunEngine {
             }
             Event::StartFailed { worker, message } => self.start_failed(now, &worker, &message, commands),
             Event::Committed { stage, step, sequence } => {
-                self.committed(now, Committed { stage, step, sequence }, commands);
+                self.committed(Committed { stage, step, sequence }, commands);
             }
             Event::CommitFailed { message, hint } => self.commit_failed(now, &message, hint, commands),
             Event::ReportMade(made) => self.report_made(made, commands),

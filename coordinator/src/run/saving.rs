@@ -1,14 +1,11 @@
 //! When checkpoints are made and what is done about them; what becomes of validations.
 
-use std::time::Duration;
-
 use longtake_shared::ids::{Rank, Step, WorkerId};
 use longtake_shared::protocol::SavedParts;
 
 use super::command::{Command, Order};
 use super::commit::{Committed, Decision};
 use super::event::ReportMade;
-use super::phase::Phase;
 use super::{RunEngine, RunUpdate};
 use crate::journal::Record;
 
@@ -35,14 +32,13 @@ impl RunEngine {
         self.try_commit(commands);
     }
 
-    pub(super) fn committed(&mut self, now: Duration, committed: Committed, commands: &mut Vec<Command>) {
+    pub(super) fn committed(&mut self, committed: Committed, commands: &mut Vec<Command>) {
         if !self.state.saves.committed(committed) {
             self.state.stale += 1;
             return;
         }
         let Committed { stage, step, sequence } = committed;
         self.state.patience.checkpointed();
-        self.state.last_save = now;
         commands.push(Command::Journal(Record::Committed(committed)));
         Self::announce(RunUpdate::Saved { step, sequence }, commands);
         self.tell_team(Order::Committed { stage, step, sequence }, commands);
@@ -58,18 +54,6 @@ impl RunEngine {
         let Decision::Commit(moment) = self.state.saves.decide(team.world()) else { return };
         if let Some(request) = self.state.saves.start(moment, self.state.incarnation, team) {
             commands.push(Command::CommitCheckpoint(request));
-        }
-    }
-
-    /// Asks for a checkpoint where the last one is long ago. Which step it is of, the ranks agree on; training does not
-    /// depend on it.
-    pub(super) fn wish_for_checkpoint(&mut self, now: Duration, commands: &mut Vec<Command>) {
-        let interval = self.settings.checkpoint_interval;
-        let due = !interval.is_zero() && now.saturating_sub(self.state.last_save) >= interval;
-        let training = matches!(self.state.phase, Phase::Training { .. });
-        if due && training && !self.state.flags.checkpoint && self.state.saves.is_idle() {
-            self.state.flags.checkpoint = true;
-            self.tell_flags(commands);
         }
     }
 

@@ -31,8 +31,6 @@ pub struct Settings {
     pub phase_deadline: Duration,
     /// How long a run that was asked to stop may take to save.
     pub stop_grace: Duration,
-    /// Longest time between two checkpoints; zero: only when the workers' own schedule says so.
-    pub checkpoint_interval: Duration,
     /// The checkpoint it goes on from.
     pub started_from: Option<(Stage, Step)>,
 }

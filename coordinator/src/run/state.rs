@@ -37,8 +37,6 @@ pub struct RunState {
     pub trained: bool,
     /// Checkpoints on their way.
     pub saves: Saves,
-    /// When the last checkpoint was made, or training began.
-    pub last_save: Duration,
     /// The validation that is going on: its step, and the workers that are through.
     pub validation: Option<(Step, BTreeSet<WorkerId>)>,
     /// The generation whose validation is being reported on.
@@ -77,7 +75,6 @@ impl RunState {
             patience: Patience::default(),
             trained: false,
             saves: Saves::default(),
-            last_save: now,
             validation: None,
             reporting: None,
             flags: Flags::default(),

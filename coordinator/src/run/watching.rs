@@ -37,7 +37,6 @@ impl RunEngine {
         }
         self.judge_deadlines(now, commands);
         self.judge_stop(now, commands);
-        self.wish_for_checkpoint(now, commands);
         self.say_who_is_missing(now, commands);
     }
 

@@ -1,6 +1,8 @@
 //! Talks to the agent; never touches a tensor. The training thread holds a [`crate::control::Session`]; the session's own thread holds the connection.
 
 mod convert;
+#[cfg(test)]
+pub(crate) mod line;
 mod link;
 mod process;
 mod retained;

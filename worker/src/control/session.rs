@@ -131,6 +131,18 @@ impl Session {
         Ok(Self { shared, outgoing: Some(outgoing), thread: Some(thread) })
     }
 
+    /// A session without a connection, whose agent a test plays; its flight recorder lies in `folder`.
+    #[cfg(test)]
+    pub(crate) fn detached(folder: &Path, index: u32) -> (Self, super::line::Line) {
+        let ring = flight::path(folder, index);
+        std::fs::create_dir_all(ring.parent().unwrap()).unwrap();
+        FlightLog::create(&ring, Duration::from_millis(100)).unwrap();
+        let shared = Arc::new(Shared::new(Recorder::open(&ring).unwrap()));
+        let (outgoing, queue) = mpsc::channel(QUEUE);
+        let line = super::line::Line::new(queue, Arc::clone(&shared));
+        (Self { shared, outgoing: Some(outgoing), thread: None }, line)
+    }
+
     /// Waits for the next directive. A worker that waits is idle, whatever it did before.
     ///
     /// # Errors
@@ -561,49 +573,6 @@ impl Shared {
         let on_abort = self.on_abort.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(on_abort) = on_abort.as_ref() {
             on_abort(generation, reason);
-        }
-    }
-}
-
-/// The agent's end of a session that a test plays the agent of.
-#[cfg(test)]
-pub(crate) struct Line {
-    shared: Arc<Shared>,
-    said: std::pin::Pin<Box<dyn futures::Stream<Item = wire::WorkerMessage> + Send>>,
-}
-
-#[cfg(test)]
-impl Session {
-    /// A session without a connection; its flight recorder lies in `folder`.
-    pub(crate) fn detached(folder: &Path, index: u32) -> (Self, Line) {
-        let ring = flight::path(folder, index);
-        std::fs::create_dir_all(ring.parent().unwrap()).unwrap();
-        FlightLog::create(&ring, Duration::from_millis(100)).unwrap();
-        let shared = Arc::new(Shared::new(Recorder::open(&ring).unwrap()));
-        let (outgoing, queue) = mpsc::channel(QUEUE);
-        let said = Box::pin(link::outgoing(queue, Arc::clone(&shared)));
-        let line = Line { shared: Arc::clone(&shared), said };
-        (Self { shared, outgoing: Some(outgoing), thread: None }, line)
-    }
-}
-
-#[cfg(test)]
-impl Line {
-    /// Gives an order, as the session's thread does when one comes.
-    pub(crate) fn order(&self, identity: wire::Identity, body: wire::worker_order::Body) {
-        self.shared.receive(wire::WorkerOrder { identity: Some(identity), body: Some(body) });
-    }
-
-    /// The next message; nothing once the session is gone.
-    pub(crate) fn hear(&mut self) -> Option<wire::WorkerMessage> {
-        futures::executor::block_on(futures::StreamExt::next(&mut self.said))
-    }
-
-    /// A handle that gives orders from another thread.
-    pub(crate) fn orders(&self) -> impl Fn(wire::Identity, wire::worker_order::Body) + Send + use<> {
-        let shared = Arc::clone(&self.shared);
-        move |identity, body| {
-            shared.receive(wire::WorkerOrder { identity: Some(identity), body: Some(body) });
         }
     }
 }

@@ -74,7 +74,12 @@ impl Worker {
         // An abort ends the attempt to connect, and later every pending call.
         let aborter = Aborter::new()?;
         let on_abort = aborter.clone();
-        self.session.on_abort(Box::new(move |_, reason| on_abort.abort(reason)));
+        self.session.on_abort(Box::new(move |over, reason| {
+            // The end of the generation before may be told late.
+            if over >= generation {
+                on_abort.abort(reason);
+            }
+        }));
         if let Some(reason) = self.session.over(generation) {
             aborter.abort(reason);
         }

@@ -69,7 +69,6 @@ impl World {
             fewest: 1 + dice.below(workers),
             spares: dice.below(2),
             recovery: if dice.one_in(2) { Recovery::Exact } else { Recovery::Fast },
-            checkpoint_interval: Duration::from_secs(dice.below(3) as u64),
             ..settings(workers)
         };
         let engine = RunEngine::new(settings, Incarnation(3), Generation(8), Duration::ZERO);

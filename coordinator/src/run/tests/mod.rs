@@ -30,7 +30,6 @@ fn settings(workers: usize) -> Settings {
         coordinator_grace: Duration::from_secs(20),
         phase_deadline: Duration::from_secs(30),
         stop_grace: Duration::from_secs(15),
-        checkpoint_interval: Duration::ZERO,
         started_from: None,
     }
 }

@@ -333,19 +333,6 @@ fn a_failure_that_any_worker_would_meet_ends_the_run() {
     assert_eq!(scene.tells(1, full), [tell(both(), Order::Abort { reason }), tell(both(), Order::Shutdown)]);
 }
 
-#[test]
-fn checkpoints_are_wished_for_when_the_last_is_long_ago() {
-    let every = Settings { checkpoint_interval: Duration::from_secs(2), ..settings(2) };
-    let mut scene = Scene::training_with(every);
-    let mut wishes = 0;
-    for tick in 1..30 {
-        scene.happens(Event::AgentRenewed { agent: agent(), doing: vec![] });
-        let wish = tell(both(), Order::SetFlags(Flags { checkpoint: true, ..Flags::default() }));
-        wishes += usize::from(scene.at(0.1 + 0.2 * f64::from(tick), Event::Tick).contains(&wish));
-    }
-    assert_eq!(wishes, 1, "the next one is wished for when this one is in the chain");
-}
-
 /// A coordinator that comes back, to two agents with a worker each.
 fn adopting() -> Scene {
     let team = Team {

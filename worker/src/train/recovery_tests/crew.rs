@@ -16,7 +16,7 @@ use longtake_shared::units::Seconds;
 use tempfile::TempDir;
 
 use crate::collective::{Collective, Fault, Faulty, RingListener};
-use crate::control::{Carried, Kept, LaneMove, Session, Stage};
+use crate::control::{Carried, Flags, Kept, LaneMove, Session, Stage};
 use crate::runtime::serve;
 use crate::train::generation::{Worker, connect};
 use crate::train::holdings::State;
@@ -41,7 +41,28 @@ struct Seat {
     thread: Option<JoinHandle<Held>>,
 }
 
-/// A data set, a run's folder, and workers that come and go.
+/// A data set of two short videos a lane.
+pub(super) struct Videos(TempDir);
+
+impl Videos {
+    pub(super) fn make() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let synth = SynthConfig {
+            training_videos: 12,
+            validation_videos: 1,
+            min_duration: Seconds(5.0),
+            max_duration: Seconds(6.0),
+            width: 32,
+            height: 32,
+            classes: 2,
+            ..SynthConfig::default()
+        };
+        crate::data::synth::write(&synth, &folder.path().join("data"), &mut |_, _| {}).unwrap();
+        Self(folder)
+    }
+}
+
+/// A run's folder, and workers that come and go.
 pub(super) struct Crew {
     folder: TempDir,
     pub(super) config: RunConfig,
@@ -65,20 +86,9 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    pub(super) fn new(mut config: RunConfig, change: impl FnOnce(&mut RunConfig)) -> Self {
+    pub(super) fn new(videos: &Videos, mut config: RunConfig, change: impl FnOnce(&mut RunConfig)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let synth = SynthConfig {
-            training_videos: 12,
-            validation_videos: 1,
-            min_duration: Seconds(5.0),
-            max_duration: Seconds(6.0),
-            width: 32,
-            height: 32,
-            classes: 2,
-            ..SynthConfig::default()
-        };
-        crate::data::synth::write(&synth, &folder.path().join("data"), &mut |_, _| {}).unwrap();
-        let text = |name: &str| folder.path().join("data").join(name).to_string_lossy().into_owned();
+        let text = |name: &str| videos.0.path().join("data").join(name).to_string_lossy().into_owned();
         config.data.annotations = text("annotations.json");
         config.data.videos = text("");
         config.data.fps = 15.0;
@@ -306,12 +316,11 @@ impl Crew {
         !self.failed.is_empty()
     }
 
-    /// Lets a generation train. With `wish_to_leave` all ranks leave after its first step.
-    pub(super) fn train(&mut self, wish_to_leave: bool) {
+    /// Lets a generation train; its first step sees these wishes.
+    pub(super) fn train(&mut self, wishes: Flags) {
+        let Flags { stop, checkpoint, reconfigure } = wishes;
         self.until_ready();
-        if wish_to_leave {
-            self.tell(&Order::SetFlags(wire::SetFlags { reconfigure: true, ..wire::SetFlags::default() }));
-        }
+        self.tell(&Order::SetFlags(wire::SetFlags { stop, checkpoint, reconfigure }));
         self.tell(&Order::Train(wire::Train {}));
     }
 
