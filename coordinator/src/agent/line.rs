@@ -6,7 +6,6 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use longtake_shared::ids::RunId;
 use longtake_shared::protocol::{CONNECTION_WINDOW_BYTES, MAX_MESSAGE_BYTES, STREAM_WINDOW_BYTES, wire};
-use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
@@ -15,8 +14,8 @@ use tonic::{Code, Request, Status, Streaming};
 use wire::agent_service_client::AgentServiceClient;
 
 use super::core::AgentInput;
-use crate::server::TOKEN_FIELD;
 use crate::server::address::{Contact, Whereabouts};
+use crate::server::{TOKEN_FIELD, reach};
 
 /// Messages that wait for the coordinator.
 const QUEUE: usize = 1024;
@@ -180,7 +179,7 @@ async fn reach(contact: Contact) -> Result<Reached, String> {
         .connect()
         .await
         .map_err(|error| unreachable(&causes(&error)))?;
-    let local = local_address(&contact.address).await.map_err(|error| unreachable(&error))?;
+    let local = reach::local_address(&contact.address).await.map_err(|error| unreachable(&error))?;
     Ok(Reached { channel, contact, local })
 }
 
@@ -191,20 +190,6 @@ fn causes(error: &dyn std::error::Error) -> String {
         last = inner;
     }
     last.to_string()
-}
-
-/// The address of this machine from which another is reached. Nothing is sent: the kernel only chooses the way.
-async fn local_address(remote: &str) -> std::io::Result<IpAddr> {
-    let mut last = std::io::Error::other("the address has no meaning here");
-    for remote in tokio::net::lookup_host(remote).await? {
-        let any = if remote.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-        let socket = UdpSocket::bind(any).await?;
-        match socket.connect(remote).await.and_then(|()| socket.local_addr()) {
-            Ok(local) => return Ok(local.ip()),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
 }
 
 async fn link(
@@ -227,13 +212,6 @@ async fn link(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_coordinator_on_this_machine_is_reached_from_loopback() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let local = runtime.block_on(local_address("127.0.0.1:4000")).unwrap();
-        assert!(local.is_loopback(), "{local}");
-    }
 
     #[test]
     fn only_what_no_other_start_could_mend_is_a_refusal_for_good() {

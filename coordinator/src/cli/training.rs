@@ -57,9 +57,10 @@ pub struct AgentArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub slots: u16,
 
-    /// Threads of each worker on CPU; 0: this node's cores divided by the slots
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub threads: usize,
+    /// Threads of each worker on CPU, instead of what `cluster.threads` of the run says; 0: this node's cores divided by
+    /// the slots
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
 }
 
 /// `longtake flight`

@@ -6,6 +6,7 @@ use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::ids::RunId;
 
 use super::Session;
+use super::run_folder::RunFolder;
 use crate::agent::AgentOptions;
 use crate::agent::core::OnLoss;
 use crate::cli::AgentArgs;
@@ -19,7 +20,10 @@ pub(super) fn run(args: &AgentArgs, session: &Session) -> Result<ExitCode, Failu
     let slots = usize::from(args.slots);
     let run_folder = std::path::absolute(&args.run)
         .map_err(|error| Failure::new(format!("`{}` cannot be found: {error}", args.run.display())))?;
-    let launcher = LocalLauncher::this_program(args.threads, slots)
+    let stored = || RunFolder(args.run.clone()).stored_settings().map(|stored| stored.config.cluster.threads);
+    // A run that has not begun has stored nothing yet.
+    let threads = args.threads.unwrap_or_else(|| stored().unwrap_or_default());
+    let launcher = LocalLauncher::this_program(threads, slots)
         .map_err(|error| Failure::new(format!("the path of this program cannot be found out: {error}")))?;
     let options = AgentOptions {
         coordinator: whereabouts(args, &run_folder)?,
@@ -39,7 +43,13 @@ pub(super) fn run(args: &AgentArgs, session: &Session) -> Result<ExitCode, Failu
         session
             .console
             .say(&format!("serving the run in `{}` with up to {slots} workers", args.run.display()));
-        join_as_agent(options, signals).await
+        let exit = join_as_agent(options, signals).await?;
+        session.console.say(match exit {
+            ExitCode::Done => "the run is done",
+            ExitCode::Preempted => "the run was stopped and has saved",
+            _ => "the run has failed: its coordinator says why",
+        });
+        Ok(exit)
     })
 }
 

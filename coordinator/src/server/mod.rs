@@ -5,6 +5,7 @@ pub mod convert;
 
 mod agent_service;
 mod operator_service;
+pub(crate) mod reach;
 
 use std::net::SocketAddr;
 
@@ -54,14 +55,14 @@ impl Hint for ServerError {
     }
 }
 
-/// Takes the address.
+/// Takes the address; gives where others reach it.
 ///
 /// # Errors
 /// The address is taken, or is not this machine's.
 pub async fn bind(listen: &str) -> Result<(TcpListener, SocketAddr), ServerError> {
     let failed = |source| ServerError::Listen { listen: listen.to_owned(), source };
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
+    let address = reach::reachable(listener.local_addr().map_err(failed)?).await;
     Ok((listener, address))
 }
 

@@ -1,7 +1,10 @@
-use longtake_shared::protocol::PROTOCOL_VERSION;
+use longtake_shared::ids::Step;
+use longtake_shared::protocol::stamp::StepPhase;
+use longtake_shared::protocol::{ExitCause, PROTOCOL_VERSION};
 use wire::worker_message::Body as WorkerBody;
 
 use super::*;
+use crate::run::membership::AgentId;
 
 const LEASE: f64 = 1.0;
 const GRACE: f64 = 10.0;
