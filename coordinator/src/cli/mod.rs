@@ -1,5 +1,6 @@
 //! What can be typed. Nothing here acts: [`crate::commands`] says what it means.
 
+mod checkpoint;
 mod training;
 mod weights;
 
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use checkpoint::{CheckpointArgs, CheckpointCommand, PruneArgs};
 pub use training::{PretrainArgs, RunArgs, TrainArgs};
 pub use weights::{DetectArgs, EvaluateArgs, ImportArgs, RuleArgs, Rules, Thresholds};
 
@@ -52,6 +54,8 @@ pub enum Command {
     Status(RunArgs),
     /// Make a run save and end
     Stop(RunArgs),
+    /// Look after the checkpoints of a run
+    Checkpoint(CheckpointArgs),
     /// Measure a part of Longtake on this machine
     Bench(BenchArgs),
     /// A worker of a run; started by its agent

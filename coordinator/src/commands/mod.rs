@@ -1,6 +1,7 @@
 //! What a command line means: one file a command, each from arguments to an exit code or a [`longtake_shared::hint::Failure`].
 
 mod bench;
+mod checkpoint;
 mod config;
 mod data_check;
 mod detect;
@@ -59,6 +60,7 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode, Failure> {
         Command::Config(args) => config::run(args, session),
         Command::Status(args) => status::run(args, session),
         Command::Stop(args) => stop::run(args, session),
+        Command::Checkpoint(args) => checkpoint::run(args, session),
         Command::Bench(args) => bench::run(args, session),
         Command::Worker(args) => work::run(args, session),
     }

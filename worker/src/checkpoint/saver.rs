@@ -1,13 +1,14 @@
-//! The thread that uploads a checkpoint's parts while training goes on.
+//! The thread that encodes, hashes and uploads a checkpoint's parts while training goes on.
 
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
-use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use longtake_shared::checkpoint::{CheckpointError, CheckpointStore, MemorySegment, PartRef};
 use longtake_shared::hint::Hint;
+use tokio::sync::watch;
 
+use super::{TensorFile, TensorFileError};
 use crate::model::memory::{MemoryError, Snapshot};
 
 /// Uploads at a time: one is hashed and written while the next is read from the slab.
@@ -16,10 +17,10 @@ const UPLOADS_AT_A_TIME: usize = 2;
 /// What one worker saves: host copies made at a step boundary.
 #[derive(Debug)]
 pub struct SaveRequest {
-    /// Parameters and buffers, encoded; from the one rank that saves them.
-    pub model: Option<Bytes>,
-    /// The optimizer's tensors, encoded; from the one rank that saves them.
-    pub optimizer: Option<Bytes>,
+    /// Parameters and buffers; from the one rank that saves them.
+    pub model: Option<TensorFile>,
+    /// The optimizer's tensors; from the one rank that saves them.
+    pub optimizer: Option<TensorFile>,
     /// The memory of the worker's lanes; none before the memory is filled.
     pub memory: Option<Snapshot>,
     /// Videos of a lane that share a part.
@@ -46,6 +47,9 @@ pub enum SaveError {
     /// A part could not be put.
     #[error("the checkpoint could not be saved")]
     Store(#[from] CheckpointError),
+    /// The tensors make no file.
+    #[error("the tensors could not be saved")]
+    Tensors(#[from] TensorFileError),
     /// The memory could not be read.
     #[error("the long memory could not be saved")]
     Memory(#[from] MemoryError),
@@ -61,6 +65,7 @@ impl Hint for SaveError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Store(error) => error.hint(),
+            Self::Tensors(error) => error.hint(),
             Self::Memory(error) => error.hint(),
             Self::Busy => Some("wait for it, or save less often (`checkpoint.every`)".into()),
             Self::Thread(_) | Self::Stopped => None,
@@ -68,13 +73,15 @@ impl Hint for SaveError {
     }
 }
 
-/// Saves in the background, one at a time. Dropping it waits for the save in flight.
+/// Saves in the background, one at a time. Dropping it waits for the save in flight, unless that was abandoned.
 #[derive(Debug)]
 pub struct Saver {
     requests: Option<Sender<SaveRequest>>,
     results: Receiver<Result<SavedParts, SaveError>>,
     thread: Option<JoinHandle<()>>,
     busy: bool,
+    /// Told once, for good.
+    abandoned: watch::Sender<bool>,
 }
 
 impl Saver {
@@ -87,18 +94,38 @@ impl Saver {
         let runtime = runtime.map_err(SaveError::Thread)?;
         let (requests, received) = channel::<SaveRequest>();
         let (answers, results) = channel();
-        let thread = std::thread::Builder::new()
-            .name("checkpoint-saver".into())
-            .spawn(move || {
-                while let Ok(request) = received.recv() {
-                    let result = runtime.block_on(upload(&store, request));
-                    if answers.send(result).is_err() {
-                        break;
+        let (abandoned, mut given_up) = watch::channel(false);
+        let work = move || {
+            while let Ok(request) = received.recv() {
+                let result = runtime.block_on(async {
+                    tokio::select! {
+                        biased;
+                        // An error says that the saver is gone, which waits for its thread unless it gave up before.
+                        Ok(_) = given_up.wait_for(|given_up| *given_up) => None,
+                        result = upload(&store, request) => Some(result),
                     }
+                });
+                let Some(result) = result else { break };
+                if answers.send(result).is_err() {
+                    break;
                 }
-            })
-            .map_err(SaveError::Thread)?;
-        Ok(Self { requests: Some(requests), results, thread: Some(thread), busy: false })
+            }
+            // A write to a disk that hangs is left to itself; a runtime that is dropped would wait for it.
+            runtime.shutdown_background();
+        };
+        let thread = std::thread::Builder::new().name("checkpoint-saver".into()).spawn(work);
+        let thread = Some(thread.map_err(SaveError::Thread)?);
+        Ok(Self { requests: Some(requests), results, thread, busy: false, abandoned })
+    }
+
+    /// Gives up the save in flight, without waiting for a store that is slow or gone; dropping the saver then waits for
+    /// nothing either. What was uploaded of it is named by no manifest and is swept later. Nothing can be saved any more.
+    pub fn abandon(&mut self) {
+        self.abandoned.send_replace(true);
+        self.requests = None;
+        self.busy = false;
+        // Its thread ends on its own.
+        drop(self.thread.take());
     }
 
     /// Begins a save.
@@ -173,9 +200,9 @@ async fn upload(store: &CheckpointStore, request: SaveRequest) -> Result<SavedPa
     Ok(SavedParts { model, optimizer, memory })
 }
 
-async fn put(store: &CheckpointStore, bytes: Option<Bytes>) -> Result<Option<PartRef>, SaveError> {
-    match bytes {
+async fn put(store: &CheckpointStore, file: Option<TensorFile>) -> Result<Option<PartRef>, SaveError> {
+    match file {
         None => Ok(None),
-        Some(bytes) => Ok(Some(store.put_part(bytes).await?)),
+        Some(file) => Ok(Some(store.put_part(file.encode()?.into()).await?)),
     }
 }
