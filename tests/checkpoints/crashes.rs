@@ -55,7 +55,7 @@ async fn a_process_that_is_killed_while_it_saves_loses_nothing_that_was_saved() 
     let mut rng = Key::root(crashes as u64).rng();
     let (mut before, mut between) = (0, 0);
     for crash_number in 0..crashes {
-        let after = Duration::from_micros(rng.random_range(0..25_000));
+        let after = Duration::from_micros(rng.random_range(0..60_000));
         let words = crash(folder.path(), after);
         let (newest, passed_over) = load_newest(&store).await.unwrap();
         let newest = newest.unwrap_or_default();

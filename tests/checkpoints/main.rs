@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, reason = "tests are sentences")]
 
+mod commands;
 mod conformance;
 mod crashes;
 mod damage;

@@ -56,12 +56,13 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let plan = Arc::new(Mutex::new(Plan::default()));
-        let (kind, upstream, planned) = (server.kind, server.port, Arc::clone(&plan));
+        let (kind, planned) = (server.kind, Arc::clone(&plan));
+        let upstream = Arc::new(Upstream { kind, port: server.port, turn: tokio::sync::Mutex::new(()) });
         let serving = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let plan = Arc::clone(&planned);
+                let (plan, upstream) = (Arc::clone(&planned), Arc::clone(&upstream));
                 // A client that goes away in the middle is what some tests want.
-                tokio::spawn(async move { drop(serve(client, kind, upstream, &plan).await) });
+                tokio::spawn(async move { drop(serve(client, &upstream, &plan).await) });
             }
         });
         Self { port, plan, serving }
@@ -101,8 +102,15 @@ impl Drop for Proxy {
     }
 }
 
+/// The store behind the proxy.
+struct Upstream {
+    kind: Kind,
+    port: u16,
+    turn: tokio::sync::Mutex<()>,
+}
+
 /// One request a connection.
-async fn serve(mut client: TcpStream, kind: Kind, upstream: u16, plan: &Mutex<Plan>) -> io::Result<()> {
+async fn serve(mut client: TcpStream, upstream: &Upstream, plan: &Mutex<Plan>) -> io::Result<()> {
     let (head, body) = read_request(&mut client).await?;
     let mut words = head.split(' ');
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
@@ -125,14 +133,14 @@ async fn serve(mut client: TcpStream, kind: Kind, upstream: u16, plan: &Mutex<Pl
             while client.read(&mut nothing).await? > 0 {}
             Ok(())
         }
-        None | Some(Mishap::Well) => client.write_all(&forward(kind, upstream, &head, &body).await?).await,
-        Some(Mishap::DoneUnanswered) => forward(kind, upstream, &head, &body).await.map(|_| ()),
+        None | Some(Mishap::Well) => client.write_all(&upstream.forward(&head, &body).await?).await,
+        Some(Mishap::DoneUnanswered) => upstream.forward(&head, &body).await.map(|_| ()),
         Some(Mishap::DoneBut(status)) => {
-            forward(kind, upstream, &head, &body).await?;
+            upstream.forward(&head, &body).await?;
             answer(&mut client, status, "").await
         }
         Some(Mishap::CutShort) => {
-            let whole = forward(kind, upstream, &head, &body).await?;
+            let whole = upstream.forward(&head, &body).await?;
             let body = whole.windows(4).position(|bytes| bytes == b"\r\n\r\n").map_or(0, |at| at + 4);
             client.write_all(&whole[..body + (whole.len() - body) / 2]).await
         }
@@ -174,35 +182,58 @@ fn header<'a>(head: &'a str, wanted: &str) -> Option<&'a str> {
         .map(|(_, value)| value.trim())
 }
 
-/// Sends a request to the store, which closes the connection after its answer.
-async fn forward(kind: Kind, upstream: u16, head: &str, body: &[u8]) -> io::Result<Vec<u8>> {
-    let upload = (kind == Kind::Gcs).then(|| json_upload(head)).flatten();
-    let head = upload.as_deref().unwrap_or(head);
-    let mut lines: Vec<&str> =
-        head.lines().filter(|line| !line.to_ascii_lowercase().starts_with("connection:")).collect();
-    lines.push("Connection: close");
-    let mut server = TcpStream::connect(("127.0.0.1", upstream)).await?;
-    server.write_all(format!("{}\r\n\r\n", lines.join("\r\n")).as_bytes()).await?;
-    server.write_all(body).await?;
-    let mut answer = Vec::new();
-    server.read_to_end(&mut answer).await?;
-    if upload.is_some() {
-        // The XML interface names the object's tag in a header.
-        let line = answer.windows(2).position(|two| two == b"\r\n").map_or(0, |at| at + 2);
-        answer.splice(line..line, b"ETag: \"0\"\r\n".iter().copied());
+impl Upstream {
+    /// Sends a request to the store, which closes the connection after its answer.
+    async fn forward(&self, head: &str, body: &[u8]) -> io::Result<Vec<u8>> {
+        // Moto looks whether an object exists and writes it in two steps; the stores that it stands for do so in one.
+        let _turn = if self.kind == Kind::S3 { Some(self.turn.lock().await) } else { None };
+        let (kind, upstream) = (self.kind, self.port);
+        let upload = (kind == Kind::Gcs).then(|| json_upload(head, body)).flatten();
+        let is_upload = upload.is_some();
+        let (head, body) = upload.unwrap_or_else(|| (head.to_owned(), body.to_vec()));
+        let host = format!("Host: 127.0.0.1:{upstream}");
+        let dropped = |line: &str| {
+            let line = line.to_ascii_lowercase();
+            // Google's emulator looks at the host; a signature for S3 or Azure would not survive another one.
+            line.starts_with("connection:") || (kind == Kind::Gcs && line.starts_with("host:"))
+        };
+        let mut lines: Vec<&str> = head.lines().filter(|line| !dropped(line)).collect();
+        lines.push("Connection: close");
+        if kind == Kind::Gcs {
+            lines.push(&host);
+        }
+        let mut server = TcpStream::connect(("127.0.0.1", upstream)).await?;
+        server.write_all(format!("{}\r\n\r\n", lines.join("\r\n")).as_bytes()).await?;
+        server.write_all(&body).await?;
+        let mut answer = Vec::new();
+        server.read_to_end(&mut answer).await?;
+        if is_upload {
+            // The XML interface names the object's tag in a header.
+            let line = answer.windows(2).position(|two| two == b"\r\n").map_or(0, |at| at + 2);
+            answer.splice(line..line, b"ETag: \"0\"\r\n".iter().copied());
+        }
+        Ok(answer)
     }
-    Ok(answer)
 }
 
 /// The emulator of Google's store takes uploads of the JSON interface alone; object_store sends those of the XML interface.
-fn json_upload(head: &str) -> Option<String> {
-    let (line, rest) = head.split_once("\r\n")?;
-    let path = line.strip_prefix("PUT /")?.split(' ').next()?;
-    let (bucket, object) = path.split_once('/')?;
-    let name = object.replace('/', "%2F");
+fn json_upload(head: &str, body: &[u8]) -> Option<(String, Vec<u8>)> {
+    const EDGE: &str = "edge-of-a-part-that-no-content-has";
+    let path = head.strip_prefix("PUT /")?.split(' ').next()?;
+    let (bucket, name) = path.split_once('/')?;
+    let name = name.replace("%2F", "/");
+    let mut content =
+        format!("--{EDGE}\r\nContent-Type: application/json\r\n\r\n{{\"name\":\"{name}\"}}\r\n").into_bytes();
+    content
+        .extend_from_slice(format!("--{EDGE}\r\nContent-Type: application/octet-stream\r\n\r\n").as_bytes());
+    content.extend_from_slice(body);
+    content.extend_from_slice(format!("\r\n--{EDGE}--\r\n").as_bytes());
     let condition = header(head, "x-goog-if-generation-match")
         .map_or(String::new(), |number| format!("&ifGenerationMatch={number}"));
-    Some(format!(
-        "POST /upload/storage/v1/b/{bucket}/o?uploadType=media&name={name}{condition} HTTP/1.1\r\n{rest}"
-    ))
+    let head = format!(
+        "POST /upload/storage/v1/b/{bucket}/o?uploadType=multipart{condition} HTTP/1.1\r\n\
+         Content-Type: multipart/related; boundary={EDGE}\r\nContent-Length: {}",
+        content.len()
+    );
+    Some((head, content))
 }

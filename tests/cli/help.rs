@@ -29,6 +29,10 @@ fn help_of_each_command() {
         "config",
         "status",
         "stop",
+        "checkpoint",
+        "checkpoint list",
+        "checkpoint verify",
+        "checkpoint prune",
         "bench",
     ] {
         let said = longtake(&format!("{command} --help"));
