@@ -32,6 +32,10 @@ fn help_of_each_command() {
         "status",
         "flight",
         "stop",
+        "checkpoint",
+        "checkpoint list",
+        "checkpoint verify",
+        "checkpoint prune",
         "bench",
     ] {
         let said = longtake(&format!("{command} --help"));

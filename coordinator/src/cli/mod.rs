@@ -1,5 +1,6 @@
 //! What can be typed. Nothing here acts: [`crate::commands`] says what it means.
 
+mod checkpoint;
 mod training;
 mod weights;
 
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use checkpoint::{CheckpointArgs, CheckpointCommand, PruneArgs};
 pub use training::{AgentArgs, FlightArgs, PretrainArgs, RunArgs, TrainArgs};
 pub use weights::{DetectArgs, EvaluateArgs, ImportArgs, RuleArgs, Rules, Thresholds};
 
@@ -59,6 +61,8 @@ pub enum Command {
     Flight(FlightArgs),
     /// Make a run save and end
     Stop(RunArgs),
+    /// Look after the checkpoints of a run
+    Checkpoint(CheckpointArgs),
     /// Measure a part of Longtake on this machine
     Bench(BenchArgs),
     /// A worker of a run; started by its agent

@@ -2,6 +2,7 @@
 
 mod agent;
 mod bench;
+mod checkpoint;
 mod config;
 mod data_check;
 mod detect;
@@ -64,6 +65,7 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode, Failure> {
         Command::Status(args) => status::run(args, session),
         Command::Flight(args) => flight::run(args, session),
         Command::Stop(args) => stop::run(args, session),
+        Command::Checkpoint(args) => checkpoint::run(args, session),
         Command::Bench(args) => bench::run(args, session),
         Command::Worker(args) => work::run(args, session),
     }
