@@ -69,6 +69,11 @@ impl Lab {
         lab
     }
 
+    /// Whose first run makes its own data.
+    pub(crate) fn fresh() -> Self {
+        Self::without_data()
+    }
+
     /// With data of its own.
     pub(crate) fn with_own_data() -> Self {
         let lab = Self::without_data();
@@ -93,10 +98,26 @@ impl Lab {
 
     /// Starts `longtake` with these words, split at blanks.
     pub(crate) fn start(&self, words: &str) -> Running {
+        self.start_command(Command::new(PROGRAM), words)
+    }
+
+    /// The same in a network namespace.
+    pub(crate) fn start_in(&self, space: &str, words: &str) -> Running {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", space, PROGRAM]);
+        self.start_command(command, words)
+    }
+
+    /// The same to the end.
+    pub(crate) fn run_in(&self, space: &str, words: &str) -> Said {
+        self.start_in(space, words).end()
+    }
+
+    fn start_command(&self, mut command: Command, words: &str) -> Running {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         let (stdout, stderr) =
             (self.path(&format!("call-{call}.out")), self.path(&format!("call-{call}.err")));
-        let child = Command::new(PROGRAM)
+        let child = command
             .current_dir(self.folder.path())
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
@@ -221,7 +242,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    fn of(pid: i64) -> Self {
+    pub(crate) fn of(pid: i64) -> Self {
         let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
         Self { pid, handle: pidfd_open(pid, PidfdFlags::empty()).unwrap() }
     }
@@ -243,6 +264,10 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }

@@ -1,0 +1,112 @@
+//! How long the engine takes to decide on a new generation of 128 workers, of which one is lost.
+
+use std::time::{Duration, Instant};
+
+use longtake_shared::bench::{Row, Times};
+use longtake_shared::config::Recovery;
+use longtake_shared::hint::Failure;
+use longtake_shared::ids::{Generation, Incarnation, LaneId, RunId, Step, WorkerId};
+use longtake_shared::protocol::{ExitCause, Kept, Stage};
+
+use crate::run::command::{Command, Order};
+use crate::run::event::{Event, Identity, WorkerEnd, WorkerReport};
+use crate::run::membership::AgentId;
+use crate::run::phase::Team;
+use crate::run::{RunEngine, Settings};
+
+const WORKERS: usize = 128;
+const WORKERS_A_NODE: usize = 4;
+const DECISIONS: usize = 500;
+
+/// Measures whole decisions: the death, each survivor's last word, and the new generation.
+pub(super) fn measure() -> Result<Vec<Row>, Failure> {
+    let mut times = Times::default();
+    for _ in 0..DECISIONS {
+        let mut cluster = Cluster::training();
+        let begun = Instant::now();
+        let formed = cluster.loses_one();
+        times.push(begun.elapsed());
+        if !formed {
+            return Err(Failure::new("the engine has not formed a generation of the survivors"));
+        }
+    }
+    Ok(vec![times.row("a new generation of 127 workers, decided")])
+}
+
+/// An engine whose run trains.
+struct Cluster {
+    engine: RunEngine,
+    team: Team,
+}
+
+impl Cluster {
+    fn training() -> Self {
+        let settings = Settings {
+            run: RunId("bench".into()),
+            workers: WORKERS,
+            fewest: 1,
+            spares: 0,
+            lanes: 2 * WORKERS,
+            recovery: Recovery::Fast,
+            lease: Duration::from_secs(1),
+            gather_timeout: Duration::from_secs(60),
+            coordinator_grace: Duration::from_secs(60),
+            phase_deadline: Duration::from_secs(60),
+            stop_grace: Duration::from_secs(60),
+            started_from: None,
+        };
+        let mut engine = RunEngine::new(settings, Incarnation(1), Generation(0), Duration::ZERO);
+        let mut commands = Vec::new();
+        for node in 0..WORKERS / WORKERS_A_NODE {
+            commands.extend(engine.handle(Duration::ZERO, Event::AgentConnected {
+                agent: AgentId(format!("node{node}")),
+                host: format!("node{node}"),
+                slots: WORKERS_A_NODE,
+                held: Vec::new(),
+                ended: Vec::new(),
+            }));
+        }
+        for command in commands {
+            if let Command::StartWorker { worker, index, .. } = command {
+                let ring_address = ([10, 0, 0, 1], 4000 + index as u16).into();
+                engine.handle(Duration::ZERO, Event::WorkerJoined { worker, ring_address, pid: 1 });
+            }
+        }
+        let team = engine.state().phase.team().cloned();
+        let mut cluster = Self { engine, team: team.unwrap_or_else(nobody) };
+        for worker in cluster.team.members.clone() {
+            cluster.hears(&worker, WorkerReport::Ready);
+        }
+        cluster
+    }
+
+    fn hears(&mut self, worker: &WorkerId, report: WorkerReport) -> Vec<Command> {
+        let identity = Identity {
+            run: RunId("bench".into()),
+            incarnation: self.team.incarnation,
+            generation: self.team.generation,
+            rank: self.team.rank(worker).unwrap_or_default(),
+        };
+        let event = Event::FromWorker { worker: worker.clone(), identity, report };
+        self.engine.handle(Duration::from_secs(1), event)
+    }
+
+    /// Gives whether the survivors were told of their generation.
+    fn loses_one(&mut self) -> bool {
+        let Some(lost) = self.team.members.get(WORKERS / 2).cloned() else { return false };
+        let end = WorkerEnd { worker: lost.clone(), cause: ExitCause::Signal(9), log: Vec::new(), last: None };
+        let mut commands = self.engine.handle(Duration::from_secs(1), Event::WorkerExited(end));
+        let lanes: Vec<Vec<LaneId>> = self.team.lanes.clone();
+        for (worker, lanes) in self.team.members.clone().into_iter().zip(lanes) {
+            if worker != lost {
+                let kept = Some(Kept { stage: Stage::Train, step: Step(7), lanes, copies: Vec::new() });
+                commands.extend(self.hears(&worker, WorkerReport::Left { kept }));
+            }
+        }
+        commands.iter().any(|command| matches!(command, Command::Tell { order: Order::Form { .. }, .. }))
+    }
+}
+
+fn nobody() -> Team {
+    Team { generation: Generation(0), incarnation: Incarnation(0), members: Vec::new(), lanes: Vec::new() }
+}
