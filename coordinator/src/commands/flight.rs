@@ -44,7 +44,7 @@ pub(super) fn run(args: &FlightArgs, session: &Session) -> Result<ExitCode, Fail
         let flight = FlightLog::open(&path).and_then(|log| log.read()).map_err(|error| {
             Failure::new(format!("the flight recorder `{}` cannot be read: {error}", path.display()))
         })?;
-        workers.push(of_ring(index, earlier, flight, args.last));
+        workers.push(of_ring(index, earlier, &flight, args.last));
     }
     if workers.is_empty() {
         let whose = args.worker.map(|index| format!(" of worker {index}")).unwrap_or_default();
@@ -77,7 +77,7 @@ fn rings(run: &Path, worker: Option<u32>) -> Vec<(u32, bool, PathBuf)> {
     rings
 }
 
-fn of_ring(worker: u32, earlier: bool, flight: Flight, last: usize) -> WorkerFlight {
+fn of_ring(worker: u32, earlier: bool, flight: &Flight, last: usize) -> WorkerFlight {
     let since_epoch = |time: Duration| Seconds((flight.anchor + time).as_secs_f64());
     let skip = flight.records.len().saturating_sub(last);
     let records = flight.records[skip..]
@@ -156,12 +156,12 @@ mod tests {
             alive: Some(Duration::from_millis(2500)),
             records: vec![
                 record(1, StepPhase::Data, None),
-                record(2, StepPhase::Look, Some(Duration::from_millis(1000))),
+                record(2, StepPhase::Look, Some(Duration::from_secs(1))),
                 record(3, StepPhase::WriteBack, None),
             ],
             torn: 0,
         };
-        let shown = text(&of_ring(0, false, flight, 2));
+        let shown = text(&of_ring(0, false, &flight, 2));
         let expected = "worker 0, process 12, last sign of life 01:01:03.500 UTC\n  \
              at (UTC)       generation      step  phase       took\n  \
              01:01:03.000            7        41  look        1000.000 ms\n  \

@@ -6,6 +6,7 @@
     unused_qualifications,
     clippy::pedantic,
     clippy::allow_attributes_without_reason,
+    clippy::large_enum_variant,
     reason = "generated from proto/longtake.proto, where each field is explained"
 )]
 

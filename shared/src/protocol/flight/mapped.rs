@@ -27,6 +27,7 @@ impl MappedWords {
     }
 
     /// One word.
+    #[expect(clippy::cast_ptr_alignment, reason = "maps begin at a page")]
     #[expect(
         unsafe_code,
         reason = "memory shared with a file has no safe interface that other processes may write to"

@@ -24,7 +24,7 @@ fn what_is_entered_is_read_back_with_how_long_it_took() {
         (look.sequence, look.generation, look.step, look.phase),
         (1, Generation(2), Step(7), StepPhase::Look)
     );
-    assert_eq!(look.took, Some(judge.entered_at - look.entered_at));
+    assert_eq!(look.took, judge.entered_at.checked_sub(look.entered_at));
     assert_eq!((judge.sequence, judge.phase, judge.took), (2, StepPhase::Judge, None));
     assert!(judge.entered_at <= now());
     assert_eq!((flight.pid, flight.torn), (Some(std::process::id()), 0));
