@@ -22,7 +22,7 @@ use super::learner::Learner;
 use super::rhythm::Rhythm;
 use super::tape::NamedTensor;
 use crate::checkpoint::{self, SaveRequest, TensorData, TensorFile};
-use crate::control::{SavedParts, Stage};
+use crate::control::{SavedParts, Stage, StepPhase};
 use crate::model::memory::{MemoryStore, Snapshot as MemorySnapshot};
 use crate::optim::{FlatLayout, OptimizerState, Slot};
 
@@ -343,8 +343,12 @@ impl<'a> Saver<'a> {
     /// # Errors
     /// The upload failed, or the coordinator did not commit it in time.
     pub fn finish(&mut self) -> Result<(), TrainError> {
+        if let Some(InFlight { step, .. }) = self.in_flight {
+            self.run.session.enter(step, StepPhase::Idle);
+        }
         self.settle()?;
         if let Some((stage, step)) = self.reported {
+            self.run.session.enter(step, StepPhase::Idle);
             let generation = self.run.assignment.generation;
             // A coordinator that is gone may come back and commit then.
             let patience =

@@ -10,7 +10,7 @@ use super::TrainError;
 use super::agree::{Control, Wish};
 use super::context::RunContext;
 use super::report::Reporter;
-use crate::control::{Detection, Directive, Stage};
+use crate::control::{Detection, Directive, Stage, StepPhase};
 use crate::infer::video::VideoDetector;
 use crate::model::detector::Detector;
 
@@ -43,6 +43,7 @@ pub fn validate(run: &RunContext, model: &Detector, step: Step) -> Result<Valida
         if Control::wishing(run.session.flags()).wish() != Wish::GoOn {
             break;
         }
+        run.session.enter(step, StepPhase::Validate);
         let video = run.dataset.video(video);
         let detections: Vec<Detection> = detector
             .detect(&video.path)?
@@ -62,6 +63,7 @@ pub fn validate(run: &RunContext, model: &Detector, step: Step) -> Result<Valida
         return Ok(Validated::LeftOff(agreed.wish()));
     }
     run.session.validation_done(assignment.generation, step)?;
+    run.session.enter(step, StepPhase::Idle);
     loop {
         if let Directive::Validated { step: validated, average_map, .. } =
             run.session.next_within(assignment.generation)?
