@@ -7,18 +7,17 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use longtake_shared::hint::Failure;
 use longtake_shared::ids::{Epoch, Generation, Incarnation, Rank, Step, WorkerId};
-use longtake_shared::protocol::{Detection, wire};
+use longtake_shared::protocol::{Detection, Stage, wire};
 use longtake_shared::task::{TaskGroup, TaskKind};
-use longtake_shared::units::Seconds;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 use wire::agent_order::Body as AgentOrderBody;
 
 use crate::journal::{Journal, Record};
 use crate::run::command::{Command, CommitRequest, Order};
-use crate::run::event::{Doing, Event, HeldWorker, Identity, WorkerEnd};
+use crate::run::event::{Event, HeldWorker, Identity, ReportMade, WorkerEnd};
 use crate::run::membership::AgentId;
-use crate::run::{RunEngine, Settings};
+use crate::run::{Orphan, RunEngine, Settings};
 use crate::server::convert::{self, FormContext};
 use crate::signals::Signals;
 use crate::status::{self, StatusReport};
@@ -38,8 +37,17 @@ pub trait Committer: Send {
     /// Wins an incarnation, so that no earlier coordinator of the run can commit any more.
     fn fence(&mut self) -> BoxFuture<'_, Result<Fence, Failure>>;
 
-    /// Writes the manifest, then the commit; gives the checkpoint's place in the chain.
-    fn commit(&mut self, request: CommitRequest) -> BoxFuture<'_, Result<u64, Failure>>;
+    /// Writes the manifest, then the commit.
+    fn commit(&mut self, request: CommitRequest) -> BoxFuture<'_, Result<Sealed, Failure>>;
+}
+
+/// A checkpoint that is in the chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// Its place there.
+    pub sequence: u64,
+    /// Its manifest, as JSON: what workers are given that go on from it.
+    pub manifest_json: String,
 }
 
 /// All detections of a validation.
@@ -105,8 +113,15 @@ pub enum Input {
         /// What was found.
         detections: Vec<Detection>,
     },
-    /// What workers do, as their agent sees it.
-    Stamps(Vec<(WorkerId, Doing)>),
+    /// A checkpoint is in the chain.
+    Sealed {
+        /// The stage that was running.
+        stage: Stage,
+        /// Steps of it done.
+        step: Step,
+        /// The rest.
+        sealed: Sealed,
+    },
     /// Somebody asks how the run stands.
     Status(oneshot::Sender<StatusReport>),
 }
@@ -117,19 +132,34 @@ pub const INPUT_QUEUE: usize = 1024;
 /// Ticks in a lease: an expired lease is found at most a fifth of a lease late.
 const TICKS_PER_LEASE: u32 = 5;
 
-/// Everything the loop needs.
+/// The loop and what it waits for.
 pub struct Driver {
+    core: Core,
+    started: Instant,
+    inputs: mpsc::Receiver<Input>,
+}
+
+/// Everything of a driver that does not wait: inputs and the time go in, orders and requests go out through channels.
+pub struct Core {
     engine: RunEngine,
     journal: Journal,
     context: FormContext,
-    started: Instant,
-    inputs: mpsc::Receiver<Input>,
     updates: mpsc::UnboundedSender<RunUpdate>,
     commits: mpsc::UnboundedSender<CommitRequest>,
     validations: mpsc::UnboundedSender<Validation>,
     agents: BTreeMap<AgentId, mpsc::UnboundedSender<wire::AgentOrder>>,
     detections: BTreeMap<(Generation, Step), BTreeMap<String, Vec<Detection>>>,
-    stamps: BTreeMap<WorkerId, Doing>,
+}
+
+/// Where a core's words go.
+#[derive(Debug, Clone)]
+pub struct Outlets {
+    /// Who watches.
+    pub updates: mpsc::UnboundedSender<RunUpdate>,
+    /// What makes checkpoints real.
+    pub commits: mpsc::UnboundedSender<CommitRequest>,
+    /// What makes reports.
+    pub validations: mpsc::UnboundedSender<Validation>,
 }
 
 /// What a driver is made of.
@@ -138,6 +168,8 @@ pub struct DriverParts {
     pub settings: Settings,
     /// This start of the coordinator, and the newest generation of any earlier one.
     pub fence: Fence,
+    /// A generation of an earlier coordinator that may live on.
+    pub orphan: Option<Orphan>,
     /// Where durable facts go.
     pub journal: Journal,
     /// What workers are given beside their place.
@@ -158,6 +190,7 @@ impl Driver {
         let DriverParts {
             settings,
             fence,
+            orphan,
             journal,
             context,
             inputs: (sender, inputs),
@@ -169,27 +202,21 @@ impl Driver {
         let (validations, done) = mpsc::unbounded_channel();
         tasks.spawn(TaskKind::Committer, commit_all(committer, requests, sender.clone()));
         tasks.spawn(TaskKind::Reporter, report_all(reporter, done, sender));
-        Self {
-            engine: RunEngine::new(settings, fence.incarnation, fence.generation, Duration::ZERO),
-            journal,
-            context,
-            started: Instant::now(),
-            inputs,
-            updates,
-            commits,
-            validations,
-            agents: BTreeMap::new(),
-            detections: BTreeMap::new(),
-            stamps: BTreeMap::new(),
-        }
+        let engine = match orphan {
+            Some(orphan) => RunEngine::adopting(settings, fence.incarnation, orphan, Duration::ZERO),
+            None => RunEngine::new(settings, fence.incarnation, fence.generation, Duration::ZERO),
+        };
+        let core = Core::new(engine, journal, context, Outlets { updates, commits, validations });
+        Self { core, started: Instant::now(), inputs }
     }
 
     /// Runs to the end of the run.
     pub async fn run(mut self, signals: &mut Signals, tasks: &mut TaskGroup) -> Outcome {
-        let mut ticks = tokio::time::interval(self.engine.settings().lease / TICKS_PER_LEASE);
+        let settings = self.core.engine().settings();
+        let mut ticks = tokio::time::interval(settings.lease / TICKS_PER_LEASE);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let needed = self.engine.settings().workers;
-        self.announce(RunUpdate::Gathering { present: 0, needed });
+        let needed = settings.workers;
+        self.core.announce(RunUpdate::Gathering { present: 0, needed });
         loop {
             let input = tokio::select! {
                 biased;
@@ -202,13 +229,28 @@ impl Driver {
                     None => Input::Event(Event::Broken { message: "every source of events is gone".to_owned() }),
                 },
             };
-            if let Some(outcome) = self.take(input) {
+            if let Some(outcome) = self.core.take(self.started.elapsed(), input) {
                 return outcome;
             }
         }
     }
+}
 
-    fn take(&mut self, input: Input) -> Option<Outcome> {
+impl Core {
+    /// A core whose words go to these outlets.
+    pub fn new(engine: RunEngine, journal: Journal, context: FormContext, outlets: Outlets) -> Self {
+        let Outlets { updates, commits, validations } = outlets;
+        let (agents, detections) = (BTreeMap::new(), BTreeMap::new());
+        Self { engine, journal, context, updates, commits, validations, agents, detections }
+    }
+
+    /// What the run knows.
+    pub fn engine(&self) -> &RunEngine {
+        &self.engine
+    }
+
+    /// What is done about an input that comes now, `now` after the coordinator's start. Gives the outcome with the last one.
+    pub fn take(&mut self, now: Duration, input: Input) -> Option<Outcome> {
         let event = match input {
             Input::Event(event) => event,
             Input::AgentAttached { agent, host, slots, held, ended, orders } => {
@@ -227,24 +269,23 @@ impl Driver {
                 }
                 return None;
             }
-            Input::Stamps(stamps) => {
-                self.stamps.extend(stamps);
-                return None;
+            Input::Sealed { stage, step, sealed: Sealed { sequence, manifest_json } } => {
+                self.context.resume_json = Some(manifest_json);
+                Event::Committed { stage, step, sequence }
             }
             Input::Status(answer) => {
-                let uptime = Seconds(self.started.elapsed().as_secs_f64());
                 // Whoever asked may have gone.
-                let _ = answer.send(status::report(&self.engine, &self.stamps, uptime));
+                let _ = answer.send(status::report(&self.engine, now));
                 return None;
             }
         };
-        self.happen(event)
+        self.happen(now, event)
     }
 
-    fn happen(&mut self, event: Event) -> Option<Outcome> {
+    fn happen(&mut self, now: Duration, event: Event) -> Option<Outcome> {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
-            let commands = self.engine.handle(self.started.elapsed(), event);
+            let commands = self.engine.handle(now, event);
             for command in commands {
                 match self.carry_out(command) {
                     Carried::Out => {}
@@ -290,8 +331,9 @@ impl Driver {
             }
             Command::Finish(outcome) => {
                 let agents: Vec<AgentId> = self.agents.keys().cloned().collect();
+                let goodbye = wire::Goodbye { exit_code: outcome.exit_code().code().into() };
                 for agent in agents {
-                    self.order(&agent, AgentOrderBody::Goodbye(wire::Goodbye {}));
+                    self.order(&agent, AgentOrderBody::Goodbye(goodbye));
                 }
                 return Carried::Finished(outcome);
             }
@@ -322,10 +364,11 @@ impl Driver {
     }
 
     fn attach(&self, agent: &AgentId, orders: &mpsc::UnboundedSender<wire::AgentOrder>) {
+        let settings = self.engine.settings();
         let welcome = wire::Welcome {
-            lease_seconds: self.engine.settings().lease.as_secs_f64(),
-            coordinator_grace_seconds: 0.0,
-            phase_deadline_seconds: 0.0,
+            lease_seconds: settings.lease.as_secs_f64(),
+            coordinator_grace_seconds: settings.coordinator_grace.as_secs_f64(),
+            phase_deadline_seconds: settings.phase_deadline.as_secs_f64(),
         };
         tracing::debug!(%agent, "an agent has come");
         let _ = orders.send(self.agent_order(AgentOrderBody::Welcome(welcome)));
@@ -385,10 +428,10 @@ async fn commit_all(
     while let Some(request) = requests.recv().await {
         let (stage, step) = (request.stage, request.step);
         let event = match committer.commit(request).await {
-            Ok(sequence) => Event::Committed { stage, step, sequence },
-            Err(Failure { message, hint, .. }) => Event::CommitFailed { message, hint },
+            Ok(sealed) => Input::Sealed { stage, step, sealed },
+            Err(Failure { message, hint, .. }) => Input::Event(Event::CommitFailed { message, hint }),
         };
-        inputs.send(Input::Event(event)).await.map_err(|_| LoopGone)?;
+        inputs.send(event).await.map_err(|_| LoopGone)?;
     }
     Ok(())
 }
@@ -409,7 +452,7 @@ async fn report_all(
         });
         let event = match report.await {
             Ok(Ok(Report { epoch, average_map, best, report })) => {
-                Event::ReportMade { step, epoch, average_map, best, report }
+                Event::ReportMade(ReportMade { step, epoch, average_map, best, report })
             }
             Ok(Err(failure)) => Event::ReportFailed { message: failure.message },
             Err(_) => Event::ReportFailed { message: "its computation panicked".to_owned() },

@@ -12,11 +12,13 @@ use longtake_shared::hint::Hint;
 use longtake_shared::ids::{Generation, Incarnation};
 use serde::{Deserialize, Serialize};
 
+use crate::run::Orphan;
 use crate::run::commit::Committed;
+use crate::run::phase::Team;
 use crate::updates::Outcome;
 
 /// The first bytes of every journal; the last of them is the format's version.
-const MAGIC: [u8; 8] = *b"LTJOURN\x01";
+const MAGIC: [u8; 8] = *b"LTJOURN\x02";
 
 /// Bytes before a payload.
 const FRAME_HEADER: usize = 12;
@@ -37,10 +39,10 @@ pub enum Record {
     },
     /// A generation is about to be announced.
     Generation {
-        /// Its number.
-        generation: Generation,
-        /// Its world size.
-        world: usize,
+        /// Its number, members and lanes.
+        team: Team,
+        /// Which worker of the run each member is, by rank.
+        indices: Vec<usize>,
     },
     /// A checkpoint is in the chain.
     Committed(Committed),
@@ -104,9 +106,22 @@ impl History {
         self.records.iter().fold((Incarnation(0), Generation(0)), |(incarnation, generation), record| {
             match record {
                 Record::Started { incarnation: started, .. } => (incarnation.max(*started), generation),
-                Record::Generation { generation: formed, .. } => (incarnation, generation.max(*formed)),
+                Record::Generation { team, .. } => (incarnation, generation.max(team.generation)),
                 Record::Committed(_) | Record::Ended { .. } => (incarnation, generation),
             }
+        })
+    }
+}
+
+impl History {
+    /// The generation that may live on without its coordinator: the newest, unless the run has ended since.
+    pub fn orphan(&self) -> Option<Orphan> {
+        self.records.iter().fold(None, |orphan, record| match record {
+            Record::Generation { team, indices } => {
+                Some(Orphan { team: team.clone(), indices: indices.clone() })
+            }
+            Record::Ended { .. } => None,
+            Record::Started { .. } | Record::Committed(_) => orphan,
         })
     }
 }
@@ -188,12 +203,22 @@ fn checksum(payload: &[u8]) -> [u8; 8] {
 
 #[cfg(test)]
 mod tests {
+    use longtake_shared::ids::{LaneId, WorkerId};
+
     use super::*;
 
     fn records() -> Vec<Record> {
         vec![
             Record::Started { incarnation: Incarnation(3), config_hash: "ab".into() },
-            Record::Generation { generation: Generation(7), world: 4 },
+            Record::Generation {
+                team: Team {
+                    generation: Generation(7),
+                    incarnation: Incarnation(3),
+                    members: vec![WorkerId("w0.3.0".into())],
+                    lanes: vec![vec![LaneId(0)]],
+                },
+                indices: vec![0],
+            },
             Record::Ended { outcome: Outcome::Done },
         ]
     }

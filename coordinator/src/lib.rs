@@ -54,7 +54,8 @@ pub mod operator;
 /// A whole run, on this machine or on several.
 pub mod train;
 
-pub use train::{Resume, TrainError, TrainRequest, coordinate, join_as_agent, train_local};
+pub use agent::join::join_as_agent;
+pub use train::{Resume, TrainError, TrainRequest, coordinate, train_local};
 // Control plane: end.
 
 use std::ffi::OsString;

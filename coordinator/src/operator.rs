@@ -11,7 +11,7 @@ use tonic::{Request, Status};
 use wire::operator_service_client::OperatorServiceClient;
 
 use crate::server::TOKEN_FIELD;
-use crate::server::address::{self, AddressError, CoordinatorAddress};
+use crate::server::address::{self, AddressError, Contact, CoordinatorAddress};
 use crate::status::StatusReport;
 
 /// How long a coordinator may take to answer: its loop never blocks for longer.
@@ -36,6 +36,15 @@ pub enum OperatorError {
         #[source]
         source: tonic::transport::Error,
     },
+    /// Nobody is at an address that somebody gave.
+    #[error("no coordinator answers at {address}")]
+    NotThere {
+        /// The address.
+        address: String,
+        /// Why.
+        #[source]
+        source: tonic::transport::Error,
+    },
     /// It refuses.
     #[error("the coordinator refuses: {}", .0.message())]
     Refused(Box<Status>),
@@ -52,7 +61,7 @@ impl Hint for OperatorError {
                 Some("if that process is gone, go on with `longtake train --resume`".to_owned())
             }
             Self::Garbled(_) => Some("use the version of `longtake` that started the run".to_owned()),
-            Self::Refused(_) => None,
+            Self::Refused(_) | Self::NotThere { .. } => None,
         }
     }
 }
@@ -63,7 +72,7 @@ impl Hint for OperatorError {
 /// Its coordinator is not running, or does not answer.
 pub async fn status(run_folder: &Path) -> Result<StatusReport, OperatorError> {
     let (mut client, address) = connect(run_folder).await?;
-    let reply = client.status(with_token(wire::StatusRequest {}, &address)).await.map_err(refused)?;
+    let reply = client.status(with_token(wire::StatusRequest {}, &address.token)).await.map_err(refused)?;
     serde_json::from_str(&reply.into_inner().report_json).map_err(OperatorError::Garbled)
 }
 
@@ -73,7 +82,18 @@ pub async fn status(run_folder: &Path) -> Result<StatusReport, OperatorError> {
 /// Its coordinator is not running, or does not answer.
 pub async fn stop(run_folder: &Path) -> Result<(), OperatorError> {
     let (mut client, address) = connect(run_folder).await?;
-    client.stop(with_token(wire::StopRequest {}, &address)).await.map_err(refused)?;
+    client.stop(with_token(wire::StopRequest {}, &address.token)).await.map_err(refused)?;
+    Ok(())
+}
+
+/// The same, for whoever knows where the coordinator is.
+///
+/// # Errors
+/// It does not answer.
+pub async fn stop_at(contact: &Contact) -> Result<(), OperatorError> {
+    let no_answer = |source| OperatorError::NotThere { address: contact.address.clone(), source };
+    let mut client = OperatorServiceClient::new(channel(&contact.address).await.map_err(no_answer)?);
+    client.stop(with_token(wire::StopRequest {}, &contact.token)).await.map_err(refused)?;
     Ok(())
 }
 
@@ -83,7 +103,7 @@ pub async fn stop(run_folder: &Path) -> Result<(), OperatorError> {
 /// Its coordinator is not running, or does not answer.
 pub async fn checkpoint(run_folder: &Path) -> Result<(), OperatorError> {
     let (mut client, address) = connect(run_folder).await?;
-    client.checkpoint(with_token(wire::CheckpointRequest {}, &address)).await.map_err(refused)?;
+    client.checkpoint(with_token(wire::CheckpointRequest {}, &address.token)).await.map_err(refused)?;
     Ok(())
 }
 
@@ -97,14 +117,18 @@ async fn connect(
         address: address.address,
         source,
     };
-    let endpoint = Endpoint::from_shared(format!("http://{}", address.address)).map_err(no_answer)?;
-    let channel = endpoint.connect_timeout(PATIENCE).timeout(PATIENCE).connect().await.map_err(no_answer)?;
+    let channel = channel(&address.address.to_string()).await.map_err(no_answer)?;
     Ok((OperatorServiceClient::new(channel), address))
 }
 
-fn with_token<T>(message: T, address: &CoordinatorAddress) -> Request<T> {
+async fn channel(address: &str) -> Result<Channel, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
+    endpoint.connect_timeout(PATIENCE).timeout(PATIENCE).connect().await
+}
+
+fn with_token<T>(message: T, token: &str) -> Request<T> {
     let mut request = Request::new(message);
-    if let Ok(token) = MetadataValue::try_from(address.token.as_str()) {
+    if let Ok(token) = MetadataValue::try_from(token) {
         request.metadata_mut().insert(TOKEN_FIELD, token);
     }
     request

@@ -1,6 +1,6 @@
 //! What `longtake status` shows of a run: a snapshot of the engine and of what the agents see.
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
 use longtake_shared::ids::{Generation, Incarnation, LaneId, Rank, RunId, WorkerId};
 use longtake_shared::protocol::{ExitCause, Flags, Stage};
@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::run::RunEngine;
 use crate::run::commit::Committed;
 use crate::run::event::Doing;
-use crate::run::membership::WorkerState;
+use crate::run::membership::{AgentId, WorkerState};
 use crate::run::phase::{Phase, PhaseKind};
-use crate::run::quorum::{self, Quorum};
+use crate::run::quorum::Quorum;
 use crate::updates::{Outcome, Progress};
 
 /// A run as it stands.
@@ -26,10 +26,16 @@ pub struct StatusReport {
     pub generation: Generation,
     /// Where it stands.
     pub phase: PhaseKind,
-    /// Why no generation has formed, while it gathers.
+    /// Why no generation has formed, while it gathers or recovers.
     pub waiting_for: Option<Quorum>,
     /// Since the coordinator's start.
     pub uptime: Seconds,
+    /// The agents that belong to the run.
+    #[serde(default)]
+    pub agents: Vec<AgentStatus>,
+    /// Indexes of workers that the run wants and does not have.
+    #[serde(default)]
+    pub missing: Vec<usize>,
     /// Every worker process of this coordinator's time, by index.
     pub workers: Vec<WorkerStatus>,
     /// The newest progress.
@@ -42,6 +48,19 @@ pub struct StatusReport {
     pub stale_messages: u64,
     /// What the run will end with, once that is known.
     pub outcome: Option<Outcome>,
+}
+
+/// An agent as it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AgentStatus {
+    /// One start of one agent.
+    pub agent: AgentId,
+    /// Where it runs.
+    pub host: String,
+    /// Workers it can start.
+    pub slots: usize,
+    /// Since it was heard of last.
+    pub silent: Seconds,
 }
 
 /// A worker as it stands.
@@ -68,10 +87,8 @@ pub struct WorkerStatus {
 }
 
 /// Takes the snapshot.
-pub fn report(engine: &RunEngine, stamps: &BTreeMap<WorkerId, Doing>, uptime: Seconds) -> StatusReport {
+pub fn report(engine: &RunEngine, now: Duration) -> StatusReport {
     let state = engine.state();
-    let waiting_for = matches!(state.phase, Phase::Gathering { .. })
-        .then(|| quorum::decide(&state.workers, engine.settings().workers));
     let team = state.phase.team();
     let mut workers: Vec<WorkerStatus> = state
         .workers
@@ -79,7 +96,7 @@ pub fn report(engine: &RunEngine, stamps: &BTreeMap<WorkerId, Doing>, uptime: Se
         .map(|(id, worker)| {
             let rank = team.and_then(|team| team.rank(id));
             let (pid, ended) = match &worker.state {
-                WorkerState::Starting => (None, None),
+                WorkerState::Unseen | WorkerState::Starting => (None, None),
                 WorkerState::Joined { pid, .. } => (Some(*pid), None),
                 WorkerState::Gone { cause } => (None, *cause),
             };
@@ -95,22 +112,35 @@ pub fn report(engine: &RunEngine, stamps: &BTreeMap<WorkerId, Doing>, uptime: Se
                 ended,
                 alive: worker.alive(),
                 done: worker.done,
-                doing: stamps.get(id).copied(),
+                doing: worker.doing,
             }
         })
         .collect();
     workers.sort_by_key(|worker| worker.index);
+    let missing = engine.missing();
+    let agents = state.agents.iter().map(|(id, agent)| AgentStatus {
+        agent: id.clone(),
+        host: agent.host.clone(),
+        slots: agent.slots,
+        silent: Seconds(now.saturating_sub(agent.heard).as_secs_f64()),
+    });
+    let agents = agents.collect();
     let outcome = match &state.phase {
         Phase::Ending { outcome, .. } | Phase::Finished { outcome } => Some(outcome.clone()),
-        Phase::Gathering { .. } | Phase::Forming { .. } | Phase::Training { .. } => None,
+        Phase::Gathering { .. }
+        | Phase::Forming { .. }
+        | Phase::Training { .. }
+        | Phase::Recovering { .. } => None,
     };
     StatusReport {
         run: engine.settings().run.clone(),
         incarnation: state.incarnation,
         generation: state.generation,
         phase: state.phase.kind(),
-        waiting_for,
-        uptime,
+        waiting_for: engine.quorum(now),
+        uptime: Seconds(now.as_secs_f64()),
+        agents,
+        missing,
         workers,
         progress: state.progress.clone(),
         flags: state.flags,

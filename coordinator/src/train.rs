@@ -11,14 +11,13 @@ use longtake_shared::protocol::Stage;
 use longtake_shared::task::{TaskGroup, TaskKind};
 use tokio::sync::mpsc;
 
+use crate::agent::core::OnLoss;
 use crate::agent::{self, AgentOptions};
 use crate::driver::{Committer, Driver, DriverParts, Fence, INPUT_QUEUE, Reporter};
 use crate::journal::{Journal, JournalError, Record};
 use crate::launch::local::LocalLauncher;
-use crate::operator;
-use crate::run::Settings;
-use crate::run::event::StopSource;
-use crate::server::address::{self, AddressError, CoordinatorAddress, FolderLock};
+use crate::run::{Orphan, Settings};
+use crate::server::address::{AddressError, CoordinatorAddress, FolderLock, Whereabouts};
 use crate::server::convert::FormContext;
 use crate::server::{self, ServerError};
 use crate::signals::Signals;
@@ -26,9 +25,6 @@ use crate::updates::{Outcome, RunUpdate};
 
 /// How long the parts of an ended run may take to end.
 const STOP_GRACE: Duration = Duration::from_secs(5);
-
-/// The folder of the workers' logs, in the run's folder.
-pub const LOG_FOLDER: &str = "logs";
 
 /// The checkpoint a run goes on from.
 #[derive(Debug, Clone, PartialEq)]
@@ -136,54 +132,12 @@ pub async fn train_local(request: TrainRequest) -> Result<Outcome, TrainError> {
     run(request, true).await
 }
 
-/// Runs to the end of the run, with the coordinator in this process and agents elsewhere: see [`join_as_agent`].
+/// Runs to the end of the run, with the coordinator in this process and agents elsewhere: see [`agent::join`].
 ///
 /// # Errors
 /// The run could not even begin; how it ends otherwise is its outcome.
 pub async fn coordinate(request: TrainRequest) -> Result<Outcome, TrainError> {
     run(request, false).await
-}
-
-/// Serves the run whose coordinator has told its address in `run_folder`, as an agent with `slots` workers, until the run is
-/// over. The first stop signal is passed on to the coordinator; a second interrupt ends the agent and its workers.
-///
-/// # Errors
-/// The coordinator cannot be found or is lost, or what the agent needs cannot be made.
-pub async fn join_as_agent(
-    run_folder: &Path,
-    slots: usize,
-    launcher: LocalLauncher,
-    mut signals: Signals,
-) -> Result<(), Failure> {
-    let found = address::find(run_folder)?;
-    let options = AgentOptions {
-        run: found.run,
-        coordinator: found.address,
-        token: found.token,
-        slots,
-        launcher,
-        log_folder: run_folder.join(LOG_FOLDER),
-    };
-    let tasks = TaskGroup::default();
-    let agent = agent::run(options, tasks.stop_token());
-    tokio::pin!(agent);
-    let mut interrupted = false;
-    loop {
-        tokio::select! {
-            biased;
-            source = signals.next() => {
-                if interrupted && source == StopSource::Interrupt {
-                    tasks.stop(STOP_GRACE).await;
-                    return agent.await.map_err(Failure::from);
-                }
-                interrupted |= source == StopSource::Interrupt;
-                if let Err(error) = operator::stop(run_folder).await {
-                    tracing::warn!(%error, "the coordinator cannot be asked to stop");
-                }
-            }
-            end = &mut agent => return end.map_err(Failure::from),
-        }
-    }
 }
 
 async fn run(request: TrainRequest, with_agent: bool) -> Result<Outcome, TrainError> {
@@ -201,7 +155,7 @@ async fn run(request: TrainRequest, with_agent: bool) -> Result<Outcome, TrainEr
     let settings = settings(&config, resume.as_ref())?;
     let config_json = Resolved::from(config.clone()).to_json();
     let lock = FolderLock::take(&run_folder)?;
-    let (journal, fence) = tokio::select! {
+    let (journal, fence, orphan) = tokio::select! {
         biased;
         _ = signals.next() => {
             begun().map_err(TrainError::Begun)?;
@@ -227,16 +181,16 @@ async fn run(request: TrainRequest, with_agent: bool) -> Result<Outcome, TrainEr
     tasks.spawn(TaskKind::CoordinatorServer, serve);
     if with_agent {
         let (threads, workers) = (config.cluster.threads, settings.workers);
+        let slots = settings.processes();
         let agent = AgentOptions {
-            run: found.run,
-            coordinator: address,
-            token: found.token,
-            slots: workers,
+            coordinator: Whereabouts::Fixed(found.into()),
+            on_loss: OnLoss::End,
+            slots,
             launcher: LocalLauncher { command: worker_command, threads, workers },
-            log_folder: run_folder.join(LOG_FOLDER),
+            run_folder: run_folder.clone(),
         };
-        let stop = tasks.stop_token();
-        tasks.spawn(TaskKind::Agent, agent::run(agent, stop));
+        let agent = agent::run(agent, tasks.stop_token());
+        tasks.spawn(TaskKind::Agent, async move { agent.await.map(drop) });
     }
     let context = FormContext {
         run_folder: run_folder.to_string_lossy().into_owned(),
@@ -244,7 +198,10 @@ async fn run(request: TrainRequest, with_agent: bool) -> Result<Outcome, TrainEr
         resume_json: resume.map(|resume| resume.manifest.to_string()),
     };
     let inputs = (sender, receiver);
-    let parts = DriverParts { settings, fence, journal, context, inputs, updates, committer, reporter };
+    // Workers of an agent in this process would have died with it.
+    let orphan = orphan.filter(|_| !with_agent);
+    let parts =
+        DriverParts { settings, fence, orphan, journal, context, inputs, updates, committer, reporter };
     let outcome = Driver::new(parts, &mut tasks).run(&mut signals, &mut tasks).await;
     for failure in tasks.stop(STOP_GRACE).await {
         tracing::debug!(%failure, "a task failed while the run ended");
@@ -252,12 +209,13 @@ async fn run(request: TrainRequest, with_agent: bool) -> Result<Outcome, TrainEr
     Ok(outcome)
 }
 
-/// Wins an incarnation and writes it down. The generation of the fence is the newest of chain and journal.
+/// Wins an incarnation and writes it down. The generation of the fence is the newest of chain and journal; the generation
+/// that may have outlived the last coordinator is the journal's.
 async fn begin(
     run_folder: &Path,
     config_json: &str,
     committer: &mut dyn Committer,
-) -> Result<(Journal, Fence), TrainError> {
+) -> Result<(Journal, Fence, Option<Orphan>), TrainError> {
     let (mut journal, history) = Journal::open(run_folder)?;
     if history.torn_bytes > 0 {
         tracing::warn!(bytes = history.torn_bytes, "the end of the journal was torn off");
@@ -269,7 +227,8 @@ async fn begin(
     }
     let config_hash = blake3::hash(config_json.as_bytes()).to_hex().to_string();
     journal.append(&Record::Started { incarnation, config_hash })?;
-    Ok((journal, Fence { incarnation, generation: generation.max(journaled) }))
+    let fence = Fence { incarnation, generation: generation.max(journaled) };
+    Ok((journal, fence, history.orphan()))
 }
 
 fn settings(config: &RunConfig, resume: Option<&Resume>) -> Result<Settings, TrainError> {
@@ -284,12 +243,19 @@ fn settings(config: &RunConfig, resume: Option<&Resume>) -> Result<Settings, Tra
     if lease < Duration::from_millis(10) {
         return Err(TrainError::Lease(config.cluster.lease.0));
     }
+    let cluster = &config.cluster;
     Ok(Settings {
         run: RunId(config.run.name.clone()),
         workers,
+        fewest: cluster.fewest_workers(),
+        spares: cluster.spares,
         lanes,
+        recovery: cluster.recovery,
         lease,
-        gather_timeout: config.cluster.gather_timeout.duration(),
+        gather_timeout: cluster.gather_timeout.duration(),
+        coordinator_grace: cluster.coordinator_grace.duration(),
+        phase_deadline: cluster.phase_deadline.duration(),
+        stop_grace: cluster.stop_grace.duration(),
         started_from: resume.map(|resume| (resume.stage, resume.step)),
     })
 }

@@ -1,8 +1,11 @@
 //! What a run tells whoever watches it: the terminal, `status`, metrics.jsonl. Events and numbers, no text for people.
 
+use longtake_shared::hint::ExitCode;
 use longtake_shared::ids::{Epoch, Generation, Rank, Step};
 pub use longtake_shared::protocol::{Progress, Stage};
 use serde::{Deserialize, Serialize};
+
+use crate::run::incident::Incident;
 
 /// One thing that happened in a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -14,6 +17,26 @@ pub enum RunUpdate {
         present: usize,
         /// Workers that are needed.
         needed: usize,
+    },
+    /// Too few workers are there, so the run waits.
+    Waiting {
+        /// Workers that are there.
+        present: usize,
+        /// Workers without which it waits.
+        needed: usize,
+        /// Indices of those that are wanted and not there.
+        missing: Vec<usize>,
+    },
+    /// A generation is over before its time, and the next one forms.
+    Recovered {
+        /// What ended it; nothing where all agreed to let others join.
+        incident: Option<Incident>,
+        /// The next one.
+        generation: Generation,
+        /// Its world size.
+        world: usize,
+        /// Steps of the stage that it goes on after.
+        goes_on_at: Step,
     },
     /// A generation has formed and its workers have loaded their state.
     Formed {
@@ -91,4 +114,16 @@ pub enum Outcome {
         /// The newest committed checkpoint's step, if any: `longtake train --resume` goes on from there.
         resumable_at: Option<Step>,
     },
+}
+
+impl Outcome {
+    /// What a process of the run ends with.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Done => ExitCode::Done,
+            Self::Preempted { .. } => ExitCode::Preempted,
+            Self::Failed { never_restart: true, .. } => ExitCode::NeverRestart,
+            Self::Failed { .. } => ExitCode::Failed,
+        }
+    }
 }

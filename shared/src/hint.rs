@@ -29,6 +29,14 @@ impl ExitCode {
     pub fn code(self) -> u8 {
         self as u8
     }
+
+    /// What a process meant by its code; anything unknown is a failure.
+    pub fn of_code(code: u32) -> Self {
+        [Self::Done, Self::Usage, Self::Preempted, Self::NeverRestart]
+            .into_iter()
+            .find(|known| u32::from(known.code()) == code)
+            .unwrap_or(Self::Failed)
+    }
 }
 
 /// What every command ends with when it fails: one sentence, what to do, and the exit code.

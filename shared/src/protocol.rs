@@ -12,7 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{Epoch, Generation, Incarnation, LaneId, Rank, RunId, Step};
 use crate::units::Seconds;
 
-/// Where a worker is within its step, in a small file that outlives it.
+/// What a worker did last, in a file that outlives it.
+pub mod flight;
+
+/// What a worker does within a step.
 pub mod stamp;
 
 /// Generated code: the messages as they travel.

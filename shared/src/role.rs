@@ -1,5 +1,6 @@
 //! What the command line asks of the worker library, and what it answers. Neither side knows more of the other.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,10 @@ pub struct WorkRequest {
     pub socket: PathBuf,
     /// Which worker of the run, from 0.
     pub index: u32,
+    /// Where it listens for the other workers: an address of this machine that they reach.
+    pub bind: IpAddr,
+    /// The ring of its flight recorder, which its agent has made.
+    pub flight: PathBuf,
 }
 
 /// A data set to make.

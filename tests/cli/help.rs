@@ -20,6 +20,8 @@ fn nothing_typed_shows_the_help() {
 fn help_of_each_command() {
     for command in [
         "train",
+        "coordinator",
+        "agent",
         "pretrain",
         "detect",
         "evaluate",
@@ -28,7 +30,12 @@ fn help_of_each_command() {
         "data check",
         "config",
         "status",
+        "flight",
         "stop",
+        "checkpoint",
+        "checkpoint list",
+        "checkpoint verify",
+        "checkpoint prune",
         "bench",
     ] {
         let said = longtake(&format!("{command} --help"));

@@ -7,8 +7,8 @@
 #[path = "support.rs"]
 mod support;
 
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, TcpListener};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -30,16 +30,20 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     live_with_parent().expect("the agent lives");
-    let (behaviour, socket, index) = (&arguments[1], PathBuf::from(&arguments[3]), &arguments[5]);
+    // `BEHAVIOUR --socket PATH --index I --bind IP --flight PATH`, as the agent says it.
+    let [_, behaviour, _, socket, _, index, _, bind, _, flight] = &arguments[..] else {
+        panic!("an agent starts this: {arguments:?}")
+    };
     let index: u32 = index.parse().expect("an index is a number");
+    let bind: IpAddr = bind.parse().expect("an address");
     if behaviour == "exit" {
         eprintln!("worker {index} says: no such file");
         return ExitCode::from(78);
     }
-    let ring = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let ring = TcpListener::bind((bind, 0)).expect("a free port");
     let ring_address = ring.local_addr().expect("a bound address");
-    let session =
-        Session::connect(&socket, &Hello { index, pid: std::process::id(), ring_address }).expect("an agent");
+    let hello = Hello { index, pid: std::process::id(), ring_address };
+    let session = Session::connect(Path::new(socket), Path::new(flight), &hello).expect("an agent");
     match behave(behaviour, &Arc::new(session)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -50,6 +54,13 @@ fn main() -> ExitCode {
 }
 
 fn behave(behaviour: &str, session: &Arc<Session>) -> Result<u8, ControlError> {
+    if behaviour == "hang" {
+        eprintln!("the disk does not answer");
+        session.enter(Step(3), StepPhase::Look);
+        loop {
+            std::thread::park();
+        }
+    }
     let Directive::Form(assignment) = session.next_directive()? else { return Ok(2) };
     assert_eq!(assignment.peers.len(), assignment.world);
     let aborted = Arc::new((AtomicBool::new(false), Mutex::new(()), Condvar::new()));

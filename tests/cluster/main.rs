@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+mod agents;
 mod support;
 
 use std::io::{BufRead as _, BufReader};
@@ -9,13 +10,16 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use longtake_coordinator::agent::AgentOptions;
+use longtake_coordinator::agent::core::OnLoss;
 use longtake_coordinator::launch::local::LocalLauncher;
 use longtake_coordinator::run::event::StopSource;
 use longtake_coordinator::run::phase::PhaseKind;
-use longtake_coordinator::server::address;
+use longtake_coordinator::server::address::{self, Whereabouts};
 use longtake_coordinator::signals::Signals;
 use longtake_coordinator::updates::{Outcome, RunUpdate};
 use longtake_coordinator::{join_as_agent, operator};
+use longtake_shared::hint::ExitCode;
 use longtake_shared::ids::{Generation, Incarnation, LaneId, Rank, Step};
 use longtake_shared::protocol::stamp::StepPhase;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -279,12 +283,19 @@ fn an_agent_of_its_own_joins_and_passes_a_stop_on() {
         let launcher =
             LocalLauncher { command: vec![fake_worker().into(), "stop".into()], threads: 1, workers: 2 };
         let (signals, source) = Signals::channel();
-        let run_folder = folder.path().to_owned();
-        let agent = tokio::spawn(async move { join_as_agent(&run_folder, 2, launcher, source).await });
+        let options = AgentOptions {
+            coordinator: Whereabouts::Folder(folder.path().to_owned()),
+            on_loss: OnLoss::Reconnect,
+            slots: 2,
+            launcher,
+            run_folder: folder.path().to_owned(),
+        };
+        let agent = tokio::spawn(join_as_agent(options, source));
         run.wait_for(|update| matches!(update, RunUpdate::Progress(_))).await;
         signals.send(StopSource::Scheduler).await.unwrap();
         assert_eq!(run.end().await, Outcome::Preempted { step: Step(7) });
-        assert!(tokio::time::timeout(DEADLINE, agent).await.unwrap().unwrap().is_ok());
+        let exit = tokio::time::timeout(DEADLINE, agent).await.unwrap().unwrap().unwrap();
+        assert_eq!(exit, ExitCode::Preempted, "an agent ends as its run does");
     });
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt as _};
-use longtake_coordinator::driver::{Committer, Fence, Report, Validation};
+use longtake_coordinator::driver::{Committer, Fence, Report, Sealed, Validation};
 use longtake_coordinator::run::command::CommitRequest;
 use longtake_coordinator::run::event::StopSource;
 use longtake_coordinator::signals::Signals;
@@ -41,13 +41,13 @@ impl Committer for Chain {
         async move { Ok(fence) }.boxed()
     }
 
-    fn commit(&mut self, request: CommitRequest) -> BoxFuture<'_, Result<u64, Failure>> {
+    fn commit(&mut self, request: CommitRequest) -> BoxFuture<'_, Result<Sealed, Failure>> {
         let result = if self.fail {
             Err(Failure::new("the store is full"))
         } else {
             let mut commits = self.commits.lock().expect("nobody panics");
             commits.push(request);
-            Ok(commits.len() as u64)
+            Ok(Sealed { sequence: commits.len() as u64, manifest_json: "{}".to_owned() })
         };
         async move { result }.boxed()
     }

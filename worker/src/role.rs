@@ -30,7 +30,7 @@ use crate::train::trainer::device;
 /// # Errors
 /// As sentences for the worker's log.
 pub fn work(request: &WorkRequest) -> Result<ExitCode, Failure> {
-    runtime::run(&request.socket, request.index)
+    runtime::run(request)
 }
 
 /// Makes a data set; counts videos. The folder appears whole or not at all.

@@ -5,17 +5,15 @@
 //! thread writes its index; each is owned by the value of the same name and ends with it. A worker lives through many
 //! generations; what it holds between two is [`crate::train::holdings`].
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use longtake_shared::hint::{ExitCode, Failure, Hint as _};
-use longtake_shared::ids::{Generation, Step};
+use longtake_shared::ids::Generation;
+use longtake_shared::role::WorkRequest;
 
 use crate::collective::RingListener;
-use crate::control::{
-    ControlError, Directive, Ending, FailureScope, Hello, Session, StepPhase, live_with_parent,
-};
+use crate::control::{ControlError, Directive, Ending, FailureScope, Hello, Session, live_with_parent};
 use crate::train::TrainError;
 use crate::train::generation::{Ended, Worker, connect};
 
@@ -23,16 +21,15 @@ use crate::train::generation::{Ended, Worker, connect};
 ///
 /// # Errors
 /// What made the worker fail; its agent knows it too.
-pub fn run(socket: &Path, index: u32) -> Result<ExitCode, Failure> {
+pub fn run(request: &WorkRequest) -> Result<ExitCode, Failure> {
     live_with_parent()?;
-    let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-    let (listener, ring_address) = RingListener::bind(loopback).map_err(|error| {
-        Failure::new(format!("cannot listen on {loopback} for the other workers: {error}"))
+    let (listener, ring_address) = RingListener::bind(SocketAddr::new(request.bind, 0)).map_err(|error| {
+        Failure::new(format!("cannot listen on {} for the other workers: {error}", request.bind))
     })?;
-    let hello = Hello { index, pid: std::process::id(), ring_address };
-    let session = Arc::new(Session::connect(socket, &hello)?);
+    let hello = Hello { index: request.index, pid: std::process::id(), ring_address };
+    let session = Arc::new(Session::connect(&request.socket, &request.flight, &hello)?);
     let reach = move |assignment: &_, aborter| connect(&listener, assignment, aborter);
-    let mut worker = Worker::new(Arc::clone(&session), index, Box::new(reach));
+    let mut worker = Worker::new(Arc::clone(&session), request.index, Box::new(reach));
     serve(&session, &mut worker)
 }
 
@@ -51,7 +48,7 @@ pub fn serve(session: &Session, worker: &mut Worker) -> Result<ExitCode, Failure
                 stay.living = Some(generation);
                 let ended = worker.live(*assignment);
                 // Whoever watches for hung phases must not take the wait for the next order for one.
-                session.enter(worker.kept().map_or(Step(0), |kept| kept.step), StepPhase::Idle);
+                session.rest();
                 match ended {
                     Ok(Ended::Finished(ending, step)) => {
                         exit = match ending {

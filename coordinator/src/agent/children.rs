@@ -1,5 +1,6 @@
 //! The processes of an agent's workers: started by a thread that lives as long as they may, watched by pidfd, killed with it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
@@ -7,31 +8,35 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use longtake_shared::ids::WorkerId;
 use longtake_shared::protocol::ExitCause;
-use longtake_shared::protocol::stamp::{self, Stamp, StampFile};
+use longtake_shared::protocol::flight::FlightLog;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
+use super::core::{Doing, Reading};
 use super::log::WorkerLog;
-use crate::launch::local::LocalLauncher;
+use crate::launch::local::{LocalLauncher, Place};
 
 /// All worker processes of an agent. Dropping it kills them.
 pub(super) struct Children {
     /// Dropped first: the thread that started them must not end before they have.
-    processes: Vec<Arc<Process>>,
+    processes: BTreeMap<WorkerId, Arc<Process>>,
     ends: FuturesUnordered<BoxFuture<'static, (WorkerId, ExitCause)>>,
     spawner: Spawner,
 }
 
-/// One worker's process, log and stamp, as the agent's loop holds them.
+/// One worker's log and flight recorder, as the agent's loop holds them.
 pub(super) struct Running {
     log: WorkerLog,
-    stamp: StampFile,
+    flight: FlightLog,
+    /// The newest record at the last reading, which had not ended.
+    seen: u64,
 }
 
 impl Running {
@@ -40,9 +45,34 @@ impl Running {
         self.log.last_lines()
     }
 
-    /// What it did when it last told.
-    pub(super) fn stamp(&self) -> Option<Stamp> {
-        self.stamp.read()
+    /// What its recorder shows since the last reading; nothing where the file cannot be read any more.
+    pub(super) fn reading(&mut self) -> Reading {
+        let flight = match self.flight.read_from(self.seen) {
+            Ok(flight) => flight,
+            Err(error) => {
+                tracing::debug!(%error, "a flight recorder cannot be read");
+                return Reading::default();
+            }
+        };
+        let newest = flight.records.last();
+        self.seen = newest.map_or(self.seen, |newest| newest.sequence);
+        Reading {
+            alive: flight.alive,
+            doing: newest.map(|record| Doing {
+                sequence: record.sequence,
+                step: record.step,
+                phase: record.phase,
+                entered_at: record.entered_at,
+            }),
+            finished: flight.records.iter().filter_map(|record| Some((record.phase, record.took?))).collect(),
+        }
+    }
+
+    /// Changes how often it is to give a sign of life.
+    pub(super) fn set_beat(&self, beat: Duration) {
+        if let Err(error) = self.flight.set_beat(beat) {
+            tracing::warn!(%error, "a flight recorder cannot be written");
+        }
     }
 }
 
@@ -52,24 +82,27 @@ impl Children {
     /// # Errors
     /// The starting thread cannot be made.
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { processes: Vec::new(), ends: FuturesUnordered::new(), spawner: Spawner::start()? })
+        Ok(Self { processes: BTreeMap::new(), ends: FuturesUnordered::new(), spawner: Spawner::start()? })
     }
 
-    /// Starts a worker.
+    /// Starts a worker, which is to give a sign of life each `beat`.
     ///
     /// # Errors
-    /// Its program, log or stamp cannot be opened.
+    /// Its program, log or flight recorder cannot be opened.
     pub(super) async fn start(
         &mut self,
         id: &WorkerId,
-        index: u32,
         launcher: &LocalLauncher,
-        socket: &Path,
+        place: &Place,
         log: &Path,
+        beat: Duration,
     ) -> io::Result<Running> {
         let log = WorkerLog::open(log)?;
-        let stamp = StampFile::create(&stamp::path(socket, index))?;
-        let command = launcher.command(socket, index, &log.file)?;
+        let flight = FlightLog::create(&place.flight, beat).map_err(|error| {
+            let path = place.flight.display();
+            io::Error::new(error.kind(), format!("cannot make the flight recorder `{path}`: {error}"))
+        })?;
+        let command = launcher.command(place, &log.file)?;
         let program = command.get_program().to_string_lossy().into_owned();
         let child =
             self.spawner.spawn(command).await.map_err(|error| {
@@ -81,7 +114,7 @@ impl Children {
             reason = "sound here: nothing but the AsyncFd holds this pidfd; `register` is unsafe"
         )]
         let pidfd = AsyncFd::new(process.pidfd()?)?;
-        self.processes.push(Arc::clone(&process));
+        self.processes.insert(id.clone(), Arc::clone(&process));
         let id = id.clone();
         self.ends.push(Box::pin(async move {
             // A pidfd is readable when its process is over (pidfd_open(2)).
@@ -93,20 +126,30 @@ impl Children {
             });
             (id, cause)
         }));
-        Ok(Running { log, stamp })
+        Ok(Running { log, flight, seen: 1 })
     }
 
     /// The next worker whose process is over. May be dropped and called again; never returns while there is none.
     pub(super) async fn next_end(&mut self) -> (WorkerId, ExitCause) {
         match self.ends.next().await {
-            Some(end) => end,
+            Some(end) => {
+                self.processes.remove(&end.0);
+                end
+            }
             None => std::future::pending().await,
+        }
+    }
+
+    /// Kills a worker if it still runs, and what it has started.
+    pub(super) fn kill(&self, worker: &WorkerId) {
+        if let Some(process) = self.processes.get(worker) {
+            process.kill();
         }
     }
 
     /// Kills all that still run, and what they have started.
     pub(super) fn kill_all(&self) {
-        for process in &self.processes {
+        for process in self.processes.values() {
             process.kill();
         }
     }
@@ -115,7 +158,7 @@ impl Children {
 impl Drop for Children {
     fn drop(&mut self) {
         self.kill_all();
-        for process in &self.processes {
+        for process in self.processes.values() {
             // After SIGKILL this returns at once; without it, the process would stay as a zombie until this one ends.
             if let Err(error) = process.reap() {
                 tracing::warn!(%error, "a killed worker cannot be reaped");

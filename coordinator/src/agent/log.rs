@@ -21,14 +21,16 @@ pub(super) struct WorkerLog {
 }
 
 impl WorkerLog {
-    /// Opens a log at its end.
+    /// Opens a log at its end; makes it, and its folder, where they do not exist.
     ///
     /// # Errors
     /// The file cannot be opened.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = File::options().read(true).append(true).create(true).open(path).map_err(|error| {
+        let named = |error: io::Error| {
             io::Error::new(error.kind(), format!("cannot open the log `{}`: {error}", path.display()))
-        })?;
+        };
+        path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(named)?;
+        let file = File::options().read(true).append(true).create(true).open(path).map_err(named)?;
         let begin = file.metadata()?.len();
         Ok(Self { file, begin })
     }

@@ -1,7 +1,9 @@
 //! The links of an agent's workers: their messages go to the agent's loop as they came, its orders go back.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::core::LinkId;
 use futures::stream::{self, Stream};
 use longtake_shared::protocol::{CONNECTION_WINDOW_BYTES, MAX_MESSAGE_BYTES, STREAM_WINDOW_BYTES, wire};
 use longtake_shared::task::StopToken;
@@ -18,8 +20,8 @@ use wire::worker_service_server::{WorkerService, WorkerServiceServer};
 pub(super) enum WorkerInput {
     /// A worker has said hello.
     Joined {
-        /// Which, as it says.
-        index: u32,
+        /// Its link.
+        link: LinkId,
         /// The message it said it with.
         hello: Box<wire::WorkerMessage>,
         /// Where its orders go.
@@ -27,15 +29,15 @@ pub(super) enum WorkerInput {
     },
     /// A worker says something else.
     Message {
-        /// Which.
-        index: u32,
+        /// Its link.
+        link: LinkId,
         /// What.
         message: Box<wire::WorkerMessage>,
     },
     /// A worker's link is over; nothing follows.
     Closed {
-        /// Which.
-        index: u32,
+        /// The link.
+        link: LinkId,
     },
 }
 
@@ -48,7 +50,7 @@ pub(super) async fn serve(
     inputs: mpsc::Sender<WorkerInput>,
     mut stop: StopToken,
 ) -> Result<(), tonic::transport::Error> {
-    let service = WorkerServiceServer::new(Workers { inputs })
+    let service = WorkerServiceServer::new(Workers { inputs, links: AtomicU64::new(0) })
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     Server::builder()
@@ -61,11 +63,13 @@ pub(super) async fn serve(
 
 struct Workers {
     inputs: mpsc::Sender<WorkerInput>,
+    /// Links so far.
+    links: AtomicU64,
 }
 
 /// One link. It lives as long as its answer stream, which also reads: a link needs no task of its own.
 struct Link {
-    index: u32,
+    link: LinkId,
     incoming: Streaming<wire::WorkerMessage>,
     orders: mpsc::UnboundedReceiver<wire::WorkerOrder>,
     inputs: mpsc::Sender<WorkerInput>,
@@ -81,14 +85,14 @@ impl WorkerService for Workers {
     ) -> Result<Response<Self::LinkStream>, Status> {
         let mut incoming = request.into_inner();
         let first = incoming.message().await?.ok_or_else(|| Status::invalid_argument("no hello"))?;
-        let Some(Body::Hello(hello)) = &first.body else {
+        let Some(Body::Hello(_)) = &first.body else {
             return Err(Status::invalid_argument("the first message is not a hello"));
         };
-        let index = hello.index;
+        let link = self.links.fetch_add(1, Ordering::Relaxed);
         let (sender, orders) = mpsc::unbounded_channel();
-        let joined = WorkerInput::Joined { index, hello: Box::new(first), orders: sender };
+        let joined = WorkerInput::Joined { link, hello: Box::new(first), orders: sender };
         self.inputs.send(joined).await.map_err(|_| Status::unavailable("the agent ends"))?;
-        let link = Link { index, incoming, orders, inputs: self.inputs.clone() };
+        let link = Link { link, incoming, orders, inputs: self.inputs.clone() };
         Ok(Response::new(Box::pin(stream::unfold(link, Link::next))))
     }
 }
@@ -104,7 +108,7 @@ impl Link {
                     // A link that breaks is a worker that died, which its pidfd tells.
                     let message = Box::new(message.ok().flatten()?);
                     // A loop that is busy slows its workers' messages down; their progress waits on their side.
-                    self.inputs.send(WorkerInput::Message { index: self.index, message }).await.ok()?;
+                    self.inputs.send(WorkerInput::Message { link: self.link, message }).await.ok()?;
                 }
             }
         }
@@ -114,6 +118,6 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         // Where the queue is full, the death of the worker is told a little later, without this.
-        let _ = self.inputs.try_send(WorkerInput::Closed { index: self.index });
+        let _ = self.inputs.try_send(WorkerInput::Closed { link: self.link });
     }
 }

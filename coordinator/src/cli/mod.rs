@@ -1,13 +1,16 @@
 //! What can be typed. Nothing here acts: [`crate::commands`] says what it means.
 
+mod checkpoint;
 mod training;
 mod weights;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use training::{PretrainArgs, RunArgs, TrainArgs};
+pub use checkpoint::{CheckpointArgs, CheckpointCommand, PruneArgs};
+pub use training::{AgentArgs, FlightArgs, PretrainArgs, RunArgs, TrainArgs};
 pub use weights::{DetectArgs, EvaluateArgs, ImportArgs, RuleArgs, Rules, Thresholds};
 
 /// Distributed training of temporal action localizers, end to end on long untrimmed videos
@@ -34,6 +37,10 @@ Exit codes: 0 done; 1 failed; 2 the command line is wrong; 75 stopped after savi
 pub enum Command {
     /// Train a detector: starts the workers, trains to the last epoch, prints the mAP
     Train(TrainArgs),
+    /// Only the control plane of a run, for workers on several nodes: waits for agents
+    Coordinator(TrainArgs),
+    /// Start the workers of a run on this node, and watch them
+    Agent(AgentArgs),
     /// Train only the backbone, as a classifier of trimmed clips
     Pretrain(PretrainArgs),
     /// Find the actions in videos: JSON and a picture of the timeline
@@ -50,8 +57,12 @@ pub enum Command {
     Config(ConfigArgs),
     /// What a run is doing
     Status(RunArgs),
+    /// What each worker of a run did last, also after its end
+    Flight(FlightArgs),
     /// Make a run save and end
     Stop(RunArgs),
+    /// Look after the checkpoints of a run
+    Checkpoint(CheckpointArgs),
     /// Measure a part of Longtake on this machine
     Bench(BenchArgs),
     /// A worker of a run; started by its agent
@@ -125,4 +136,12 @@ pub struct WorkerArgs {
     /// Which worker of the run, from 0
     #[arg(long)]
     pub index: u32,
+
+    /// Where it listens for the other workers
+    #[arg(long, value_name = "IP")]
+    pub bind: IpAddr,
+
+    /// The ring of its flight recorder
+    #[arg(long)]
+    pub flight: PathBuf,
 }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{ConfigArgs, Overrides};
 
-/// `longtake train`
+/// `longtake train`, `longtake coordinator`
 #[derive(Debug, Args)]
 pub struct TrainArgs {
     /// The settings, as TOML; with --resume those of the run, where none are given
@@ -36,6 +36,46 @@ pub struct PretrainArgs {
     #[command(flatten)]
     #[allow(missing_docs, reason = "clap would print it as help")]
     pub config: ConfigArgs,
+}
+
+/// `longtake agent`
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    /// The run's folder, for example `runs/quickstart`: logs go there, and its coordinator is found there
+    #[arg(long, value_name = "RUN")]
+    pub run: PathBuf,
+
+    /// Where the coordinator listens, where the folder does not tell
+    #[arg(long, value_name = "HOST:PORT", requires = "token_file")]
+    pub coordinator: Option<String>,
+
+    /// A file with the token of that coordinator: `token` in the run's `coordinator.json`
+    #[arg(long, value_name = "FILE", requires = "coordinator")]
+    pub token_file: Option<PathBuf>,
+
+    /// Workers it may start: one a GPU
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub slots: u16,
+
+    /// Threads of each worker on CPU, instead of what `cluster.threads` of the run says; 0: this node's cores divided by
+    /// the slots
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+/// `longtake flight`
+#[derive(Debug, Args)]
+pub struct FlightArgs {
+    /// The run's folder, for example `runs/quickstart`
+    pub run: PathBuf,
+
+    /// Only this worker
+    #[arg(long, value_name = "I")]
+    pub worker: Option<u32>,
+
+    /// How many records of each worker
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub last: usize,
 }
 
 /// `longtake status`, `longtake stop`

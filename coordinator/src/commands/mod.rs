@@ -1,11 +1,14 @@
 //! What a command line means: one file a command, each from arguments to an exit code or a [`longtake_shared::hint::Failure`].
 
+mod agent;
 mod bench;
+mod checkpoint;
 mod config;
 mod data_check;
 mod detect;
 mod evaluate;
 mod files;
+mod flight;
 mod import;
 mod pictures;
 mod run_folder;
@@ -48,6 +51,8 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode, Failure> {
     start_logging(command)?;
     match command {
         Command::Train(args) => train::train(args, session),
+        Command::Coordinator(args) => train::coordinate(args, session),
+        Command::Agent(args) => agent::run(args, session),
         Command::Pretrain(args) => train::pretrain(args, session),
         Command::Detect(args) => detect::run(args, session),
         Command::Evaluate(args) => evaluate::run(args, session),
@@ -58,7 +63,9 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode, Failure> {
         },
         Command::Config(args) => config::run(args, session),
         Command::Status(args) => status::run(args, session),
+        Command::Flight(args) => flight::run(args, session),
         Command::Stop(args) => stop::run(args, session),
+        Command::Checkpoint(args) => checkpoint::run(args, session),
         Command::Bench(args) => bench::run(args, session),
         Command::Worker(args) => work::run(args, session),
     }

@@ -9,7 +9,7 @@ use super::runtime::wait_for;
 use crate::cli::RunArgs;
 use crate::operator;
 use crate::run::quorum::Quorum;
-use crate::status::{StatusReport, WorkerStatus};
+use crate::status::{AgentStatus, StatusReport, WorkerStatus};
 use crate::terminal::phrases;
 use crate::terminal::rate::Rate;
 
@@ -29,8 +29,21 @@ fn text(report: &StatusReport) -> String {
         report.incarnation.0,
         report.generation.0,
     );
-    if let Some(Quorum::WorkersMissing { present, needed }) = &report.waiting_for {
-        let _ = write!(text, "\nwaiting for workers: {present} of {needed}");
+    match &report.waiting_for {
+        Some(Quorum::WorkersMissing { present, needed }) => {
+            let _ = write!(text, "\nwaiting for workers: {present} of {needed}");
+            let missing: Vec<String> = report.missing.iter().map(ToString::to_string).collect();
+            if !missing.is_empty() {
+                let _ = write!(text, " (missing: {})", missing.join(", "));
+            }
+        }
+        Some(Quorum::NotLeft { members }) => {
+            let _ = write!(text, "\nwaiting for {} workers to leave the last generation", members.len());
+        }
+        Some(Quorum::OutOfSight) => {
+            text.push_str("\nwaiting: the last generation may still train where nobody sees it");
+        }
+        Some(Quorum::Form { .. }) | None => {}
     }
     if let Some(progress) = &report.progress {
         let stage = progress.stage.name();
@@ -42,10 +55,18 @@ fn text(report: &StatusReport) -> String {
     if report.flags.stop {
         text.push_str("\nstopping: it saves at its next step and ends");
     }
+    for agent in &report.agents {
+        text.push_str(&agent_line(agent));
+    }
     for worker in &report.workers {
         text.push_str(&line(worker));
     }
     text
+}
+
+fn agent_line(agent: &AgentStatus) -> String {
+    let AgentStatus { host, slots, silent, .. } = agent;
+    format!("\n  agent on {host}  {slots} slots  heard of {:.1} s ago", silent.0)
 }
 
 fn line(worker: &WorkerStatus) -> String {
@@ -58,4 +79,62 @@ fn line(worker: &WorkerStatus) -> String {
     let ended = worker.ended.map(|cause| cause.to_string());
     let parts: Vec<String> = [rank, pid, lanes, doing, ended].into_iter().flatten().collect();
     format!("\n  worker {}  {}", worker.index, parts.join("  "))
+}
+
+#[cfg(test)]
+mod tests {
+    use longtake_shared::ids::{Generation, Incarnation, Rank, RunId, Step, WorkerId};
+    use longtake_shared::protocol::Flags;
+    use longtake_shared::protocol::stamp::StepPhase;
+    use longtake_shared::units::Seconds;
+
+    use super::*;
+    use crate::run::event::Doing;
+    use crate::run::membership::AgentId;
+    use crate::run::phase::PhaseKind;
+    use crate::status::Hang;
+
+    #[test]
+    fn agents_hangs_and_who_is_missing_are_shown() {
+        let doing = Doing { step: Step(7), phase: StepPhase::Look, since: Seconds(12.0) };
+        let worker = WorkerStatus {
+            index: 0,
+            worker: WorkerId("w0.0".into()),
+            rank: Some(Rank(0)),
+            lanes: vec![],
+            pid: Some(41),
+            ended: None,
+            alive: true,
+            done: None,
+            doing: Some(doing),
+            hang: Some(Hang { doing, deadline: Seconds(2.5) }),
+        };
+        let agent = AgentStatus {
+            agent: AgentId("a".into()),
+            host: "node-a".into(),
+            slots: 2,
+            silent: Seconds(0.31),
+        };
+        let report = StatusReport {
+            run: RunId("mine".into()),
+            incarnation: Incarnation(2),
+            generation: Generation(5),
+            phase: PhaseKind::Gathering,
+            waiting_for: Some(Quorum::WorkersMissing { present: 1, needed: 3 }),
+            uptime: Seconds(61.0),
+            agents: vec![agent],
+            missing: vec![1, 2],
+            workers: vec![worker],
+            progress: None,
+            flags: Flags::default(),
+            committed: None,
+            stale_messages: 0,
+            outcome: None,
+        };
+        let expected = "run mine: gathering for 1 min 01 s (start 2 of its coordinator, generation 5)
+waiting for workers: 1 of 3 (missing: 1, 2)
+  agent on node-a  2 slots  heard of 0.3 s ago
+  worker 0  rank 0  process 41  look of step 7 for 12 s  HANGS in look, expected at most 2.5 s";
+        assert_eq!(text(&report), expected);
+    }
 }

@@ -8,5 +8,10 @@ use crate::cli::WorkerArgs;
 
 pub(super) fn run(args: &WorkerArgs, session: &Session) -> Result<ExitCode, Failure> {
     let worker = session.worker("worker")?;
-    (worker.work)(&WorkRequest { socket: args.socket.clone(), index: args.index })
+    (worker.work)(&WorkRequest {
+        socket: args.socket.clone(),
+        index: args.index,
+        bind: args.bind,
+        flight: args.flight.clone(),
+    })
 }

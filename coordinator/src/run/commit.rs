@@ -1,6 +1,6 @@
 //! When is a checkpoint complete? When every rank of one generation has saved its parts of the same step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use longtake_shared::ids::{Incarnation, Rank, Step};
 use longtake_shared::protocol::{SavedParts, Stage};
@@ -24,6 +24,8 @@ struct Gathered {
 pub struct Saves {
     gathering: BTreeMap<Moment, Gathered>,
     in_flight: Option<Moment>,
+    /// What the live generation has in the chain.
+    done: BTreeSet<Moment>,
     newest: Option<Committed>,
 }
 
@@ -97,6 +99,7 @@ impl Saves {
         }
         self.in_flight = None;
         self.newest = Some(committed);
+        self.done.insert((committed.stage, committed.step));
         true
     }
 
@@ -108,6 +111,12 @@ impl Saves {
     /// What a generation has gathered ends with it.
     pub fn forget_gathered(&mut self) {
         self.gathering.clear();
+        self.done.clear();
+    }
+
+    /// Whether the live generation has this moment in the chain already: a rank that says it again has missed the answer.
+    pub fn is_done(&self, moment: Moment) -> bool {
+        self.done.contains(&moment)
     }
 
     /// The newest checkpoint of this coordinator's time.

@@ -1,79 +1,40 @@
 //! How a run comes to its end: the first cause is the outcome, workers are let go, a commit in flight is waited for.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use longtake_shared::hint::ExitCode;
-use longtake_shared::ids::{Rank, WorkerId};
-use longtake_shared::protocol::ExitCause;
+use longtake_shared::ids::{Rank, Step, WorkerId};
+use longtake_shared::protocol::Ending;
 
 use super::command::{Command, Order};
-use super::membership::{AgentId, WorkerState};
+use super::membership::WorkerState;
 use super::phase::Phase;
-use super::recovery::ResumePoint;
 use super::{RunEngine, RunUpdate};
 use crate::journal::Record;
 use crate::updates::Outcome;
 
 impl RunEngine {
-    pub(super) fn worker_exited(
+    /// A rank has nothing more to do in its generation.
+    pub(super) fn finished(
         &mut self,
         now: Duration,
-        id: &WorkerId,
-        cause: ExitCause,
-        log: Vec<String>,
+        rank: Rank,
+        (step, ending): (Step, Ending),
         commands: &mut Vec<Command>,
     ) {
-        let rank = self.rank(id);
-        let Some(worker) = self.state.workers.get_mut(id).filter(|worker| worker.alive()) else {
-            self.state.stale += 1;
-            return;
-        };
-        let connected = worker.ring_address().is_some();
-        worker.state = WorkerState::Gone { cause: Some(cause) };
-        let index = worker.index;
-        let was_through = match (&self.state.phase, rank) {
-            (Phase::Training { finished, .. }, Some(rank)) => finished.contains_key(&rank),
-            _ => false,
-        };
-        if was_through && cause == ExitCause::Code(0) {
-            return;
+        if let Phase::Training { finished, .. } | Phase::Forming { finished, .. } = &mut self.state.phase {
+            finished.insert(rank, (step, ending));
         }
-        let who = rank.map_or_else(|| format!("worker {index}"), |rank| format!("worker {index} ({rank})"));
-        let verb = if matches!(cause, ExitCause::Signal(_)) { "was " } else { "" };
-        let when = if connected { "" } else { " before it connected" };
-        let failed = Outcome::Failed {
-            cause: format!("{who} {verb}{cause}{when}"),
-            hint: death_hint(cause),
-            rank,
-            log,
-            never_restart: cause == ExitCause::Code(i32::from(ExitCode::NeverRestart.code())),
-            resumable_at: None,
-        };
-        self.end(now, failed, commands);
+        self.end_where_all_are_through(now, commands);
     }
 
-    /// An agent kills its workers when it ends, so nobody is left to wait for.
-    pub(super) fn agent_disconnected(&mut self, id: &AgentId) {
-        if matches!(self.state.phase, Phase::Ending { .. }) {
-            for worker in
-                self.state.workers.values_mut().filter(|worker| worker.agent == *id && worker.alive())
-            {
-                worker.state = WorkerState::Gone { cause: None };
-            }
+    pub(super) fn end_where_all_are_through(&mut self, now: Duration, commands: &mut Vec<Command>) {
+        let Phase::Training { team, finished, .. } = &self.state.phase else { return };
+        if finished.len() < team.world() {
+            return;
         }
-    }
-
-    pub(super) fn start_failed(
-        &mut self,
-        now: Duration,
-        id: &WorkerId,
-        message: &str,
-        commands: &mut Vec<Command>,
-    ) {
-        let Some(worker) = self.state.workers.get_mut(id) else { return };
-        worker.state = WorkerState::Gone { cause: None };
-        let cause = format!("worker {} could not be started: {message}", worker.index);
-        self.fail(now, cause, None, commands);
+        let outcome = outcome_of(finished);
+        self.end(now, outcome, commands);
     }
 
     /// A run whose checkpoint is not in the chain has failed, even where its workers were through.
@@ -118,6 +79,9 @@ impl RunEngine {
             .filter(|(_, worker)| matches!(worker.state, WorkerState::Joined { .. }))
             .map(|(id, _)| id.clone())
             .collect();
+        for worker in self.state.workers.values_mut().filter(|worker| worker.state == WorkerState::Unseen) {
+            worker.state = WorkerState::Gone { cause: None };
+        }
         if let (Outcome::Failed { cause, .. }, Some(team)) = (&outcome, self.state.phase.team()) {
             let members = team.members.iter().filter(|member| joined.contains(member)).cloned().collect();
             self.tell(members, Order::Abort { reason: cause.clone() }, commands);
@@ -152,29 +116,16 @@ impl RunEngine {
         commands.push(Command::Announce(RunUpdate::Finished { outcome: outcome.clone() }));
         commands.push(Command::Finish(outcome));
     }
+}
 
-    pub(super) fn resume_point(&self) -> ResumePoint {
-        ResumePoint::decide(self.settings.started_from, self.state.saves.newest())
-    }
-
-    pub(super) fn rank(&self, worker: &WorkerId) -> Option<Rank> {
-        self.state.phase.team().and_then(|team| team.rank(worker))
-    }
+/// What a run ends with whose ranks are all through.
+fn outcome_of(finished: &BTreeMap<Rank, (Step, Ending)>) -> Outcome {
+    let stopped = finished.values().find(|(_, ending)| *ending == Ending::Stopped);
+    stopped.map_or(Outcome::Done, |(step, _)| Outcome::Preempted { step: *step })
 }
 
 /// A failure that is no single worker's.
 fn failure(cause: String, hint: Option<String>) -> Outcome {
     let (rank, log) = (None, Vec::new());
     Outcome::Failed { cause, hint, rank, log, never_restart: false, resumable_at: None }
-}
-
-/// What a death mostly means.
-fn death_hint(cause: ExitCause) -> Option<String> {
-    match cause {
-        ExitCause::Signal(9) => Some(
-            "the kernel kills with signal 9 when memory runs out: see `dmesg`, and `longtake plan` for what fits"
-                .to_owned(),
-        ),
-        ExitCause::Signal(_) | ExitCause::Code(_) => None,
-    }
 }

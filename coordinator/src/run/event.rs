@@ -117,6 +117,21 @@ pub enum StopSource {
     Operator,
 }
 
+/// The report of a validation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReportMade {
+    /// Steps trained before it.
+    pub step: Step,
+    /// Epochs trained before it.
+    pub epoch: Epoch,
+    /// Mean AP over classes, then over tIoU thresholds.
+    pub average_map: f64,
+    /// No earlier validation was better.
+    pub best: bool,
+    /// The whole report.
+    pub report: serde_json::Value,
+}
+
 /// What can happen to a run.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -137,6 +152,8 @@ pub enum Event {
     AgentRenewed {
         /// Which.
         agent: AgentId,
+        /// What its workers do.
+        doing: Vec<(WorkerId, Doing)>,
     },
     /// An agent's link is over. While the run goes on, its lease decides what that means.
     AgentDisconnected {
@@ -198,18 +215,7 @@ pub enum Event {
         hint: Option<String>,
     },
     /// The report of a validation is made.
-    ReportMade {
-        /// Steps trained before it.
-        step: Step,
-        /// Epochs trained before it.
-        epoch: Epoch,
-        /// Mean AP over classes, then over tIoU thresholds.
-        average_map: f64,
-        /// No earlier validation was better.
-        best: bool,
-        /// The whole report.
-        report: serde_json::Value,
-    },
+    ReportMade(ReportMade),
     /// The report of a validation could not be made.
     ReportFailed {
         /// Why, as a sentence.

@@ -4,9 +4,11 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use longtake_shared::ids::WorkerId;
+use longtake_shared::ids::{Incarnation, WorkerId};
 use longtake_shared::protocol::{ExitCause, Stage};
 use serde::{Deserialize, Serialize};
+
+use super::event::Doing;
 
 /// One start of one agent.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -28,11 +30,15 @@ pub struct Agent {
     pub slots: usize,
     /// When it was last heard of, since the coordinator's start.
     pub heard: Duration,
+    /// Since when its link is broken.
+    pub broken: Option<Duration>,
 }
 
 /// What is known of a worker's process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WorkerState {
+    /// Of an earlier coordinator's generation; its agent has not come back yet.
+    Unseen,
     /// Started, not connected yet.
     Starting,
     /// Connected to its agent.
@@ -50,7 +56,7 @@ pub enum WorkerState {
 }
 
 /// A worker as the coordinator knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Worker {
     /// Which worker of the run it is, from 0.
     pub index: usize,
@@ -60,9 +66,16 @@ pub struct Worker {
     pub state: WorkerState,
     /// The stage it is in, and the units of it that are done.
     pub done: Option<(Stage, u64)>,
+    /// What it did at its agent's last look.
+    pub doing: Option<Doing>,
 }
 
 impl Worker {
+    /// A worker of an agent, of which nothing else is known.
+    pub fn new(index: usize, agent: AgentId, state: WorkerState) -> Self {
+        Self { index, agent, state, done: None, doing: None }
+    }
+
     /// Whether its process may still run.
     pub fn alive(&self) -> bool {
         !matches!(self.state, WorkerState::Gone { .. })
@@ -72,14 +85,14 @@ impl Worker {
     pub fn ring_address(&self) -> Option<SocketAddr> {
         match self.state {
             WorkerState::Joined { ring_address, .. } => Some(ring_address),
-            WorkerState::Starting | WorkerState::Gone { .. } => None,
+            WorkerState::Unseen | WorkerState::Starting | WorkerState::Gone { .. } => None,
         }
     }
 }
 
-/// The name of a worker process: its index, and how many processes the run had started before it.
-pub fn worker_id(index: usize, started_before: usize) -> WorkerId {
-    WorkerId(format!("w{index}.{started_before}"))
+/// The name of a worker process: its index, the coordinator's start, and how many processes that one had started before it.
+pub fn worker_id(index: usize, incarnation: Incarnation, started_before: usize) -> WorkerId {
+    WorkerId(format!("w{index}.{}.{started_before}", incarnation.0))
 }
 
 /// Whether an agent still belongs to the run.
@@ -87,17 +100,18 @@ pub fn worker_id(index: usize, started_before: usize) -> WorkerId {
 pub enum Lease {
     /// It was heard of within its lease.
     Held,
-    /// It was not.
+    /// It was not, or its link broke and it has not come back.
     Expired {
         /// How long it was silent.
         silent: Duration,
     },
 }
 
-/// Judges an agent's lease.
-pub fn lease(agent: &Agent, now: Duration, lease: Duration) -> Lease {
+/// Judges an agent's lease. A link that breaks is a loss that tells itself: only a short time is given to come back.
+pub fn lease(agent: &Agent, now: Duration, lease: Duration, reconnect_grace: Duration) -> Lease {
     let silent = now.saturating_sub(agent.heard);
-    if silent > lease { Lease::Expired { silent } } else { Lease::Held }
+    let broken = agent.broken.is_some_and(|since| now.saturating_sub(since) > reconnect_grace);
+    if silent > lease || broken { Lease::Expired { silent } } else { Lease::Held }
 }
 
 /// How long the coordinator itself slept between two ticks: a stopped or starved coordinator has heard nobody, which says

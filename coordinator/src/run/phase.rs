@@ -1,19 +1,23 @@
-//! Where a run stands: Gathering -> Forming -> Training -> Ending -> Finished.
+//! Where a run stands: Gathering -> Forming -> Training -> (Recovering ->) Ending -> Finished.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use longtake_shared::ids::{Generation, LaneId, Rank, Step, WorkerId};
+use longtake_shared::ids::{Generation, Incarnation, LaneId, Rank, Step, WorkerId};
 use longtake_shared::protocol::Ending;
 use serde::{Deserialize, Serialize};
 
+use super::command::Order;
+use super::incident::Incident;
 use crate::updates::Outcome;
 
 /// The members of a generation, fixed while it lives.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Team {
     /// Which generation.
     pub generation: Generation,
+    /// The coordinator's start that formed it: its members speak under this number as long as it lives.
+    pub incarnation: Incarnation,
     /// Its workers, by rank.
     pub members: Vec<WorkerId>,
     /// Their lanes, by rank.
@@ -30,17 +34,11 @@ impl Team {
     pub fn world(&self) -> usize {
         self.members.len()
     }
-}
 
-/// A collective failed and nobody is known to be gone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Suspicion {
-    /// Who told first.
-    pub rank: Rank,
-    /// What it told.
-    pub message: String,
-    /// When.
-    pub since: Duration,
+    /// Who owns which lanes.
+    pub fn owned(&self) -> BTreeMap<WorkerId, Vec<LaneId>> {
+        self.members.iter().cloned().zip(self.lanes.iter().cloned()).collect()
+    }
 }
 
 /// Where a run stands, with everything that is true only there. Times are since the coordinator's start.
@@ -57,6 +55,12 @@ pub enum Phase {
         team: Team,
         /// Ranks that have said so.
         ready: BTreeSet<Rank>,
+        /// What its members are told, for those that may have missed it; nothing where an earlier coordinator has told it.
+        order: Option<Order>,
+        /// A generation of an earlier coordinator is being looked for, since then: its members may train already.
+        adopted: Option<Duration>,
+        /// Ranks of such a generation that have nothing more to do, with the step and the reason.
+        finished: BTreeMap<Rank, (Step, Ending)>,
     },
     /// Its workers take steps.
     Training {
@@ -64,8 +68,21 @@ pub enum Phase {
         team: Team,
         /// Ranks that have nothing more to do, with the step and the reason.
         finished: BTreeMap<Rank, (Step, Ending)>,
-        /// A collective failed; the cause is being waited for.
-        suspicion: Option<Suspicion>,
+        /// Ranks that have left because all agreed to let others join.
+        left: BTreeSet<Rank>,
+    },
+    /// A generation is over; its members leave it, and the next one forms of those that are there.
+    Recovering {
+        /// The generation that is over.
+        team: Team,
+        /// Since when.
+        since: Duration,
+        /// Members that have not said that they have left.
+        waiting: BTreeSet<WorkerId>,
+        /// Members that are out of sight may still take steps until then.
+        not_before: Duration,
+        /// What ended it; nothing where all agreed to let others join.
+        incident: Option<Incident>,
     },
     /// The outcome is known; workers are on their way out.
     Ending {
@@ -93,6 +110,8 @@ pub enum PhaseKind {
     Forming,
     /// A generation takes steps.
     Training,
+    /// A generation is over, and the next has not formed.
+    Recovering,
     /// Workers are on their way out.
     Ending,
     /// Nothing runs any more.
@@ -106,6 +125,7 @@ impl Phase {
             Self::Gathering { .. } => PhaseKind::Gathering,
             Self::Forming { .. } => PhaseKind::Forming,
             Self::Training { .. } => PhaseKind::Training,
+            Self::Recovering { .. } => PhaseKind::Recovering,
             Self::Ending { .. } => PhaseKind::Ending,
             Self::Finished { .. } => PhaseKind::Finished,
         }
@@ -115,7 +135,10 @@ impl Phase {
     pub fn team(&self) -> Option<&Team> {
         match self {
             Self::Forming { team, .. } | Self::Training { team, .. } => Some(team),
-            Self::Gathering { .. } | Self::Ending { .. } | Self::Finished { .. } => None,
+            Self::Gathering { .. }
+            | Self::Recovering { .. }
+            | Self::Ending { .. }
+            | Self::Finished { .. } => None,
         }
     }
 }
@@ -123,12 +146,13 @@ impl Phase {
 impl PhaseKind {
     /// Whether a run may go from here to there in one event, staying included.
     pub fn may_become(self, next: Self) -> bool {
-        use PhaseKind::{Ending, Finished, Forming, Gathering, Training};
+        use PhaseKind::{Ending, Finished, Forming, Gathering, Recovering, Training};
         matches!(
             (self, next),
             (Gathering, Gathering | Forming | Ending | Finished)
-                | (Forming, Forming | Training | Ending | Finished)
-                | (Training, Training | Ending | Finished)
+                | (Forming, Gathering | Forming | Training | Recovering | Ending | Finished)
+                | (Training, Training | Recovering | Forming | Ending | Finished)
+                | (Recovering, Recovering | Forming | Ending | Finished)
                 | (Ending, Ending | Finished)
                 | (Finished, Finished)
         )

@@ -32,6 +32,45 @@ pub struct CoordinatorAddress {
     pub token: String,
 }
 
+/// What an agent or an operator needs to reach a run's coordinator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contact {
+    /// The run.
+    pub run: RunId,
+    /// Host and port.
+    pub address: String,
+    /// What must be shown.
+    pub token: String,
+}
+
+impl From<CoordinatorAddress> for Contact {
+    fn from(found: CoordinatorAddress) -> Self {
+        Self { run: found.run, address: found.address.to_string(), token: found.token }
+    }
+}
+
+/// Where a coordinator is found, also when it has come back elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// Always there.
+    Fixed(Contact),
+    /// Where the file in the run's folder says.
+    Folder(PathBuf),
+}
+
+impl Whereabouts {
+    /// Where it is now.
+    ///
+    /// # Errors
+    /// The folder does not tell.
+    pub fn look_up(&self) -> Result<Contact, AddressError> {
+        match self {
+            Self::Fixed(contact) => Ok(contact.clone()),
+            Self::Folder(folder) => find(folder).map(Contact::from),
+        }
+    }
+}
+
 /// What can go wrong with the two files.
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {

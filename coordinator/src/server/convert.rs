@@ -52,7 +52,7 @@ pub enum Malformed {
 }
 
 /// Who an agent says it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AgentHello {
     /// Which.
     pub agent: AgentId,
@@ -110,8 +110,8 @@ pub fn agent_message(agent: &AgentId, message: wire::AgentMessage) -> Result<Vec
     Ok(match message.body.ok_or(Malformed::Missing("body"))? {
         AgentBody::Hello(_) => return Err(Malformed::Missing("anything but a second hello")),
         AgentBody::Renewal(renewal) => {
-            let stamps = renewal.stamps.into_iter().map(stamp).collect::<Result<Vec<_>, _>>()?;
-            vec![Input::Event(Event::AgentRenewed { agent: agent.clone() }), Input::Stamps(stamps)]
+            let doing = renewal.stamps.into_iter().map(stamp).collect::<Result<Vec<_>, _>>()?;
+            one(Event::AgentRenewed { agent: agent.clone(), doing })
         }
         AgentBody::FromWorker(from) => {
             let message = from.message.ok_or(Malformed::Missing("from_worker.message"))?;

@@ -5,6 +5,7 @@ pub mod convert;
 
 mod agent_service;
 mod operator_service;
+pub(crate) mod reach;
 
 use std::net::SocketAddr;
 
@@ -54,14 +55,14 @@ impl Hint for ServerError {
     }
 }
 
-/// Takes the address.
+/// Takes the address; gives where others reach it.
 ///
 /// # Errors
 /// The address is taken, or is not this machine's.
 pub async fn bind(listen: &str) -> Result<(TcpListener, SocketAddr), ServerError> {
     let failed = |source| ServerError::Listen { listen: listen.to_owned(), source };
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
+    let address = reach::reachable(listener.local_addr().map_err(failed)?).await;
     Ok((listener, address))
 }
 
@@ -77,9 +78,13 @@ pub async fn serve(
     mut stop: StopToken,
 ) -> Result<(), ServerError> {
     let guard = TokenGuard(token);
-    let agents = AgentServiceServer::new(agent_service::Agents { run, inputs: inputs.clone() })
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let agents = AgentServiceServer::new(agent_service::Agents {
+        run,
+        inputs: inputs.clone(),
+        newest: agent_service::NewestLinks::default(),
+    })
+    .max_decoding_message_size(MAX_MESSAGE_BYTES)
+    .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let operators = OperatorServiceServer::new(operator_service::Operators { inputs });
     Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)

@@ -20,6 +20,12 @@ pub fn event(update: &RunUpdate) -> Option<String> {
         RunUpdate::Formed { generation, world } => {
             format!("generation {generation}: {world} worker{}", plural(*world as u64))
         }
+        RunUpdate::Waiting { present, needed, missing } => waiting(*present, *needed, missing),
+        RunUpdate::Recovered { incident, generation, world, goes_on_at } => {
+            let what = incident.as_ref().map_or_else(|| "others join".to_owned(), ToString::to_string);
+            let workers = plural(*world as u64);
+            format!("{what}: generation {generation} goes on with {world} worker{workers} after {goes_on_at}")
+        }
         RunUpdate::Stage { stage, total, done } => stage_begins(*stage, *total, *done),
         RunUpdate::Validated { epoch, average_map, best, .. } => {
             let verdict = if *best { ", the best so far" } else { "" };
@@ -29,6 +35,11 @@ pub fn event(update: &RunUpdate) -> Option<String> {
         RunUpdate::Warning { message } => format!("warning: {message}"),
         RunUpdate::Progress(_) | RunUpdate::Finished { .. } => return None,
     })
+}
+
+fn waiting(present: usize, needed: usize, missing: &[usize]) -> String {
+    let indices: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    format!("waiting for workers: {present} of {needed} are there; missing: worker {}", indices.join(", "))
 }
 
 fn stage_begins(stage: Stage, total: u64, done: u64) -> String {

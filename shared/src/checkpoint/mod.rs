@@ -11,20 +11,26 @@
 mod appender;
 mod commit;
 mod conditions;
+mod examine;
 mod manifest;
 mod rank_parts;
+mod reading;
 mod retention;
 mod store;
+mod sweep;
 
-pub use appender::{Appender, Swept};
+pub use appender::Appender;
 pub use commit::{Commit, CommitError, Entry, Sequence};
 pub use conditions::{Conditions, Mismatch, Mismatches, Settings};
+pub use examine::{Examined, Examiner};
 pub use manifest::{
     Best, Counters, FORMAT, LaneState, Manifest, ManifestError, MemorySegment, OptimizerState, Stage,
 };
 pub use rank_parts::{RankParts, RankPartsError, assemble};
+pub use reading::Reading;
 pub use retention::{Candidate, Retention, keep};
 pub use store::{Chain, CheckpointError, CheckpointStore, Committed, Damage, Depth, ManifestRef, Newest};
+pub use sweep::Swept;
 
 use std::fmt;
 use std::str::FromStr;

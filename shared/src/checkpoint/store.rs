@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::Path;
 
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::appender::Appender;
@@ -52,7 +53,7 @@ pub struct Committed {
 }
 
 /// An object that is not what it should be.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 #[error("`{object}` {problem}")]
 pub struct Damage {
     /// Full name of the object.
@@ -71,7 +72,7 @@ pub struct Chain {
     /// Commits that do not count, and why.
     pub damage: Vec<Damage>,
     /// The last object of the chain, intact or not.
-    tail: Option<(Sequence, ContentHash)>,
+    pub(super) tail: Option<(Sequence, ContentHash)>,
 }
 
 /// How closely a checkpoint is looked at.
@@ -282,7 +283,7 @@ impl CheckpointStore {
         if let Some(by) = chain.incarnation().filter(|by| *by >= incarnation) {
             return Err(CheckpointError::Fenced { mine: incarnation, by });
         }
-        Appender::take_over(self.clone(), incarnation, chain.tail).await
+        Appender::take_over(self.clone(), incarnation, chain).await
     }
 
     /// Reads the chain; commits that are damaged, replaced or written after a fence are left out and named.
@@ -291,10 +292,12 @@ impl CheckpointStore {
     /// The object store failed.
     pub async fn chain(&self) -> Result<Chain, CheckpointError> {
         let names = self.objects.list("commits").await?;
-        let sequences = names.iter().filter_map(|(name, _)| Sequence::of_object(name));
+        let sequences: Vec<Sequence> =
+            names.iter().filter_map(|(name, _)| Sequence::of_object(name)).collect();
         let objects: Vec<(Sequence, Bytes)> = futures::stream::iter(sequences)
-            .map(|sequence| async move {
-                Ok::<_, CheckpointError>((sequence, self.objects.get(&sequence.object()).await?))
+            .map(|sequence| {
+                let objects = self.objects.clone();
+                async move { Ok::<_, CheckpointError>((sequence, objects.get(&sequence.object()).await?)) }
             })
             .buffered(READS_AT_A_TIME)
             .try_collect()
@@ -307,7 +310,7 @@ impl CheckpointStore {
     }
 
     /// Adds the next object of the chain, or says why it does not count.
-    fn add_link(&self, chain: &mut Chain, sequence: Sequence, bytes: &[u8]) {
+    pub(super) fn add_link(&self, chain: &mut Chain, sequence: Sequence, bytes: &[u8]) {
         let damage = |at: Sequence, problem: String| Damage {
             object: self.objects.full_name(&at.object()),
             problem,
@@ -358,16 +361,35 @@ impl CheckpointStore {
             return Err(damage.into());
         }
         if depth == Depth::Contents {
-            let mut hashes = futures::stream::iter(manifest.parts())
-                .map(|part| async move { (part, self.objects.hash(&part.object()).await) })
-                .buffered(READS_AT_A_TIME);
-            while let Some((part, hash)) = hashes.next().await {
-                if ContentHash::from(hash?) != part.hash {
-                    return Err(self.part_damage(&part, part.bytes).into());
-                }
+            let mut checks = self.check_parts(manifest.parts());
+            while let Some((_, damage)) = checks.next().await.transpose()? {
+                damage.map_or(Ok(()), Err)?;
             }
         }
         Ok(manifest)
+    }
+
+    /// Reads parts, a few at a time, and says of each what is wrong with it.
+    pub(super) fn check_parts(
+        &self,
+        parts: Vec<PartRef>,
+    ) -> BoxStream<'static, Result<(PartRef, Option<Damage>), CheckpointError>> {
+        let store = self.clone();
+        futures::stream::iter(parts)
+            .map(move |part| {
+                let store = store.clone();
+                async move {
+                    let damage = match store.objects.hash(&part.object()).await {
+                        Ok((hash, _)) if ContentHash::from(hash) == part.hash => None,
+                        Ok((_, size)) => Some(store.part_damage(&part, size)),
+                        Err(ObjectError::NotFound { .. }) => Some(store.missing(&part.object(), Some(part))),
+                        Err(error) => return Err(error.into()),
+                    };
+                    Ok((part, damage))
+                }
+            })
+            .buffered(READS_AT_A_TIME)
+            .boxed()
     }
 
     /// Reads a manifest and checks it against its hash.

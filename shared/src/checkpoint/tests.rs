@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use object_store::memory::InMemory;
@@ -18,7 +18,7 @@ use crate::objects::{Objects, RetryPolicy};
 use crate::random::Key;
 
 fn checkpoints(store: Arc<dyn ObjectStore>) -> CheckpointStore {
-    let retry = RetryPolicy { attempts: 2, first: Duration::ZERO, factor: 1.0, longest: Duration::ZERO };
+    let retry = RetryPolicy::without_pauses(2);
     CheckpointStore::new(Objects::new(store, "run").with_retry(retry))
 }
 
@@ -258,7 +258,7 @@ async fn a_zombie_collides_with_the_fence_and_stops() {
         "incarnation i1 of the run has been replaced by i2: what it saves no longer counts"
     );
     assert!(matches!(save(&store, &mut zombie, 30).await, Err(CheckpointError::Fenced { .. })));
-    assert!(zombie.sweep(Retention { newest: 1 }, &BTreeSet::new()).await.is_err());
+    assert!(zombie.sweep(Retention { newest: 1 }, &BTreeSet::new(), SystemTime::now()).await.is_err());
     save(&store, &mut new, 15).await.unwrap();
     assert_eq!(newest_step(&store).await, Some(15));
     for stale in [1, 2] {
@@ -336,9 +336,11 @@ async fn sweeping_removes_what_nothing_names() {
     let in_flight = store.put_part(bytes_of("model", 60)).await.unwrap();
     let orphan = store.put_part(bytes_of("model", 70)).await.unwrap();
 
-    let swept = appender.sweep(Retention { newest: 1 }, &BTreeSet::from([in_flight.hash])).await.unwrap();
+    let now = SystemTime::now();
+    let in_flight_now = BTreeSet::from([in_flight.hash]);
+    let swept = appender.sweep(Retention { newest: 1 }, &in_flight_now, now).await.unwrap();
     // Steps 10, 20 and 40 have three parts each that no other has.
-    assert_eq!(swept, Swept { manifests: 3, parts: 10, bytes: 6000 });
+    assert_eq!(swept, Swept { manifests: 3, parts: 10, bytes: 6000, spared_for_readers: false });
     let steps: Vec<u64> = store.list().await.unwrap().iter().map(|committed| committed.step.0).collect();
     assert_eq!(steps, [30, 50]);
     for committed in store.list().await.unwrap() {
@@ -346,8 +348,91 @@ async fn sweeping_removes_what_nothing_names() {
     }
     store.get_part(&in_flight).await.unwrap();
     assert!(store.get_part(&orphan).await.is_err());
-    let again = appender.sweep(Retention { newest: 1 }, &BTreeSet::from([in_flight.hash])).await.unwrap();
+    let again = appender.sweep(Retention { newest: 1 }, &in_flight_now, now).await.unwrap();
     assert_eq!(again, Swept::default());
+}
+
+#[tokio::test]
+async fn what_is_being_read_is_not_swept() {
+    let (_, store, mut appender) = with_steps(&[10]).await;
+    let now = SystemTime::now();
+    let none = BTreeSet::new();
+    let reading = store.begin_reading("reader", now).await.unwrap();
+    let (_, manifest) = store.newest(Depth::Sizes).await.unwrap().found.unwrap();
+    save(&store, &mut appender, 20).await.unwrap();
+    let swept = appender.sweep(Retention { newest: 1 }, &none, now).await.unwrap();
+    assert_eq!(swept, Swept { manifests: 1, spared_for_readers: true, ..Swept::default() });
+    assert_eq!(store.get_part(&manifest.model).await.unwrap(), bytes_of("model", 10));
+    assert_eq!(newest_step(&store).await, Some(20));
+
+    reading.end().await.unwrap();
+    let swept = appender.sweep(Retention { newest: 1 }, &none, now).await.unwrap();
+    assert_eq!(swept, Swept { parts: 3, bytes: 1800, ..Swept::default() });
+    assert!(store.get_part(&manifest.model).await.is_err());
+}
+
+#[tokio::test]
+async fn a_reader_that_died_stops_no_sweep_for_ever_and_a_slow_one_holds_on() {
+    let (_, store, mut appender) = with_steps(&[10]).await;
+    let begun = SystemTime::now();
+    let at = |minutes: u64| begun + Duration::from_mins(minutes);
+    let none = BTreeSet::new();
+    let mut slow = store.begin_reading("slow", begun).await.unwrap();
+    drop(store.begin_reading("dead", begun).await.unwrap());
+    save(&store, &mut appender, 20).await.unwrap();
+    slow.renew(at(50)).await.unwrap();
+    assert!(appender.sweep(Retention { newest: 1 }, &none, at(90)).await.unwrap().spared_for_readers);
+    let marks = store.objects.list("readers").await.unwrap();
+    assert_eq!(marks.len(), 1, "the mark of the dead one has run out: {marks:?}");
+    let swept = appender.sweep(Retention { newest: 1 }, &none, at(120)).await.unwrap();
+    assert_eq!((swept.parts, swept.spared_for_readers), (3, false));
+    assert!(store.objects.list("readers").await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_zombie_that_has_nothing_to_append_does_not_sweep_either() {
+    let (_, store, mut zombie) = with_steps(&[10, 20]).await;
+    let in_flight = store.put_part(bytes_of("model", 30)).await.unwrap();
+    store.fence(Incarnation(2)).await.unwrap();
+    let error = zombie.sweep(Retention { newest: 1 }, &BTreeSet::new(), SystemTime::now()).await.unwrap_err();
+    assert!(matches!(error, CheckpointError::Fenced { .. }), "{error}");
+    store.get_part(&in_flight).await.unwrap();
+    assert_eq!(store.list().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn all_that_is_damaged_is_found_and_shared_parts_are_read_once() {
+    let (inner, store, _) = with_steps(&[10, 20]).await;
+    let (_, manifest) = store.newest(Depth::Sizes).await.unwrap().found.unwrap();
+    for part in [manifest.model, manifest.memory[0].part] {
+        flip(&inner, &part.object(), 5).await;
+    }
+    let mut examiner = Examiner::new(store.clone());
+    let mut found = Vec::new();
+    for committed in store.list().await.unwrap() {
+        found.push(examiner.examine(&committed).await.unwrap().unwrap());
+    }
+    // Both share the memory of lane 0.
+    assert_eq!(found.iter().map(|examined| examined.damage.len()).collect::<Vec<_>>(), [1, 2]);
+    assert!(found[1].damage.contains(&found[0].damage[0]));
+
+    let swept = store.list().await.unwrap().remove(0);
+    inner.delete(&Path::from(format!("run/{}", swept.manifest.object))).await.unwrap();
+    assert!(examiner.examine(&swept).await.unwrap().is_none(), "what has been swept is not damaged");
+}
+
+#[tokio::test]
+async fn a_folder_of_a_swept_checkpoint_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = CheckpointStore::new(Objects::open(&folder.path().display().to_string()).unwrap());
+    let mut appender = store.fence(Incarnation(1)).await.unwrap();
+    for step in [10, 20] {
+        save(&store, &mut appender, step).await.unwrap();
+    }
+    appender.sweep(Retention { newest: 1 }, &BTreeSet::new(), SystemTime::now()).await.unwrap();
+    let left: Vec<_> = std::fs::read_dir(folder.path().join("checkpoints")).unwrap().flatten().collect();
+    assert_eq!(left.iter().map(std::fs::DirEntry::file_name).collect::<Vec<_>>(), ["20-g4"]);
+    assert_eq!(newest_step(&store).await, Some(20));
 }
 
 #[tokio::test]

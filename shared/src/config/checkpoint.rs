@@ -8,7 +8,7 @@ use crate::units::Seconds;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CheckpointConfig {
-    /// URL below which the run's checkpoints lie (`file:///...`, `memory:///`, `s3://...`); empty: the run's folder.
+    /// URL below which the run's checkpoints lie (`file:///...`, `s3://...`, `gs://...`, `az://...`, `memory:///`); empty: the run's folder.
     pub url: String,
     /// Epochs between two checkpoints; 0: only at the end and when asked.
     pub every: u64,

@@ -154,7 +154,7 @@ impl RunConfig {
         let (train, pretrain) = (&self.train, &self.pretrain);
         ranges(&[
             ("train.lanes", train.lanes as f64, Range::AtLeast(1.0)),
-            ("train.epochs", train.epochs as f64, Range::AtLeast(1.0)),
+            ("train.epochs", train.epochs as f64, Range::NotNegative),
             ("train.max_non_finite", train.max_non_finite as f64, Range::AtLeast(1.0)),
             ("pretrain.batch", pretrain.batch as f64, Range::AtLeast(1.0)),
             ("pretrain.clip_frames", pretrain.clip_frames as f64, Range::AtLeast(2.0)),

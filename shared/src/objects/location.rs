@@ -8,6 +8,7 @@ use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use url::Url;
 
+use super::cloud::{Cloud, Variables};
 use crate::hint::Hint;
 
 /// A URL that leads to no store.
@@ -30,8 +31,18 @@ pub enum LocationError {
         url: String,
         /// Its scheme.
         scheme: String,
-        /// The feature of object_store that would be needed.
+        /// The feature that would be needed.
         feature: &'static str,
+    },
+    /// What the environment says of the store does not fit together.
+    #[error("the store `{url}` cannot be opened")]
+    Settings {
+        /// As given.
+        url: String,
+        /// Which variables it is about.
+        cloud: Cloud,
+        /// What is wrong.
+        source: object_store::Error,
     },
     /// The folder does not exist and cannot be created.
     #[error("the folder `{}` of the store cannot be created", folder.display())]
@@ -53,20 +64,39 @@ pub enum LocationError {
 
 impl Hint for LocationError {
     fn hint(&self) -> Option<String> {
-        match self {
-            Self::NotAUrl { .. } => Some("write `file:///folder`, `memory:///` or a folder's path".into()),
-            Self::MissingFeature { .. } => {
-                Some("use `file:///folder` on a shared file system, or a build with that feature".into())
-            }
+        Some(match self {
+            Self::NotAUrl { .. } => "write `file:///folder`, `s3://bucket/folder`, `gs://bucket/folder`, \
+                                     `az://container/folder`, `memory:///` or a folder's path"
+                .into(),
+            Self::MissingFeature { feature, .. } => format!(
+                "use `file:///folder` on a shared file system, or a build with the feature `{feature}`"
+            ),
+            Self::Settings { cloud, .. } => format!("set {} in the environment", cloud.variables()),
             Self::Folder { .. } | Self::Unusable { .. } => {
-                Some("check that its parent exists and may be written".into())
+                "check that its parent exists and may be written".into()
             }
-        }
+        })
     }
 }
 
-/// Opens a store: `file:///folder`, `memory:///`, or a folder's path.
-pub(super) fn open(url: &str) -> Result<Arc<dyn ObjectStore>, LocationError> {
+/// Where objects lie.
+pub(super) struct Opened {
+    /// The store.
+    pub(super) store: Arc<dyn ObjectStore>,
+    /// What stands before the full name of an object where people read it; a bucket's objects do not name their bucket.
+    pub(super) shown: String,
+    /// The folder within the store.
+    pub(super) folder: String,
+}
+
+impl Opened {
+    fn root(store: impl ObjectStore) -> Self {
+        Self { store: Arc::new(store), shown: String::new(), folder: String::new() }
+    }
+}
+
+/// Opens a store.
+pub(super) fn open(url: &str, variables: Variables<'_>) -> Result<Opened, LocationError> {
     let not_a_url =
         |problem: &str| LocationError::NotAUrl { url: url.to_owned(), problem: problem.to_owned() };
     if url.is_empty() {
@@ -76,11 +106,6 @@ pub(super) fn open(url: &str) -> Result<Arc<dyn ObjectStore>, LocationError> {
         return open_folder(Path::new(url));
     }
     let parsed = Url::parse(url).map_err(|error| not_a_url(&error.to_string()))?;
-    let missing = |feature| LocationError::MissingFeature {
-        url: url.to_owned(),
-        scheme: parsed.scheme().to_owned(),
-        feature,
-    };
     match parsed.scheme() {
         "file" => {
             let folder = parsed.to_file_path().map_err(|()| {
@@ -88,20 +113,42 @@ pub(super) fn open(url: &str) -> Result<Arc<dyn ObjectStore>, LocationError> {
             })?;
             open_folder(&folder)
         }
-        "memory" => Ok(Arc::new(InMemory::new())),
-        "s3" | "s3a" => Err(missing("aws")),
-        "gs" => Err(missing("gcp")),
-        "az" | "azure" | "abfs" | "abfss" => Err(missing("azure")),
-        "http" | "https" => Err(missing("http")),
-        other => Err(not_a_url(&format!("the scheme `{other}` is not known"))),
+        "memory" => Ok(Opened::root(InMemory::new())),
+        scheme => match Cloud::of_scheme(scheme) {
+            Some(cloud) => open_cloud(cloud, url, &parsed, variables),
+            None => Err(not_a_url(&format!("the scheme `{scheme}` is not known"))),
+        },
     }
 }
 
-/// Local files: written under a temporary name, synced, moved into place.
-fn open_folder(folder: &Path) -> Result<Arc<dyn ObjectStore>, LocationError> {
+fn open_cloud(
+    cloud: Cloud,
+    url: &str,
+    parsed: &Url,
+    variables: Variables<'_>,
+) -> Result<Opened, LocationError> {
+    if parsed.host_str().is_none_or(str::is_empty) {
+        let problem = format!("it names no bucket, as in `{}://bucket/folder`", parsed.scheme());
+        return Err(LocationError::NotAUrl { url: url.to_owned(), problem });
+    }
+    let missing = |feature| LocationError::MissingFeature {
+        url: url.to_owned(),
+        scheme: parsed.scheme().to_owned(),
+        feature,
+    };
+    let opened = cloud.open(parsed, variables).ok_or_else(|| missing(cloud.feature()))?;
+    let store = opened.map_err(|source| LocationError::Settings { url: url.to_owned(), cloud, source })?;
+    let path = object_store::path::Path::from_url_path(parsed.path())
+        .map_err(|error| LocationError::NotAUrl { url: url.to_owned(), problem: error.to_string() })?;
+    let shown = format!("{}/", &parsed[..url::Position::BeforePath]);
+    Ok(Opened { store, shown, folder: path.to_string() })
+}
+
+/// Local files: written under a temporary name, synced, moved into place; a folder goes with its last file.
+fn open_folder(folder: &Path) -> Result<Opened, LocationError> {
     std::fs::create_dir_all(folder)
         .map_err(|source| LocationError::Folder { folder: folder.to_owned(), source })?;
     let store = LocalFileSystem::new_with_prefix(folder)
         .map_err(|source| LocationError::Unusable { folder: folder.to_owned(), source })?;
-    Ok(Arc::new(store.with_fsync(true)))
+    Ok(Opened::root(store.with_fsync(true).with_automatic_cleanup(true)))
 }

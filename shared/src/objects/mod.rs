@@ -6,20 +6,25 @@
 /// A store that fails where a test tells it to.
 pub mod faulty;
 
+mod cloud;
+mod fate;
 mod location;
 mod retry;
 
 use std::future::Future;
-use std::io::ErrorKind;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use object_store::path::Path;
-use object_store::{GetResult, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 
 use crate::hint::Hint;
+use fate::Fate;
 
+pub use cloud::Cloud;
 pub use location::LocationError;
 pub use retry::RetryPolicy;
 
@@ -27,6 +32,8 @@ pub use retry::RetryPolicy;
 #[derive(Debug, Clone)]
 pub struct Objects {
     store: Arc<dyn ObjectStore>,
+    /// What stands before a full name where people read it.
+    shown: Arc<str>,
     prefix: Path,
     retry: RetryPolicy,
 }
@@ -65,6 +72,14 @@ pub enum ObjectError {
         /// What the store says.
         source: object_store::Error,
     },
+    /// There is no such bucket.
+    #[error("there is no bucket or container for `{object}`")]
+    NoStore {
+        /// Full name of the object.
+        object: String,
+        /// What the store says.
+        source: object_store::Error,
+    },
     /// Every attempt failed.
     #[error("could not {action} `{object}` in {attempts} attempts")]
     Failed {
@@ -86,8 +101,19 @@ impl Hint for ObjectError {
             Self::Full { .. } => {
                 Some("free some space or point `checkpoint.url` elsewhere; nothing was half-written".into())
             }
-            Self::Denied { .. } => Some("check the permissions and credentials of `checkpoint.url`".into()),
-            Self::Failed { .. } => Some("check that the store behind `checkpoint.url` is reachable".into()),
+            Self::Denied { .. } => Some(
+                "check the permissions and credentials of `checkpoint.url`, which may have expired; with new ones, go on \
+                 with `longtake train --resume`"
+                    .into(),
+            ),
+            Self::NoStore { .. } => {
+                Some("create the bucket or container that `checkpoint.url` names, or correct the name".into())
+            }
+            Self::Failed { .. } => Some(
+                "check that the store behind `checkpoint.url` is reachable, then go on with `longtake train --resume`; \
+                 what was saved before is whole"
+                    .into(),
+            ),
         }
     }
 }
@@ -95,15 +121,29 @@ impl Hint for ObjectError {
 impl Objects {
     /// Objects below a prefix of a store; `""` is the store's root.
     pub fn new(store: Arc<dyn ObjectStore>, prefix: &str) -> Self {
-        Self { store, prefix: Path::from(prefix), retry: RetryPolicy::default() }
+        Self { store, shown: "".into(), prefix: Path::from(prefix), retry: RetryPolicy::default() }
     }
 
-    /// Opens a URL: `file:///folder` (created where it is missing), `memory:///`, or a path without a scheme.
+    /// Opens a URL: `file:///folder` (created where it is missing), `s3://bucket/folder`, `gs://bucket/folder`,
+    /// `az://container/folder`, `memory:///`, or a path without a scheme. Credentials come from this process's environment.
     ///
     /// # Errors
-    /// A URL that cannot be understood, a store that this build leaves out, a folder that cannot be created.
+    /// A URL that cannot be understood, a store that this build leaves out or whose settings do not fit together, a
+    /// folder that cannot be created.
     pub fn open(url: &str) -> Result<Self, LocationError> {
-        Ok(Self::new(location::open(url)?, ""))
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        Self::open_with(url, &std::env::vars_os().filter_map(text).collect::<Vec<_>>())
+    }
+
+    /// The same with these variables for an environment.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(url: &str, variables: &[(String, String)]) -> Result<Self, LocationError> {
+        let location::Opened { store, shown, folder } = location::open(url, variables)?;
+        Ok(Self { shown: shown.into(), ..Self::new(store, &folder) })
     }
 
     /// With another retry policy.
@@ -121,7 +161,7 @@ impl Objects {
 
     /// Full name of an object, as errors give it.
     pub fn full_name(&self, name: &str) -> String {
-        self.path(name).to_string()
+        format!("{}{}", self.shown, self.path(name))
     }
 
     fn path(&self, name: &str) -> Path {
@@ -136,7 +176,11 @@ impl Objects {
         let size = bytes.len() as u64;
         self.retried("write", name, size, |_| {
             let payload = PutPayload::from(bytes.clone());
-            async move { self.store.put(&self.path(name), payload).await.map(|_| ()) }
+            async move {
+                let path = self.path(name);
+                let limit = self.retry.patience_for(size);
+                within(limit, self.store.put(&path, payload)).await.map(|_| ())
+            }
         })
         .await
     }
@@ -150,23 +194,41 @@ impl Objects {
     /// No space, no permission, or every attempt failed.
     pub async fn create(&self, name: &str, bytes: Bytes) -> Result<Created, ObjectError> {
         let size = bytes.len() as u64;
-        let (outcome, attempt) = self
-            .retried("create", name, size, |attempt| {
+        self.retried("create", name, size, |attempt| {
+            let bytes = bytes.clone();
+            async move {
+                let path = self.path(name);
+                let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
                 let payload = PutPayload::from(bytes.clone());
-                async move {
-                    let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-                    match self.store.put_opts(&self.path(name), payload, options).await {
-                        Ok(_) => Ok((Created::New, attempt)),
-                        Err(object_store::Error::AlreadyExists { .. }) => Ok((Created::Exists, attempt)),
-                        Err(error) => Err(error),
+                let limit = self.retry.patience_for(size);
+                match within(limit, self.store.put_opts(&path, payload, options)).await {
+                    Ok(_) => Ok(Created::New),
+                    Err(object_store::Error::AlreadyExists { .. }) => {
+                        self.occupant(&path, &bytes, attempt).await
                     }
+                    Err(error) => Err(error),
                 }
-            })
-            .await?;
-        if outcome == Created::Exists && attempt > 0 && self.get(name).await? == bytes {
-            return Ok(Created::New);
+            }
+        })
+        .await
+    }
+
+    /// Whose object it is that was found where one was to be created: after a failed attempt it may be ours. One that
+    /// cannot be found is not there yet, as with two writes at a time to some stores: then neither may have won.
+    async fn occupant(&self, path: &Path, ours: &Bytes, attempt: u32) -> object_store::Result<Created> {
+        let limit = self.retry.patience_for(ours.len() as u64);
+        let found = if attempt == 0 {
+            within(limit, self.store.head(path)).await.map(|_| Created::Exists)
+        } else {
+            let bytes = async { self.store.get(path).await?.bytes().await };
+            within(limit, bytes)
+                .await
+                .map(|bytes| if bytes == *ours { Created::New } else { Created::Exists })
+        };
+        match found {
+            Err(object_store::Error::NotFound { .. }) => Err(fate::contended()),
+            found => found,
         }
-        Ok(outcome)
     }
 
     /// An object's bytes.
@@ -183,23 +245,51 @@ impl Objects {
     /// As [`Self::get`].
     pub async fn get_hashed(&self, name: &str) -> Result<(Bytes, blake3::Hash), ObjectError> {
         self.retried("read", name, 0, |_| async move {
-            let result = self.store.get(&self.path(name)).await?;
-            let mut bytes = BytesMut::with_capacity(usize::try_from(result.meta.size).unwrap_or(0));
-            let hash = hash_stream(result, |chunk| bytes.extend_from_slice(chunk)).await?;
+            let mut bytes = BytesMut::new();
+            let hash = self.stream(name, |chunk, size| {
+                bytes.reserve(usize::try_from(size).unwrap_or(0).saturating_sub(bytes.len()));
+                bytes.extend_from_slice(chunk);
+            });
+            let hash = hash.await?;
             Ok((bytes.freeze(), hash))
         })
         .await
     }
 
-    /// An object's BLAKE3 hash; its bytes are read but not kept.
+    /// An object's BLAKE3 hash and size; its bytes are read but not kept.
     ///
     /// # Errors
     /// As [`Self::get`].
-    pub async fn hash(&self, name: &str) -> Result<blake3::Hash, ObjectError> {
+    pub async fn hash(&self, name: &str) -> Result<(blake3::Hash, u64), ObjectError> {
         self.retried("read", name, 0, |_| async move {
-            hash_stream(self.store.get(&self.path(name)).await?, |_| ()).await
+            let mut size = 0;
+            let hash = self.stream(name, |chunk, _| size += chunk.len() as u64).await?;
+            Ok((hash, size))
         })
         .await
+    }
+
+    /// Reads an object once and hashes it; hands on each chunk with the size of the whole. An answer that ends early is an
+    /// error, whatever the store says.
+    async fn stream(
+        &self,
+        name: &str,
+        mut chunk_of: impl FnMut(&[u8], u64),
+    ) -> object_store::Result<blake3::Hash> {
+        let limit = self.retry.patience;
+        let path = self.path(name);
+        let result = within(limit, self.store.get(&path)).await?;
+        let size = result.meta.size;
+        let mut hasher = blake3::Hasher::new();
+        let mut chunks = result.into_stream();
+        while let Some(chunk) = next(limit, &mut chunks).await? {
+            hasher.update(&chunk);
+            chunk_of(&chunk, size);
+        }
+        if hasher.count() != size {
+            return Err(fate::cut_short(hasher.count(), size));
+        }
+        Ok(hasher.finalize())
     }
 
     /// An object's size in bytes; nothing where it does not exist.
@@ -208,7 +298,10 @@ impl Objects {
     /// No permission, or every attempt failed.
     pub async fn size(&self, name: &str) -> Result<Option<u64>, ObjectError> {
         let found = self
-            .retried("look up", name, 0, |_| async move { self.store.head(&self.path(name)).await })
+            .retried("look up", name, 0, |_| async move {
+                let path = self.path(name);
+                within(self.retry.patience, self.store.head(&path)).await
+            })
             .await;
         match found {
             Ok(meta) => Ok(Some(meta.size)),
@@ -224,7 +317,12 @@ impl Objects {
     pub async fn list(&self, folder: &str) -> Result<Vec<(String, u64)>, ObjectError> {
         let metas = self
             .retried("list", folder, 0, |_| async move {
-                self.store.list(Some(&self.path(folder))).try_collect::<Vec<_>>().await
+                let mut entries = self.store.list(Some(&self.path(folder)));
+                let mut metas = Vec::new();
+                while let Some(meta) = next(self.retry.patience, &mut entries).await? {
+                    metas.push(meta);
+                }
+                Ok(metas)
             })
             .await?;
         let mut found: Vec<(String, u64)> = metas
@@ -245,7 +343,10 @@ impl Objects {
     /// No permission, or every attempt failed.
     pub async fn delete(&self, name: &str) -> Result<(), ObjectError> {
         let gone = self
-            .retried("remove", name, 0, |_| async move { self.store.delete(&self.path(name)).await })
+            .retried("remove", name, 0, |_| async move {
+                let path = self.path(name);
+                within(self.retry.patience, self.store.delete(&path)).await
+            })
             .await;
         match gone {
             Err(ObjectError::NotFound { .. }) => Ok(()),
@@ -274,6 +375,10 @@ impl Objects {
             };
             attempt += 1;
             match Fate::of(&error) {
+                // To write or to list needs no object, only the bucket.
+                Fate::Absent if matches!(action, "write" | "create" | "list") => {
+                    return Err(ObjectError::NoStore { object, source: error });
+                }
                 Fate::Absent => return Err(ObjectError::NotFound { object }),
                 Fate::Full => return Err(ObjectError::Full { object, bytes: size }),
                 Fate::Denied => return Err(ObjectError::Denied { object, source: error }),
@@ -291,59 +396,20 @@ impl Objects {
     }
 }
 
-/// Hashes what streams in and hands on each chunk.
-async fn hash_stream(
-    result: GetResult,
-    mut chunk_of: impl FnMut(&[u8]),
-) -> object_store::Result<blake3::Hash> {
-    let mut hasher = blake3::Hasher::new();
-    let mut stream = result.into_stream();
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk?;
-        hasher.update(&chunk);
-        chunk_of(&chunk);
-    }
-    Ok(hasher.finalize())
+/// Waits for an attempt, but not for ever: a store that has stalled gives no error.
+async fn within<T>(
+    limit: Duration,
+    attempt: impl Future<Output = object_store::Result<T>>,
+) -> object_store::Result<T> {
+    tokio::time::timeout(limit, attempt).await.unwrap_or_else(|_| Err(fate::no_answer(limit)))
 }
 
-/// What an error means for another attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Transient,
-    Final,
-    Absent,
-    Full,
-    Denied,
-}
-
-impl Fate {
-    fn of(error: &object_store::Error) -> Self {
-        use object_store::Error;
-        match error {
-            Error::NotFound { .. } => Self::Absent,
-            Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => Self::Denied,
-            Error::Generic { .. } => match io_kind(error) {
-                Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge) => {
-                    Self::Full
-                }
-                Some(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => Self::Denied,
-                _ => Self::Transient,
-            },
-            _ => Self::Final,
-        }
-    }
-}
-
-/// The operating system's error below a store's error.
-fn io_kind(error: &object_store::Error) -> Option<ErrorKind> {
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
-            return Some(io.kind());
-        }
-        cause = inner.source();
-    }
-    None
+/// The next item of an answer.
+async fn next<T>(
+    limit: Duration,
+    items: &mut BoxStream<'_, object_store::Result<T>>,
+) -> object_store::Result<Option<T>> {
+    within(limit, async { items.next().await.transpose() }).await
 }
 
 #[cfg(test)]

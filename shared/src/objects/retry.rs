@@ -13,17 +13,40 @@ pub struct RetryPolicy {
     pub factor: f64,
     /// Longest pause of all.
     pub longest: Duration,
+    /// How long an attempt may go without an answer; writing many bytes is given more, see [`Self::patience_for`].
+    pub patience: Duration,
 }
+
+/// Bytes a second that a write is expected to reach at least.
+const SLOWEST: u64 = 1 << 20;
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { attempts: 5, first: Duration::from_millis(100), factor: 3.0, longest: Duration::from_secs(10) }
+        Self {
+            // The pauses add up to about half a minute: long enough for a store that asks to slow down or fails over.
+            attempts: 8,
+            first: Duration::from_millis(100),
+            factor: 3.0,
+            longest: Duration::from_secs(10),
+            patience: Duration::from_secs(30),
+        }
     }
 }
 
 impl RetryPolicy {
     /// One attempt, no pause.
-    pub const ONCE: Self = Self { attempts: 1, first: Duration::ZERO, factor: 1.0, longest: Duration::ZERO };
+    pub const ONCE: Self = Self::without_pauses(1);
+
+    /// So many attempts, one right after the other.
+    pub const fn without_pauses(attempts: u32) -> Self {
+        let pause = Duration::ZERO;
+        Self { attempts, first: pause, factor: 1.0, longest: pause, patience: Duration::from_secs(30) }
+    }
+
+    /// How long an attempt that writes so many bytes may take.
+    pub fn patience_for(&self, bytes: u64) -> Duration {
+        self.patience + Duration::from_secs(bytes / SLOWEST)
+    }
 
     /// The pause after `attempts` failed attempts; nothing where it is time to give up.
     ///
@@ -51,6 +74,7 @@ mod tests {
             first: Duration::from_millis(100),
             factor: 4.0,
             longest: Duration::from_secs(2),
+            ..RetryPolicy::default()
         };
         let pauses: Vec<Duration> = (1..6).map(|attempt| policy.delay(attempt, "part").unwrap()).collect();
         assert!(pauses.windows(2).all(|pair| pair[0] <= pair[1]), "{pauses:?}");

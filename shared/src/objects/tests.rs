@@ -8,7 +8,7 @@ use super::faulty::{Fault, FaultyStore};
 use super::*;
 
 fn quick(store: Arc<dyn ObjectStore>) -> Objects {
-    let retry = RetryPolicy { attempts: 3, first: Duration::ZERO, factor: 1.0, longest: Duration::ZERO };
+    let retry = RetryPolicy::without_pauses(3);
     Objects::new(store, "run").with_retry(retry)
 }
 
@@ -39,12 +39,21 @@ async fn objects_come_back_as_they_were_put() {
 
 #[test]
 fn stores_that_are_not_built_in_are_refused_by_name() {
-    for (url, feature) in [("s3://bucket/run", "aws"), ("gs://bucket", "gcp"), ("az://container/x", "azure")]
-    {
-        let message = Objects::open(url).unwrap_err().to_string();
-        assert!(message.contains(url) && message.contains(&format!("feature `{feature}`")), "{message}");
+    for (url, feature, built) in [
+        ("s3://bucket/run", "s3", cfg!(feature = "s3")),
+        ("gs://bucket", "gcs", cfg!(feature = "gcs")),
+        ("az://container/x", "azure", cfg!(feature = "azure")),
+    ] {
+        match Objects::open_with(url, &[]) {
+            Ok(objects) => assert!(built && objects.full_name("x").starts_with(url), "{objects:?}"),
+            Err(error) => {
+                let message = error.to_string();
+                assert!(message.contains(url) && error.hint().is_some(), "{message}");
+                assert_eq!(message.contains(&format!("feature `{feature}`")), !built, "{message}");
+            }
+        }
     }
-    for url in ["", "ftp://host/x", "file://host/x", "s3:/ /"] {
+    for url in ["", "ftp://host/x", "file://host/x", "s3:/ /", "s3:///x"] {
         if let Err(error) = Objects::open(url) {
             assert!(error.hint().is_some(), "{url}");
         } else {
@@ -94,4 +103,20 @@ async fn a_slow_store_is_waited_for() {
     let objects = quick(Arc::new(store));
     objects.put("x", Bytes::from_static(b"whole")).await.unwrap();
     assert_eq!(objects.get("x").await.unwrap().as_ref(), b"whole");
+}
+
+#[tokio::test]
+async fn a_store_that_stalls_is_given_up_and_tried_again() {
+    let never = Fault::Slow(Duration::from_hours(1));
+    let store = Arc::new(FaultyStore::new(Arc::new(InMemory::new())).at(0, never));
+    let impatient = RetryPolicy { patience: Duration::from_millis(20), ..RetryPolicy::without_pauses(2) };
+    let objects = quick(Arc::clone(&store) as Arc<dyn ObjectStore>).with_retry(impatient);
+    objects.put("x", Bytes::from_static(b"whole")).await.unwrap();
+    assert_eq!(store.writes(), 2);
+
+    let store = FaultyStore::new(Arc::new(InMemory::new())).from(0.., never);
+    let objects = quick(Arc::new(store)).with_retry(impatient);
+    let failure = crate::hint::Failure::from(objects.put("x", Bytes::new()).await.unwrap_err());
+    assert!(failure.message.starts_with("could not write `run/x` in 2 attempts"), "{}", failure.message);
+    assert!(failure.message.ends_with("no answer for 0.02 s"), "{}", failure.message);
 }

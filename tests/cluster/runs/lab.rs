@@ -189,6 +189,15 @@ impl Lab {
             .collect()
     }
 
+    /// What the first worker of the running run was given after a word of its command line.
+    pub(crate) fn worker_argument(&self, word: &str) -> PathBuf {
+        let pid = self.workers()[0].pid;
+        let line = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap();
+        let words: Vec<&str> =
+            line.split(|byte| *byte == 0).map(|word| str::from_utf8(word).unwrap()).collect();
+        PathBuf::from(words[words.iter().position(|known| *known == word).unwrap() + 1])
+    }
+
     /// Processes of the running run's workers, by handles that stay theirs.
     pub(crate) fn workers(&self) -> Vec<Process> {
         let said = self.run("status runs/tiny --json");

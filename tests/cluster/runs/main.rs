@@ -9,3 +9,4 @@ mod commands;
 mod faults;
 mod lab;
 mod resume;
+mod roles;

@@ -1,13 +1,14 @@
-//! The thread that uploads a checkpoint's parts while training goes on.
+//! The thread that encodes, hashes and uploads a checkpoint's parts while training goes on.
 
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
-use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use longtake_shared::checkpoint::{CheckpointError, CheckpointStore, MemorySegment, PartRef};
 use longtake_shared::hint::Hint;
+use tokio::sync::watch;
 
+use super::{TensorFile, TensorFileError};
 use crate::model::memory::{MemoryError, Snapshot};
 
 /// Uploads at a time: one is hashed and written while the next is read from the slab.
@@ -16,10 +17,10 @@ const UPLOADS_AT_A_TIME: usize = 2;
 /// What one worker saves: host copies made at a step boundary.
 #[derive(Debug)]
 pub struct SaveRequest {
-    /// Parameters and buffers, encoded; from the one rank that saves them.
-    pub model: Option<Bytes>,
-    /// The optimizer's tensors, encoded; from the one rank that saves them.
-    pub optimizer: Option<Bytes>,
+    /// Parameters and buffers; from the one rank that saves them.
+    pub model: Option<TensorFile>,
+    /// The optimizer's tensors; from the one rank that saves them.
+    pub optimizer: Option<TensorFile>,
     /// The memory of the worker's lanes; none before the memory is filled.
     pub memory: Option<Snapshot>,
     /// Videos of a lane that share a part.
@@ -46,6 +47,9 @@ pub enum SaveError {
     /// A part could not be put.
     #[error("the checkpoint could not be saved")]
     Store(#[from] CheckpointError),
+    /// The tensors make no file.
+    #[error("the tensors could not be saved")]
+    Tensors(#[from] TensorFileError),
     /// The memory could not be read.
     #[error("the long memory could not be saved")]
     Memory(#[from] MemoryError),
@@ -61,6 +65,7 @@ impl Hint for SaveError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Store(error) => error.hint(),
+            Self::Tensors(error) => error.hint(),
             Self::Memory(error) => error.hint(),
             Self::Busy => Some("wait for it, or save less often (`checkpoint.every`)".into()),
             Self::Thread(_) | Self::Stopped => None,
@@ -68,15 +73,17 @@ impl Hint for SaveError {
     }
 }
 
-/// Saves in the background, one at a time. Dropping it waits for the save in flight.
+/// Saves in the background, one at a time. Dropping it waits for the save in flight, unless that was abandoned.
 #[derive(Debug)]
 pub struct Saver {
-    requests: Option<Sender<SaveRequest>>,
-    results: Receiver<Result<SavedParts, SaveError>>,
+    requests: Option<Sender<(u64, SaveRequest)>>,
+    results: Receiver<(u64, Result<SavedParts, SaveError>)>,
     thread: Option<JoinHandle<()>>,
-    busy: bool,
-    /// Saves whose results nobody waits for any more; they come before those that are waited for.
-    forgotten: usize,
+    /// The number of the save in flight.
+    in_flight: Option<u64>,
+    /// The number of the next save. Those before [`Self::abandoned`] have been given up.
+    next: u64,
+    abandoned: watch::Sender<u64>,
 }
 
 impl Saver {
@@ -87,20 +94,36 @@ impl Saver {
     pub fn new(store: CheckpointStore) -> Result<Self, SaveError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(SaveError::Thread)?;
-        let (requests, received) = channel::<SaveRequest>();
+        let (requests, received) = channel::<(u64, SaveRequest)>();
         let (answers, results) = channel();
-        let thread = std::thread::Builder::new()
-            .name("checkpoint-saver".into())
-            .spawn(move || {
-                while let Ok(request) = received.recv() {
-                    let result = runtime.block_on(upload(&store, request));
-                    if answers.send(result).is_err() {
-                        break;
+        let (abandoned, mut given_up) = watch::channel(0);
+        let work = move || {
+            while let Ok((number, request)) = received.recv() {
+                let result = runtime.block_on(async {
+                    tokio::select! {
+                        biased;
+                        // An error says that the saver is gone, which waits for its thread unless it gave up before.
+                        Ok(_) = given_up.wait_for(|before| *before > number) => None,
+                        result = upload(&store, request) => Some(result),
                     }
+                });
+                if result.is_some_and(|result| answers.send((number, result)).is_err()) {
+                    break;
                 }
-            })
-            .map_err(SaveError::Thread)?;
-        Ok(Self { requests: Some(requests), results, thread: Some(thread), busy: false, forgotten: 0 })
+            }
+            // A write to a disk that hangs is left to itself; a runtime that is dropped would wait for it.
+            runtime.shutdown_background();
+        };
+        let thread = std::thread::Builder::new().name("checkpoint-saver".into()).spawn(work);
+        let thread = Some(thread.map_err(SaveError::Thread)?);
+        Ok(Self { requests: Some(requests), results, thread, in_flight: None, next: 0, abandoned })
+    }
+
+    /// Gives up the save in flight, without waiting for a store that is slow or gone; the next one may begin. What was
+    /// uploaded of it is named by no manifest and is swept later.
+    pub fn abandon(&mut self) {
+        self.abandoned.send_replace(self.next);
+        self.in_flight = None;
     }
 
     /// Begins a save.
@@ -108,58 +131,46 @@ impl Saver {
     /// # Errors
     /// The last one has not been asked for yet, or the thread is gone.
     pub fn start(&mut self, request: SaveRequest) -> Result<(), SaveError> {
-        if self.busy {
+        if self.is_busy() {
             return Err(SaveError::Busy);
         }
         let requests = self.requests.as_ref().ok_or(SaveError::Stopped)?;
-        requests.send(request).map_err(|_| SaveError::Stopped)?;
-        self.busy = true;
+        requests.send((self.next, request)).map_err(|_| SaveError::Stopped)?;
+        self.in_flight = Some(self.next);
+        self.next += 1;
         Ok(())
     }
 
     /// Whether a save was started whose result has not been taken.
     pub fn is_busy(&self) -> bool {
-        self.busy
+        self.in_flight.is_some()
     }
 
     /// The result of the save in flight, once, if there is one yet.
     pub fn poll(&mut self) -> Option<Result<SavedParts, SaveError>> {
-        if !self.busy {
-            return None;
-        }
+        let awaited = self.in_flight?;
         loop {
             let result = match self.results.try_recv() {
-                Ok(_) if self.forgotten > 0 => {
-                    self.forgotten -= 1;
-                    continue;
-                }
-                Ok(result) => result,
+                // One that came just before it was given up.
+                Ok((number, _)) if number < awaited => continue,
+                Ok((_, result)) => result,
                 Err(TryRecvError::Empty) => return None,
                 Err(TryRecvError::Disconnected) => Err(SaveError::Stopped),
             };
-            self.busy = false;
+            self.in_flight = None;
             return Some(result);
         }
     }
 
     /// Waits for the save in flight; nothing where there is none.
     pub fn wait(&mut self) -> Option<Result<SavedParts, SaveError>> {
-        if !self.busy {
-            return None;
-        }
-        while self.forgotten > 0 && self.results.recv().is_ok() {
-            self.forgotten -= 1;
-        }
-        self.busy = false;
-        Some(self.results.recv().unwrap_or(Err(SaveError::Stopped)))
-    }
-
-    /// Forgets the save in flight without waiting for it: its parts are garbage that a later sweep finds. Dropping the saver
-    /// does not wait for it either.
-    pub fn abandon(&mut self) {
-        if self.busy {
-            self.busy = false;
-            self.forgotten += 1;
+        let awaited = self.in_flight.take()?;
+        loop {
+            match self.results.recv() {
+                Ok((number, _)) if number < awaited => {}
+                Ok((_, result)) => return Some(result),
+                Err(_) => return Some(Err(SaveError::Stopped)),
+            }
         }
     }
 }
@@ -167,12 +178,6 @@ impl Saver {
 impl Drop for Saver {
     fn drop(&mut self) {
         drop(self.requests.take());
-        while self.forgotten > 0 && self.results.try_recv().is_ok() {
-            self.forgotten -= 1;
-        }
-        if self.forgotten > 0 {
-            return;
-        }
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -199,9 +204,9 @@ async fn upload(store: &CheckpointStore, request: SaveRequest) -> Result<SavedPa
     Ok(SavedParts { model, optimizer, memory })
 }
 
-async fn put(store: &CheckpointStore, bytes: Option<Bytes>) -> Result<Option<PartRef>, SaveError> {
-    match bytes {
+async fn put(store: &CheckpointStore, file: Option<TensorFile>) -> Result<Option<PartRef>, SaveError> {
+    match file {
         None => Ok(None),
-        Some(bytes) => Ok(Some(store.put_part(bytes).await?)),
+        Some(file) => Ok(Some(store.put_part(file.encode()?.into()).await?)),
     }
 }

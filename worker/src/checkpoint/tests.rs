@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use half::{bf16, f16};
 use longtake_shared::checkpoint::{CheckpointError, CheckpointStore};
 use longtake_shared::checkpoint::{
@@ -76,17 +75,23 @@ fn memory() -> (TempDir, MemoryStore) {
     (folder, memory)
 }
 
+/// A file of one tensor.
+fn weights(number: u64, values: usize) -> TensorFile {
+    let data = TensorData::U64(vec![number; values]);
+    TensorFile { tensors: vec![tensor("weights", &[values], data)], ..TensorFile::default() }
+}
+
 fn request(memory: &MemoryStore, step: u8) -> SaveRequest {
     SaveRequest {
-        model: Some(Bytes::from(vec![step; 100])),
-        optimizer: Some(Bytes::from(vec![step ^ 255; 50])),
+        model: Some(weights(u64::from(step), 100)),
+        optimizer: Some(weights(u64::from(step) + 1000, 50)),
         memory: Some(memory.snapshot(&LANES).unwrap()),
         videos_a_part: 1,
     }
 }
 
 fn checkpoints(store: Arc<dyn ObjectStore>) -> CheckpointStore {
-    let retry = RetryPolicy { attempts: 2, first: Duration::ZERO, factor: 1.0, longest: Duration::ZERO };
+    let retry = RetryPolicy::without_pauses(2);
     CheckpointStore::new(Objects::new(store, "run").with_retry(retry))
 }
 
@@ -179,7 +184,8 @@ fn a_save_in_the_background_is_loaded_as_it_was() {
     let manifest = manifest_of(9, saved);
     let loader = Loader::new(store).unwrap();
     let tensors = loader.tensors(&manifest).unwrap();
-    assert_eq!((tensors.model, tensors.optimizer), (vec![9; 100].into(), vec![246; 50].into()));
+    assert_eq!(TensorFile::decode(&tensors.model).unwrap(), weights(9, 100));
+    assert_eq!(TensorFile::decode(&tensors.optimizer).unwrap(), weights(1009, 50));
     let (_other_folder, mut other) = self::memory();
     loader.memory(&manifest, &LANES, &mut other).unwrap();
     let window = other.read(LANES[0], VideoIndex(2), 0, 5).unwrap();
@@ -240,16 +246,14 @@ fn a_disk_that_is_really_full_leaves_the_last_checkpoint() {
     let first = save(&store, &memory, 1, 1).unwrap();
 
     let mut saver = Saver::new(store.clone()).unwrap();
-    let large = Bytes::from(vec![3; 2 << 20]);
+    let large = weights(3, 1 << 18);
+    let size = large.encode().unwrap().len().to_string();
     saver.start(SaveRequest { model: Some(large), ..request(&memory, 2) }).unwrap();
     let error = saver.wait().unwrap().unwrap_err();
     assert!(matches!(error, SaveError::Store(CheckpointError::Object(_))), "{error:?}");
     assert!(error.hint().is_some());
     let sentence = Failure::from(error).message;
-    assert!(
-        sentence.contains("no space is left to write `parts/") && sentence.contains("2097152"),
-        "{sentence}"
-    );
+    assert!(sentence.contains("no space is left to write `parts/") && sentence.contains(&size), "{sentence}");
     assert_eq!(newest(&store), Some(first.step));
     let left: Vec<String> = std::fs::read_dir(disk.0.path().join("run/parts"))
         .unwrap()
@@ -258,4 +262,55 @@ fn a_disk_that_is_really_full_leaves_the_last_checkpoint() {
     assert_eq!(left.len(), first.parts().len(), "nothing half-written: {left:?}");
     save(&store, &memory, 2, 2).unwrap();
     assert_eq!(newest(&store), Some(Step(2)));
+}
+
+/// A store whose first write waits until the test has ended.
+fn stalled() -> (Arc<FaultyStore>, CheckpointStore) {
+    let never = Duration::from_hours(1);
+    let faulty = Arc::new(FaultyStore::new(Arc::new(InMemory::new())).at(0, Fault::Slow(never)));
+    let store = checkpoints(Arc::clone(&faulty) as Arc<dyn ObjectStore>);
+    (faulty, store)
+}
+
+#[test]
+fn a_save_that_is_abandoned_keeps_nobody_waiting() {
+    let (faulty, store) = stalled();
+    let (_folder, mut memory) = memory();
+    let mut saver = Saver::new(store).unwrap();
+    saver.start(request(&memory, 1)).unwrap();
+    while faulty.writes() == 0 {
+        std::thread::yield_now();
+    }
+    let begun = std::time::Instant::now();
+    saver.abandon();
+    assert!(!saver.is_busy() && saver.poll().is_none() && saver.wait().is_none());
+    // The next one, which belongs to another generation, is not held up.
+    saver.start(request(&memory, 2)).unwrap();
+    assert!(saver.wait().unwrap().unwrap().model.is_some());
+    drop(saver);
+    // Far below the hour that the store takes.
+    assert!(begun.elapsed() < Duration::from_mins(1));
+    // Its rows are free again: the snapshot went with it, or goes as soon as the thread sees.
+    memory.write(LANES[0], VideoIndex(2), Step(3), 1, &[0.5; 12]).unwrap();
+}
+
+#[test]
+fn the_benchmark_measures_saves_and_notices_every_flip() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = SaveBench { ranks: 2, bytes: 1 << 16, saves: 2, flips: 20 };
+    let rows = small.run(folder.path()).unwrap();
+    let names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "training waits, median",
+            "training waits, p99",
+            "durable, median",
+            "durable, p99",
+            "bit flips noticed of 20"
+        ]
+    );
+    assert!(rows[..4].iter().all(|row| row.value > 0.0), "{rows:?}");
+    assert_eq!(rows[4].value, 20.0);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
 }

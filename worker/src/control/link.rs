@@ -58,10 +58,12 @@ async fn run(
         Ok(answer) => {
             let mut orders = answer.into_inner();
             loop {
-                match orders.message().await {
-                    Ok(Some(order)) => shared.receive(order),
-                    Ok(None) => break "the agent closed it".to_owned(),
-                    Err(status) => break sentence(&status),
+                shared.flight.beat();
+                match tokio::time::timeout(shared.flight.beat_period(), orders.message()).await {
+                    Ok(Ok(Some(order))) => shared.receive(order),
+                    Ok(Ok(None)) => break "the agent closed it".to_owned(),
+                    Ok(Err(status)) => break sentence(&status),
+                    Err(_) => {}
                 }
             }
         }

@@ -9,7 +9,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use longtake_shared::ids::{Generation, Step};
-use longtake_shared::protocol::stamp::{self, StampFile, StepPhase};
+use longtake_shared::protocol::flight::Recorder;
+#[cfg(test)]
+use longtake_shared::protocol::flight::{self, FlightLog};
+use longtake_shared::protocol::stamp::StepPhase;
 use longtake_shared::protocol::{
     Detection, Directive, Ending, Flags, Kept, Progress, SavedParts, Stage, wire,
 };
@@ -63,7 +66,6 @@ pub struct Session {
     shared: Arc<Shared>,
     /// Gone once the session is closing.
     outgoing: Option<mpsc::Sender<wire::WorkerMessage>>,
-    stamp: StampFile,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -74,7 +76,6 @@ impl std::fmt::Debug for Session {
 }
 
 /// What the training thread and the session's thread both touch.
-#[derive(Default)]
 pub(super) struct Shared {
     inbox: Mutex<Inbox>,
     changed: Condvar,
@@ -90,6 +91,8 @@ pub(super) struct Shared {
     again: Mutex<VecDeque<wire::WorkerMessage>>,
     /// Told when `progress` or `again` has grown.
     pub(super) wake: Notify,
+    /// What this worker does, where its agent can see it.
+    pub(super) flight: Recorder,
 }
 
 /// What has come and has not been asked for yet.
@@ -113,13 +116,13 @@ struct Inbox {
 }
 
 impl Session {
-    /// Connects to the agent and says hello.
+    /// Connects to the agent and says hello; `flight` is the ring that the agent has made for this worker.
     ///
     /// # Errors
-    /// There is no agent at the socket, or a thread or file cannot be made.
-    pub fn connect(socket: &Path, hello: &Hello) -> Result<Self, ControlError> {
-        let stamp_file = StampFile::create(&stamp::path(socket, hello.index)).map_err(ControlError::Start)?;
-        let shared = Arc::new(Shared::default());
+    /// There is no agent at the socket, the ring cannot be opened, or a thread cannot be made.
+    pub fn connect(socket: &Path, flight: &Path, hello: &Hello) -> Result<Self, ControlError> {
+        let flight = Recorder::open(flight).map_err(ControlError::Start)?;
+        let shared = Arc::new(Shared::new(flight));
         let (outgoing, queue) = mpsc::channel(QUEUE);
         outgoing
             .try_send(wire::WorkerMessage {
@@ -128,20 +131,22 @@ impl Session {
             })
             .expect("the queue is empty and its receiver is held here");
         let thread = link::start(socket, queue, Arc::clone(&shared))?;
-        Ok(Self { shared, outgoing: Some(outgoing), stamp: stamp_file, thread: Some(thread) })
+        Ok(Self { shared, outgoing: Some(outgoing), thread: Some(thread) })
     }
 
-    /// A session without a connection, whose agent a test plays; its stamp lies in `folder`.
+    /// A session without a connection, whose agent a test plays; its flight recorder lies in `folder`.
     #[cfg(test)]
     pub(crate) fn detached(folder: &Path, index: u32) -> (Self, super::line::Line) {
-        let stamp = StampFile::create(&stamp::path(&folder.join("agent"), index)).unwrap();
-        let shared = Arc::new(Shared::default());
+        let ring = flight::path(folder, index);
+        std::fs::create_dir_all(ring.parent().unwrap()).unwrap();
+        FlightLog::create(&ring, Duration::from_millis(100)).unwrap();
+        let shared = Arc::new(Shared::new(Recorder::open(&ring).unwrap()));
         let (outgoing, queue) = mpsc::channel(QUEUE);
         let line = super::line::Line::new(queue, Arc::clone(&shared));
-        (Self { shared, outgoing: Some(outgoing), stamp, thread: None }, line)
+        (Self { shared, outgoing: Some(outgoing), thread: None }, line)
     }
 
-    /// Waits for the next directive.
+    /// Waits for the next directive. A worker that waits is idle, whatever it did before.
     ///
     /// # Errors
     /// The agent is gone, and every directive that had come was handed out.
@@ -154,6 +159,7 @@ impl Session {
             if let Some(reason) = &inbox.closed {
                 return Err(ControlError::AgentLost(reason.clone()));
             }
+            self.shared.flight.rest(Generation(inbox.identity.generation));
             inbox = self.shared.changed.wait(inbox).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -211,13 +217,28 @@ impl Session {
         *self.shared.on_abort.lock().unwrap_or_else(PoisonError::into_inner) = Some(abort);
     }
 
-    /// Says what this worker does from now on, where its agent can see it even after a kill.
-    ///
-    /// A stamp that cannot be written costs the view of this worker, never the step: it is logged.
+    /// Says what this worker does from now on, where its agent can see it even after a kill: one unit of it, such as one
+    /// video, since what takes far longer than usual is taken for a hang.
     pub fn enter(&self, step: Step, phase: StepPhase) {
-        if let Err(error) = self.stamp.enter(step, phase) {
-            tracing::debug!(%error, "cannot write the progress stamp");
+        let generation = Generation(self.shared.inbox().identity.generation);
+        self.shared.flight.enter(generation, step, phase);
+    }
+
+    /// Says that this worker waits for something that is not its own to do.
+    pub fn rest(&self) {
+        self.shared.flight.rest(Generation(self.shared.inbox().identity.generation));
+    }
+
+    /// Does some work that is a phase of its own within another, which goes on afterwards.
+    pub fn during<T>(&self, phase: StepPhase, work: impl FnOnce() -> T) -> T {
+        let (step, around) = self.shared.flight.current();
+        if around == phase {
+            return work();
         }
+        self.enter(step, phase);
+        let done = work();
+        self.enter(step, around);
+        done
     }
 
     /// The state of the generation is loaded and all peers are reached.
@@ -438,6 +459,23 @@ impl Drop for Session {
 }
 
 impl Shared {
+    /// Nothing has come yet.
+    fn new(flight: Recorder) -> Self {
+        Self {
+            inbox: Mutex::default(),
+            changed: Condvar::default(),
+            stop: AtomicBool::default(),
+            checkpoint: AtomicBool::default(),
+            reconfigure: AtomicBool::default(),
+            closing: AtomicBool::default(),
+            on_abort: Mutex::default(),
+            progress: Mutex::default(),
+            again: Mutex::default(),
+            wake: Notify::default(),
+            flight,
+        }
+    }
+
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }

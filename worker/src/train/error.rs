@@ -180,7 +180,9 @@ impl TrainError {
             | Self::Memory(MemoryError::Full { .. })
             | Self::Load(_)
             | Self::Diverged { .. } => FailureScope::Run,
-            Self::Save(SaveError::Busy | SaveError::Thread(_) | SaveError::Stopped)
+            Self::Save(
+                SaveError::Busy | SaveError::Thread(_) | SaveError::Stopped | SaveError::Tensors(_),
+            )
             | Self::Memory(_)
             | Self::Archive(_)
             | Self::Checkpoint { .. }

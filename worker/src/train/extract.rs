@@ -45,6 +45,7 @@ pub fn fill(run: &RunContext, backbone: &VideoSwin, memory: &mut LaneMemory) -> 
         memory.store.write(lane, video, Step(0), 0, &rows)?;
         reporter.unit();
     }
+    run.session.rest();
     Ok(wishes.sum(&run.collective)?.wish())
 }
 

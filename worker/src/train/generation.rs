@@ -16,6 +16,7 @@ use super::lane_memory::LaneMemory;
 use super::rhythm::Rhythm;
 use super::save::{Archive, Saver, Snapshot};
 use super::trainer::Trainer;
+use super::waiting::Waiting;
 use super::{TrainError, carry, extract, pretrain, start};
 use crate::collective::{
     Aborter, Collective, CollectiveError, Local, Membership, RingListener, SharedCollective,
@@ -83,7 +84,9 @@ impl Worker {
             aborter.abort(reason);
         }
         let place = Place::of(&mut self.place, &assignment.config_json, &assignment.run_folder)?;
-        let collective = SharedCollective::new((self.connect)(&assignment, aborter)?);
+        let collective = (self.connect)(&assignment, aborter)?;
+        let collective = Waiting { collective, session: Arc::clone(&self.session) };
+        let collective = SharedCollective::new(Box::new(collective));
         let carried = assignment.carried.clone();
         let session = Arc::clone(&self.session);
         let run = RunContext::new(session, self.index, assignment, collective, &place.workplace)?;

@@ -69,6 +69,9 @@ pub mod trainer;
 /// The detector is evaluated.
 pub mod validate;
 
+/// Waiting for other ranks is told apart from working.
+pub mod waiting;
+
 mod error;
 
 pub use error::TrainError;

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use burn::module::Module;
-use bytes::Bytes;
 use longtake_shared::checkpoint::{
     CheckpointStore, Conditions, ContentHash, Counters, FORMAT, LaneState, Manifest,
     OptimizerState as SavedOptimizer, PartRef, RankParts, Settings, Stage as SavedStage,
@@ -22,7 +21,7 @@ use super::learner::Learner;
 use super::rhythm::Rhythm;
 use super::tape::NamedTensor;
 use crate::checkpoint::{self, SaveRequest, TensorData, TensorFile};
-use crate::control::{SavedParts, Stage, StepPhase};
+use crate::control::{SavedParts, Stage};
 use crate::model::memory::{MemoryStore, Snapshot as MemorySnapshot};
 use crate::optim::{FlatLayout, OptimizerState, Slot};
 
@@ -65,8 +64,8 @@ impl Snapshot {
         if run.assignment.rank == Rank(0) {
             let optimizer = learner.optimizer_state()?;
             manifest = Some(draft(run, stage, learner.step, learner.layout(), optimizer.time, facts)?);
-            request.model = Some(encode_model(run, learner.tensors())?);
-            request.optimizer = Some(encode_optimizer(optimizer)?);
+            request.model = Some(model_file(run, learner.tensors())?);
+            request.optimizer = Some(optimizer_file(optimizer));
         }
         let average_map = facts.average_map.filter(|_| facts.validated == Some(learner.step));
         Ok(Self { stage, step: learner.step, average_map, manifest, request })
@@ -92,7 +91,7 @@ pub const NOTE_CLASSES: &str = "longtake.classes";
 /// Metric of a manifest that holds [`Facts::validated`].
 const VALIDATED_STEP: &str = "validated_step";
 
-fn encode_model(run: &RunContext, tensors: Vec<NamedTensor>) -> Result<Bytes, TrainError> {
+fn model_file(run: &RunContext, tensors: Vec<NamedTensor>) -> Result<TensorFile, TrainError> {
     let mut file = TensorFile::default();
     file.metadata.insert(NOTE_CONFIG.into(), run.assignment.config_json.clone());
     let classes = serde_json::to_string(&run.dataset.classes).map_err(TrainError::Manifest)?;
@@ -100,16 +99,16 @@ fn encode_model(run: &RunContext, tensors: Vec<NamedTensor>) -> Result<Bytes, Tr
     for NamedTensor { name, shape, values } in tensors {
         file.tensors.push(checkpoint::NamedTensor { name, shape, data: TensorData::F32(values) });
     }
-    Ok(file.encode()?.into())
+    Ok(file)
 }
 
-fn encode_optimizer(state: OptimizerState) -> Result<Bytes, TrainError> {
+fn optimizer_file(state: OptimizerState) -> TensorFile {
     let mut file = TensorFile::default();
     for Slot { name, values } in state.slots {
         let shape = vec![values.len()];
         file.tensors.push(checkpoint::NamedTensor { name, shape, data: TensorData::F32(values) });
     }
-    Ok(file.encode()?.into())
+    file
 }
 
 /// The manifest less the parts, which have no names before they are written.
@@ -343,12 +342,10 @@ impl<'a> Saver<'a> {
     /// # Errors
     /// The upload failed, or the coordinator did not commit it in time.
     pub fn finish(&mut self) -> Result<(), TrainError> {
-        if let Some(InFlight { step, .. }) = self.in_flight {
-            self.run.session.enter(step, StepPhase::Idle);
-        }
+        // How long the store and the coordinator take is not this worker's to answer for.
+        self.run.session.rest();
         self.settle()?;
         if let Some((stage, step)) = self.reported {
-            self.run.session.enter(step, StepPhase::Idle);
             let generation = self.run.assignment.generation;
             // A coordinator that is gone may come back and commit then.
             let patience =

@@ -270,7 +270,6 @@ impl Trainer<'_> {
     /// Gives what all ranks wished meanwhile, if they left off.
     fn validate(&mut self) -> Result<Wish, TrainError> {
         let step = self.state.learner.step;
-        self.run.session.enter(step, StepPhase::Validate);
         match validate::validate(self.run, &self.state.learner.module, step)? {
             Validated::Done(average_map) => {
                 self.state.validated = Some(step);

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use longtake_shared::checkpoint::{Appender, Best, CheckpointStore, Manifest, Retention, assemble};
+use longtake_shared::checkpoint::{
+    Appender, Best, CheckpointStore, Committed, ContentHash, Damage, Depth, Manifest, Retention, assemble,
+};
 use longtake_shared::hint::Failure;
 
 use crate::commands::files;
-use crate::driver::{Committer, Fence};
+use crate::driver::{Committer, Fence, Sealed};
 use crate::run::command::CommitRequest;
 
 /// Commits the checkpoints of one run.
@@ -24,22 +27,18 @@ pub(super) struct ChainCommitter {
     pub(super) best_weights: PathBuf,
     /// The best validation so far.
     pub(super) best: Option<Best>,
+    /// What lies there.
+    pub(super) written: Option<ContentHash>,
 }
 
 impl Committer for ChainCommitter {
     fn fence(&mut self) -> BoxFuture<'_, Result<Fence, Failure>> {
-        async { wait_here(self.win_fence()) }.boxed()
+        self.win_fence().boxed()
     }
 
-    fn commit(&mut self, request: CommitRequest) -> BoxFuture<'_, Result<u64, Failure>> {
-        async { wait_here(self.commit_one(request)) }.boxed()
+    fn commit(&mut self, request: CommitRequest) -> BoxFuture<'_, Result<Sealed, Failure>> {
+        self.commit_one(request).boxed()
     }
-}
-
-/// The object store's streams borrow in ways that the compiler cannot prove to be `Send` (rust-lang/rust#102211), so they
-/// stay on one thread; the runtime moves its other tasks away from it.
-fn wait_here<T>(work: impl Future<Output = T>) -> T {
-    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(work))
 }
 
 impl ChainCommitter {
@@ -52,7 +51,7 @@ impl ChainCommitter {
         Ok(Fence { incarnation, generation })
     }
 
-    async fn commit_one(&mut self, request: CommitRequest) -> Result<u64, Failure> {
+    async fn commit_one(&mut self, request: CommitRequest) -> Result<Sealed, Failure> {
         let mut manifest = assemble(&request.parts)?;
         let validated = request.average_map.map(|average_map| Best { step: request.step, average_map });
         let best = validated.filter(|new| self.best.is_none_or(|old| new.average_map > old.average_map));
@@ -66,17 +65,51 @@ impl ChainCommitter {
         if best.is_some() || self.best.is_none() {
             self.write_weights(&manifest).await?;
         }
-        // Workers begin the next save when they know this one to be in the chain: nothing is in flight.
         let appender =
-            self.appender.as_ref().ok_or_else(|| Failure::new("a checkpoint comes before the fence"))?;
-        if let Err(error) = appender.sweep(self.retention, &BTreeSet::new()).await {
+            self.appender.as_mut().ok_or_else(|| Failure::new("a checkpoint comes before the fence"))?;
+        // Workers begin the next save when they know this one to be in the chain: nothing is in flight.
+        if let Err(error) = appender.sweep(self.retention, &BTreeSet::new(), SystemTime::now()).await {
             tracing::warn!(%error, "old checkpoints could not be removed");
         }
-        Ok(sequence.0)
+        let manifest_json = serde_json::to_string(&manifest)
+            .map_err(|error| Failure::new(format!("the checkpoint has no JSON form: {error}")))?;
+        Ok(Sealed { sequence: sequence.0, manifest_json })
     }
 
-    async fn write_weights(&self, manifest: &Manifest) -> Result<(), Failure> {
-        let weights = self.store.get_part(&manifest.model).await?;
-        files::write_whole(&self.best_weights, &weights)
+    async fn write_weights(&mut self, manifest: &Manifest) -> Result<(), Failure> {
+        if self.written != Some(manifest.model.hash) {
+            let weights = self.store.get_part(&manifest.model).await?;
+            files::write_whole(&self.best_weights, &weights)?;
+            self.written = Some(manifest.model.hash);
+        }
+        Ok(())
     }
+}
+
+/// The newest whole checkpoint of a run.
+#[derive(Debug)]
+pub(super) struct Whole {
+    /// The checkpoint; nothing where none is whole or there is none.
+    pub(super) found: Option<(Committed, Manifest)>,
+    /// Newer ones, and commits, that were passed over because something of them is damaged.
+    pub(super) passed_over: Vec<Damage>,
+}
+
+/// Reads the newest checkpoint to its last byte, and older ones until one is whole. Damaged parts of what is passed over are
+/// moved out of the way: the run comes to the same bits again, and the next save must not take the damaged part of that
+/// name for its own.
+pub(super) async fn find_whole(store: &CheckpointStore) -> Result<Whole, Failure> {
+    let newest = store.newest(Depth::Contents).await?;
+    if !newest.passed_over.is_empty() {
+        let whole = newest.found.as_ref().map(|(committed, _)| committed.sequence);
+        for committed in store.list().await?.into_iter().filter(|committed| Some(committed.sequence) > whole)
+        {
+            // A manifest that cannot be read names no parts.
+            let Ok(manifest) = store.manifest(&committed.manifest).await else { continue };
+            for part in manifest.parts() {
+                store.set_aside(&part).await?;
+            }
+        }
+    }
+    Ok(Whole { found: newest.found, passed_over: newest.passed_over })
 }

@@ -121,7 +121,8 @@ fn failure(outcome: &Outcome, prepared: &Prepared) -> Failure {
     let Outcome::Failed { cause, hint: advice, rank, log, never_restart, resumable_at } = outcome else {
         return Failure::new("the run ended");
     };
-    let whose = rank.map(|rank| format!(" ({rank})")).unwrap_or_default();
+    let whose = rank.filter(|rank| !cause.contains(&rank.to_string()));
+    let whose = whose.map(|rank| format!(" ({rank})")).unwrap_or_default();
     let run = prepared.folder.0.display();
     let mut hint = advice.clone().unwrap_or_else(|| format!("read the logs in {run}/logs"));
     if let Some(step) = resumable_at.filter(|_| !never_restart) {

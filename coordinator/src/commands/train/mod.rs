@@ -1,4 +1,4 @@
-//! `longtake train` and `longtake pretrain`: from settings to the mAP table, or to a checkpoint to go on from.
+//! `longtake train`, `longtake pretrain` and `longtake coordinator`: from settings to the mAP table, or to a checkpoint to go on from.
 
 mod committing;
 mod conclude;
@@ -20,24 +20,39 @@ use conclude::Ended;
 use prepare::Prepared;
 
 pub(super) fn train(args: &TrainArgs, session: &Session) -> Result<ExitCode, Failure> {
-    run(&prepare::settings(args)?, session)
+    session.worker("train")?;
+    run(&prepare::settings(args)?, Workers::OfThisProcess, session)
+}
+
+pub(super) fn coordinate(args: &TrainArgs, session: &Session) -> Result<ExitCode, Failure> {
+    run(&prepare::settings(args)?, Workers::OfAgents, session)
 }
 
 pub(super) fn pretrain(args: &PretrainArgs, session: &Session) -> Result<ExitCode, Failure> {
     let ConfigArgs { config, overrides } = &args.config;
     let mut prepared = prepare::new_run(config, overrides)?;
     prepare::leave_out_training(&mut prepared.resolved.config)?;
-    run(&prepared, session)
+    session.worker("pretrain")?;
+    run(&prepared, Workers::OfThisProcess, session)
+}
+
+/// Who starts the workers of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Workers {
+    /// This process is their agent, too.
+    OfThisProcess,
+    /// Agents that come from elsewhere.
+    OfAgents,
 }
 
 /// Starts the run, shows it to its end, and says what it leaves behind.
-fn run(prepared: &Prepared, session: &Session) -> Result<ExitCode, Failure> {
-    let worker = session.worker("train")?;
+fn run(prepared: &Prepared, workers: Workers, session: &Session) -> Result<ExitCode, Failure> {
     let config = &prepared.resolved.config;
-    prepare::make_data(config, worker, session.console)?;
+    prepare::make_data(config, session)?;
     let dataset = prepare::dataset(config, session.console)?;
     let lanes = prepare::lanes(config, &dataset)?;
-    if !prepared.resume {
+    // A control plane without the worker library leaves it to the workers.
+    if let Some(worker) = session.worker.filter(|_| !prepared.resume) {
         prepare::probe_videos(config, &dataset, worker, session.console)?;
     }
 
@@ -52,7 +67,7 @@ fn run(prepared: &Prepared, session: &Session) -> Result<ExitCode, Failure> {
         }
         reporter.close()
     });
-    let outcome = start::start(prepared, &dataset, lanes, sender, session.console);
+    let outcome = start::start(prepared, workers, &dataset, lanes, sender, session.console);
     // A panic of the watching thread has been reported and must not hide the outcome.
     let report = watching.join().ok().flatten();
     let ended = Ended { outcome: outcome?, report, elapsed: Seconds(begun.elapsed().as_secs_f64()) };

@@ -12,6 +12,7 @@ use longtake_shared::random::Key;
 use longtake_shared::role::{ProbeRequest, SynthRequest};
 
 use crate::cli::{Overrides, TrainArgs};
+use crate::commands::Session;
 use crate::commands::run_folder::RunFolder;
 use crate::commands::{settings, synth};
 use crate::terminal::console::Console;
@@ -92,7 +93,7 @@ pub(super) fn leave_out_training(config: &mut RunConfig) -> Result<(), Failure> 
 }
 
 /// Makes the data set that the configuration describes, where its annotations do not exist yet.
-pub(super) fn make_data(config: &RunConfig, worker: WorkerRole, console: Console) -> Result<(), Failure> {
+pub(super) fn make_data(config: &RunConfig, session: &Session) -> Result<(), Failure> {
     let annotations = Path::new(&config.data.annotations);
     let Some(wanted) = config.synth.as_ref().filter(|_| !annotations.exists()) else { return Ok(()) };
     let folder = annotations.parent().unwrap_or(Path::new(""));
@@ -105,8 +106,8 @@ pub(super) fn make_data(config: &RunConfig, worker: WorkerRole, console: Console
         );
         return Err(Failure::new(message).hint("name those, or remove `[synth]`").never_restart());
     }
-    let made = synth::make(&request, worker, &console)?;
-    console.say(&format!(
+    let made = synth::make(&request, session.worker("synth")?, &session.console)?;
+    session.console.say(&format!(
         "made {} videos with {} actions in {}",
         made.videos,
         made.actions,

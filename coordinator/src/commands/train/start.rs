@@ -1,26 +1,28 @@
-//! Hands a prepared run to the control plane: coordinator and agent in this process, workers as its children.
+//! Hands a prepared run to the control plane: coordinator in this process, and the agent too where no others come.
 
 use std::path::Path;
 
-use longtake_shared::checkpoint::{self, CheckpointStore, Depth, Manifest, Retention, Sequence};
+use longtake_shared::checkpoint::{self, CheckpointStore, Manifest, Retention};
 use longtake_shared::dataset::Dataset;
 use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::lanes::Lanes;
 use longtake_shared::protocol::Stage;
 use tokio::sync::mpsc;
 
-use super::committing::ChainCommitter;
+use super::Workers;
+use super::committing::{ChainCommitter, find_whole};
 use super::prepare::Prepared;
 use super::validation::Judge;
 use crate::commands::files;
 use crate::signals::Signals;
 use crate::terminal::console::Console;
 use crate::updates::{Outcome, RunUpdate};
-use crate::{Resume, TrainError, TrainRequest, train_local};
+use crate::{Resume, TrainError, TrainRequest, coordinate, train_local};
 
 /// Runs to the end; the channel is closed when nothing more will be told.
 pub(super) fn start(
     prepared: &Prepared,
+    workers: Workers,
     dataset: &Dataset,
     lanes: Lanes,
     updates: mpsc::UnboundedSender<RunUpdate>,
@@ -33,7 +35,11 @@ pub(super) fn start(
         .map_err(|error| Failure::new(format!("the threads of the coordinator cannot start: {error}")))?;
     runtime.block_on(async {
         let request = request(prepared, dataset, lanes, updates, console).await?;
-        train_local(request).await.map_err(failure)
+        let outcome = match workers {
+            Workers::OfThisProcess => train_local(request).await,
+            Workers::OfAgents => coordinate(request).await,
+        };
+        outcome.map_err(failure)
     })
 }
 
@@ -57,6 +63,7 @@ async fn request(
         retention: Retention { newest: config.checkpoint.keep },
         best_weights: prepared.folder.best_weights(),
         best,
+        written: None,
     };
     let program = std::env::current_exe()
         .map_err(|error| Failure::new(format!("the path of this program cannot be found out: {error}")))?;
@@ -86,27 +93,11 @@ fn absolute(folder: &Path) -> Result<std::path::PathBuf, Failure> {
 
 /// The newest whole checkpoint; what had to be passed over is said.
 async fn newest(store: &CheckpointStore, console: Console) -> Result<Option<Manifest>, Failure> {
-    let newest = store.newest(Depth::Contents).await?;
+    let newest = find_whole(store).await?;
     for damage in &newest.passed_over {
         console.warn(&format!("{damage}: the checkpoint that needs it is passed over"));
     }
-    if !newest.passed_over.is_empty() {
-        set_damaged_aside(store, newest.found.as_ref().map(|(committed, _)| committed.sequence)).await?;
-    }
     Ok(newest.found.map(|(_, manifest)| manifest))
-}
-
-/// Moves damaged parts of the checkpoints after `whole` out of the way: the run comes to the same bits again, and the next
-/// save must not take the damaged part of that name for its own.
-async fn set_damaged_aside(store: &CheckpointStore, whole: Option<Sequence>) -> Result<(), Failure> {
-    for committed in store.list().await?.into_iter().filter(|committed| Some(committed.sequence) > whole) {
-        // A manifest that cannot be read names no parts.
-        let Ok(manifest) = store.manifest(&committed.manifest).await else { continue };
-        for part in manifest.parts() {
-            store.set_aside(&part).await?;
-        }
-    }
-    Ok(())
 }
 
 fn resume(manifest: &Manifest) -> Result<Resume, Failure> {

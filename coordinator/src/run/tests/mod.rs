@@ -1,15 +1,18 @@
-//! The engine as a table: in this state, at this event, exactly these commands. And random histories, in which the
-//! invariants hold and every run ends.
+//! The engine as a table: in this state, at this event, exactly these commands.
 
-use longtake_shared::ids::{Epoch, LaneId, Rank};
-use longtake_shared::protocol::{Ending, ExitCause, SavedParts};
+mod histories;
+mod recovery;
+
+use longtake_shared::config::Recovery;
+use longtake_shared::ids::{Epoch, LaneId, RunId};
+use longtake_shared::protocol::{Ending, ExitCause, Flags, Kept, Progress, SavedParts};
 use longtake_shared::units::Seconds;
-use proptest::prelude::*;
 
 use super::command::CommitRequest;
-use super::event::WorkerReport;
+use super::event::{ReportMade, WorkerEnd, WorkerReport};
 use super::phase::PhaseKind;
 use super::*;
+use crate::journal::Record;
 use crate::updates::Outcome;
 
 const LEASE: Duration = Duration::from_secs(1);
@@ -18,9 +21,15 @@ fn settings(workers: usize) -> Settings {
     Settings {
         run: RunId("r".into()),
         workers,
+        fewest: workers,
+        spares: 0,
         lanes: 4,
+        recovery: Recovery::Exact,
         lease: LEASE,
         gather_timeout: Duration::from_mins(1),
+        coordinator_grace: Duration::from_secs(20),
+        phase_deadline: Duration::from_secs(30),
+        stop_grace: Duration::from_secs(15),
         started_from: None,
     }
 }
@@ -33,7 +42,11 @@ struct Scene {
 
 impl Scene {
     fn gathering() -> Self {
-        let engine = RunEngine::new(settings(2), Incarnation(3), Generation(8), Duration::ZERO);
+        Self::gathering_with(settings(2))
+    }
+
+    fn gathering_with(settings: Settings) -> Self {
+        let engine = RunEngine::new(settings, Incarnation(3), Generation(8), Duration::ZERO);
         let mut scene = Self { engine, now: Duration::ZERO };
         scene.at(
             0.0,
@@ -56,7 +69,13 @@ impl Scene {
     }
 
     fn training() -> Self {
-        let mut scene = Self::forming();
+        Self::training_with(settings(2))
+    }
+
+    fn training_with(settings: Settings) -> Self {
+        let mut scene = Self::gathering_with(settings);
+        scene.at(0.1, joined(0));
+        scene.at(0.1, joined(1));
         scene.tells(0, WorkerReport::Ready);
         scene.tells(1, WorkerReport::Ready);
         assert_eq!(scene.engine.state().phase.kind(), PhaseKind::Training);
@@ -74,6 +93,12 @@ impl Scene {
 
     fn tells(&mut self, rank: u32, report: WorkerReport) -> Vec<Command> {
         self.happens(Event::FromWorker { worker: worker(rank), identity: identity(rank, 9), report })
+    }
+
+    /// The same about another generation.
+    fn tells_of(&mut self, generation: u64, id: &WorkerId, rank: u32, report: WorkerReport) -> Vec<Command> {
+        let identity = identity(rank, generation);
+        self.happens(Event::FromWorker { worker: id.clone(), identity, report })
     }
 
     fn saves(&mut self, rank: u32, step: u64) -> Vec<Command> {
@@ -103,7 +128,7 @@ fn agent() -> AgentId {
 }
 
 fn worker(index: u32) -> WorkerId {
-    membership::worker_id(index as usize, index as usize)
+    membership::worker_id(index as usize, Incarnation(3), index as usize)
 }
 
 fn both() -> Vec<WorkerId> {
@@ -128,12 +153,7 @@ fn joined(index: u32) -> Event {
 }
 
 fn exited(index: u32, cause: ExitCause) -> Event {
-    Event::WorkerExited(event::WorkerEnd {
-        worker: worker(index),
-        cause,
-        log: vec!["last".into()],
-        last: None,
-    })
+    Event::WorkerExited(WorkerEnd { worker: worker(index), cause, log: vec!["last".into()], last: None })
 }
 
 fn progress(done: u64) -> WorkerReport {
@@ -158,7 +178,7 @@ fn committed(step: u64) -> Event {
 
 #[test]
 fn an_agent_is_asked_for_the_workers_that_are_missing() {
-    let mut engine = RunEngine::new(settings(2), Incarnation(1), Generation(0), Duration::ZERO);
+    let mut engine = RunEngine::new(settings(2), Incarnation(3), Generation(0), Duration::ZERO);
     let start = |agent: &str, index: u32| Command::StartWorker {
         agent: AgentId(agent.into()),
         worker: worker(index),
@@ -182,11 +202,13 @@ fn the_last_worker_to_come_forms_a_generation_that_was_journaled_first() {
     let waiting = Command::Announce(RunUpdate::Gathering { present: 1, needed: 2 });
     assert_eq!(scene.happens(joined(1)), [waiting]);
     let lanes = vec![vec![LaneId(0), LaneId(1)], vec![LaneId(2), LaneId(3)]];
+    let (generation, incarnation) = (Generation(9), Incarnation(3));
+    let team = Team { generation, incarnation, members: both(), lanes: lanes.clone() };
     assert_eq!(
         scene.happens(joined(0)),
         [
-            Command::Journal(Record::Generation { generation: Generation(9), world: 2 }),
-            tell(both(), Order::Form { peers: vec![ring(0), ring(1)], lanes }),
+            Command::Journal(Record::Generation { team, indices: vec![0, 1] }),
+            tell(both(), Order::Form { peers: vec![ring(0), ring(1)], lanes, carried: None }),
         ]
     );
 }
@@ -279,13 +301,13 @@ fn a_validation_is_reported_once_every_rank_is_through() {
     assert_eq!(scene.tells(1, done()), []);
     assert_eq!(scene.tells(0, done()), [Command::ComputeReport { generation: Generation(9), step: Step(5) }]);
     let report = serde_json::json!({});
-    let made = Event::ReportMade {
+    let made = Event::ReportMade(ReportMade {
         step: Step(5),
         epoch: Epoch(1),
         average_map: 0.5,
         best: true,
         report: report.clone(),
-    };
+    });
     let update =
         RunUpdate::Validated { step: Step(5), epoch: Epoch(1), average_map: 0.5, best: true, report };
     let order = Order::Validated { step: Step(5), average_map: 0.5, best: true };
@@ -341,51 +363,6 @@ fn a_second_interrupt_kills() {
 }
 
 #[test]
-fn a_lost_worker_ends_the_run_with_its_cause_and_the_newest_checkpoint() {
-    let mut scene = Scene::training();
-    scene.saves(0, 5);
-    scene.saves(1, 5);
-    scene.happens(committed(5));
-    let reason = "worker 1 (rank 1) was killed by signal 9".to_owned();
-    assert_eq!(
-        scene.happens(exited(1, ExitCause::Signal(9))),
-        [
-            tell(vec![worker(0)], Order::Abort { reason: reason.clone() }),
-            tell(vec![worker(0)], Order::Shutdown),
-        ]
-    );
-    // What the survivors say about it changes nothing.
-    let consequence = WorkerReport::Failed {
-        message: "the ring is closed".into(),
-        hint: None,
-        never_restart: true,
-        log: vec![],
-    };
-    assert_eq!(scene.tells(0, consequence), []);
-    let Some(Command::Finish(Outcome::Failed { cause, rank, log, never_restart, resumable_at, .. })) =
-        scene.happens(exited(0, ExitCause::Code(1))).pop()
-    else {
-        panic!("the run has not failed");
-    };
-    assert_eq!((cause, rank, log), (reason, Some(Rank(1)), vec!["last".to_owned()]));
-    assert_eq!((never_restart, resumable_at), (false, Some(Step(5))));
-}
-
-#[test]
-fn a_commit_in_flight_is_waited_for_and_counts() {
-    let mut scene = Scene::training();
-    scene.saves(0, 5);
-    scene.saves(1, 5);
-    scene.happens(exited(0, ExitCause::Signal(9)));
-    assert_eq!(scene.happens(exited(1, ExitCause::Code(0))), []);
-    let Some(Command::Finish(Outcome::Failed { resumable_at, .. })) = scene.happens(committed(5)).pop()
-    else {
-        panic!("the run has not failed");
-    };
-    assert_eq!(resumable_at, Some(Step(5)));
-}
-
-#[test]
 fn a_run_that_is_through_but_not_saved_has_failed() {
     let mut scene = Scene::training();
     scene.saves(0, 5);
@@ -402,46 +379,11 @@ fn a_run_that_is_through_but_not_saved_has_failed() {
 }
 
 #[test]
-fn a_failed_collective_waits_for_the_death_that_caused_it() {
-    let lost = || WorkerReport::CollectiveFailed { message: "peer closed".into() };
-    let mut scene = Scene::training();
-    assert_eq!(scene.tells(0, lost()), []);
-    scene.happens(exited(1, ExitCause::Signal(9)));
-    assert!(matches!(scene.outcome(), Outcome::Failed { cause, .. } if cause.contains("killed by signal 9")));
-
-    let mut scene = Scene::training();
-    scene.tells(0, lost());
-    for tick in 1..30 {
-        scene.happens(Event::AgentRenewed { agent: agent() });
-        scene.at(0.1 + 0.1 * f64::from(tick), Event::Tick);
-    }
-    assert!(
-        matches!(scene.outcome(), Outcome::Failed { cause, .. } if cause == "a collective failed on rank 0: peer closed")
-    );
-}
-
-#[test]
-fn a_silent_agent_loses_its_lease_and_an_overslept_coordinator_judges_nobody() {
-    let mut scene = Scene::training();
-    scene.at(0.2, Event::Tick);
-    // Stopped for an hour and continued: nobody was heard, and nobody is to blame.
-    scene.at(3600.0, Event::Tick);
-    assert_eq!(scene.engine.state().phase.kind(), PhaseKind::Training);
-    for tick in 1..10 {
-        scene.at(3600.0 + 0.2 * f64::from(tick), Event::Tick);
-    }
-    let Phase::Finished { outcome: Outcome::Failed { cause, .. } } = &scene.engine.state().phase else {
-        panic!("the run has not failed");
-    };
-    assert!(cause.starts_with("the agent on `node` was not heard of for 1."), "{cause}");
-}
-
-#[test]
 fn workers_that_do_not_come_or_do_not_go_are_not_waited_for() {
     let mut scene = Scene::gathering();
     scene.happens(joined(0));
     for second in 1..=61 {
-        scene.happens(Event::AgentRenewed { agent: agent() });
+        scene.happens(Event::AgentRenewed { agent: agent(), doing: vec![] });
         scene.at(f64::from(second) - 0.6, Event::Tick);
         scene.at(f64::from(second), Event::Tick);
     }
@@ -451,127 +393,9 @@ fn workers_that_do_not_come_or_do_not_go_are_not_waited_for() {
     assert_eq!(cause, "only 1 of 2 workers came within 60 s");
     let mut commands = Vec::new();
     for tick in 1..30 {
-        scene.happens(Event::AgentRenewed { agent: agent() });
+        scene.happens(Event::AgentRenewed { agent: agent(), doing: vec![] });
         commands.extend(scene.at(61.0 + 0.2 * f64::from(tick), Event::Tick));
     }
     assert_eq!(commands[0], Command::KillWorkers);
     assert!(matches!(commands.last(), Some(Command::Finish(_))), "{commands:?}");
-}
-
-fn any_report() -> impl Strategy<Value = WorkerReport> {
-    let saved = (0u64..3).prop_map(|step| {
-        let parts = serde_json::json!(step);
-        let (stage, step, average_map) = (Stage::Train, Step(step), None);
-        WorkerReport::PartsSaved(SavedParts { stage, step, average_map, parts })
-    });
-    let finished = any::<bool>().prop_map(|stopped| WorkerReport::Finished {
-        step: Step(3),
-        ending: if stopped { Ending::Stopped } else { Ending::Completed },
-    });
-    prop_oneof![
-        8 => Just(WorkerReport::Ready),
-        8 => (0u64..9).prop_map(progress),
-        32 => saved,
-        8 => (0u64..2).prop_map(|step| WorkerReport::ValidationDone { step: Step(step) }),
-        1 => Just(WorkerReport::Warning("w".into())),
-        1 => Just(WorkerReport::CollectiveFailed { message: "c".into() }),
-        1 => Just(WorkerReport::Failed { message: "f".into(), hint: None, never_restart: false, log: vec![], ends_run: false }),
-        1 => finished,
-    ]
-}
-
-fn any_event() -> impl Strategy<Value = Event> {
-    let agents = prop_oneof![Just(AgentId("a".into())), Just(AgentId("b".into()))];
-    let from_worker =
-        (0u32..4, 0u32..4, 7u64..11, any_report()).prop_map(|(index, rank, generation, report)| {
-            Event::FromWorker { worker: worker(index), identity: identity(rank, generation), report }
-        });
-    // Mostly true to itself, so that histories get far.
-    let honest = (0u32..3, any_report()).prop_map(|(index, report)| Event::FromWorker {
-        worker: worker(index),
-        identity: identity(index, 9),
-        report,
-    });
-    let died = (0u32..4, prop_oneof![Just(ExitCause::Code(0)), Just(ExitCause::Signal(9))]);
-    let sources =
-        prop_oneof![Just(StopSource::Interrupt), Just(StopSource::Scheduler), Just(StopSource::Operator)];
-    prop_oneof![
-        6 => (agents.clone(), 0usize..4).prop_map(|(agent, slots)| Event::AgentConnected {
-            agent, host: "n".into(), slots, held: vec![], ended: vec![]
-        }),
-        12 => agents.clone().prop_map(|agent| Event::AgentRenewed { agent }),
-        1 => agents.prop_map(|agent| Event::AgentDisconnected { agent }),
-        16 => (0u32..4).prop_map(joined),
-        3 => from_worker,
-        60 => honest,
-        1 => died.prop_map(|(index, cause)| exited(index, cause)),
-        1 => (0u32..4).prop_map(|index| Event::StartFailed { worker: worker(index), message: "s".into() }),
-        16 => (0u64..3).prop_map(committed),
-        1 => Just(Event::CommitFailed { message: "c".into(), hint: None }),
-        1 => Just(Event::ReportFailed { message: "r".into() }),
-        3 => Just(Event::Tick),
-        1 => sources.prop_map(Event::Stop),
-        1 => Just(Event::CheckpointWanted),
-        1 => Just(Event::Broken { message: "b".into() }),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
-
-    /// `handle` itself asserts the invariants after every event.
-    #[test]
-    fn invariants_hold_in_every_history_and_every_run_can_end(
-        workers in 1usize..4,
-        trains in any::<bool>(),
-        events in proptest::collection::vec((0u64..200, any_event()), 0..80),
-    ) {
-        let mut engine = RunEngine::new(settings(workers), Incarnation(3), Generation(8), Duration::ZERO);
-        let mut now = Duration::ZERO;
-        let mut commands = Vec::new();
-        let members = 0..if trains { workers as u32 } else { 0 };
-        let come = Event::AgentConnected { agent: agent(), host: "n".into(), slots: 4, held: vec![], ended: vec![] };
-        let ready = |index| {
-            let (worker, identity, report) = (worker(index), identity(index, 9), WorkerReport::Ready);
-            Event::FromWorker { worker, identity, report }
-        };
-        for event in [come].into_iter().chain(members.clone().map(joined)).chain(members.map(ready)) {
-            commands.extend(engine.handle(now, event));
-        }
-        for (later, event) in events {
-            now += Duration::from_millis(later);
-            commands.extend(engine.handle(now, event));
-        }
-        // Whatever has happened: two interrupts and silence end the run.
-        for _ in 0..2 {
-            commands.extend(engine.handle(now, Event::Stop(StopSource::Interrupt)));
-        }
-        for _ in 0..100 {
-            now += Duration::from_millis(200);
-            commands.extend(engine.handle(now, Event::Tick));
-        }
-        prop_assert_eq!(engine.state().phase.kind(), PhaseKind::Finished);
-        prop_assert_eq!(commands.iter().filter(|command| matches!(command, Command::Finish(_))).count(), 1);
-
-        let mut journaled = Generation(8);
-        let mut in_flight = 0usize;
-        for command in &commands {
-            match command {
-                Command::Journal(Record::Generation { generation, .. }) => {
-                    prop_assert!(*generation > journaled, "a generation is never reused");
-                    journaled = *generation;
-                }
-                Command::Tell { generation, order: Order::Form { .. }, .. } => {
-                    prop_assert_eq!(*generation, journaled, "journaled before it is announced");
-                }
-                Command::CommitCheckpoint(request) => {
-                    in_flight += 1;
-                    prop_assert!(in_flight <= 1, "one commit in flight");
-                    prop_assert_eq!(request.parts.len(), workers);
-                }
-                Command::Journal(Record::Committed(_)) => in_flight -= 1,
-                _ => {}
-            }
-        }
-    }
 }

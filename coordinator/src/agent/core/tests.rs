@@ -1,0 +1,530 @@
+use longtake_shared::ids::Step;
+use longtake_shared::protocol::stamp::StepPhase;
+use longtake_shared::protocol::{ExitCause, PROTOCOL_VERSION};
+use wire::worker_message::Body as WorkerBody;
+
+use super::*;
+use crate::run::membership::AgentId;
+
+const LEASE: f64 = 1.0;
+const GRACE: f64 = 10.0;
+
+fn s(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds)
+}
+
+/// An agent and its clock.
+struct Scene {
+    core: AgentCore,
+    now: Duration,
+}
+
+impl Scene {
+    fn new(on_loss: OnLoss) -> Self {
+        let agent = AgentId("a".into());
+        let identity = AgentIdentity { agent, host: "node".into(), slots: 2, on_loss };
+        let (core, first) = AgentCore::new(identity, s(100.0));
+        assert_eq!(first, [call(0.0)]);
+        Self { core, now: s(100.0) }
+    }
+
+    /// Belongs to the run, under incarnation 3.
+    fn welcomed(on_loss: OnLoss) -> Self {
+        let mut scene = Self::new(on_loss);
+        assert_eq!(scene.does(reached()), [send(0, AgentBody::Hello(hello(vec![], vec![])))]);
+        assert_eq!(scene.does(order(3, welcome())), []);
+        scene
+    }
+
+    /// Holds worker `w0.0` at link 7 and the hello-less `w1.0`.
+    fn with_workers() -> Self {
+        let mut scene = Self::welcomed(OnLoss::Reconnect);
+        for (id, index) in [("w0.0", 0), ("w1.0", 1)] {
+            let start = OrderBody::StartWorker(wire::StartWorker { worker: id.into(), index });
+            assert_eq!(scene.does(order(3, start)), [AgentOutput::Start { worker: worker(id), index }]);
+        }
+        assert_eq!(scene.does(joined(7, 0)), [from("w0.0", said_hello(0))]);
+        scene
+    }
+
+    fn does(&mut self, input: AgentInput) -> Vec<AgentOutput> {
+        self.core.handle(self.now, input)
+    }
+
+    fn after(&mut self, seconds: f64, input: AgentInput) -> Vec<AgentOutput> {
+        self.now += s(seconds);
+        self.does(input)
+    }
+
+    /// Ticks with a renewal that is answered, so that the lease holds.
+    fn lives(&mut self, seconds: f64, reading: Option<Reading>) -> Vec<AgentOutput> {
+        self.now += s(seconds);
+        let outputs = self.does(tick(reading));
+        assert!(
+            matches!(&outputs[0], AgentOutput::Send(message)
+            if matches!(message.body, Some(AgentBody::Renewal(_)))),
+            "{outputs:?}"
+        );
+        assert_eq!(self.does(order(0, OrderBody::Renewed(wire::Renewed {}))), []);
+        outputs[1..].to_vec()
+    }
+}
+
+fn worker(id: &str) -> WorkerId {
+    WorkerId(id.into())
+}
+
+fn call(after: f64) -> AgentOutput {
+    AgentOutput::Call { after: s(after) }
+}
+
+fn send(incarnation: u64, body: AgentBody) -> AgentOutput {
+    AgentOutput::Send(wire::AgentMessage { incarnation, body: Some(body) })
+}
+
+fn from(id: &str, message: wire::WorkerMessage) -> AgentOutput {
+    send(3, AgentBody::FromWorker(wire::FromWorker { worker: id.into(), message: Some(message) }))
+}
+
+fn reached() -> AgentInput {
+    AgentInput::Reached { run: RunId("r".into()) }
+}
+
+fn lost() -> AgentInput {
+    AgentInput::Lost { reason: "gone".into() }
+}
+
+fn order(incarnation: u64, body: OrderBody) -> AgentInput {
+    AgentInput::Order(wire::AgentOrder { incarnation, body: Some(body) })
+}
+
+fn welcome() -> OrderBody {
+    OrderBody::Welcome(wire::Welcome {
+        lease_seconds: LEASE,
+        coordinator_grace_seconds: GRACE,
+        phase_deadline_seconds: 3.0,
+    })
+}
+
+fn hello(workers: Vec<wire::HeldWorker>, exited: Vec<wire::WorkerExited>) -> wire::AgentHello {
+    wire::AgentHello {
+        protocol: PROTOCOL_VERSION,
+        run: "r".into(),
+        agent: "a".into(),
+        host: "node".into(),
+        slots: 2,
+        workers,
+        exited,
+    }
+}
+
+fn worker_hello(index: u32) -> wire::WorkerHello {
+    let ring_address = "10.0.0.1:9".into();
+    wire::WorkerHello { protocol: PROTOCOL_VERSION, index, pid: 50 + index, ring_address }
+}
+
+fn says(body: WorkerBody) -> wire::WorkerMessage {
+    wire::WorkerMessage { identity: Some(wire::Identity::default()), body: Some(body) }
+}
+
+fn said_hello(index: u32) -> wire::WorkerMessage {
+    says(WorkerBody::Hello(worker_hello(index)))
+}
+
+fn joined(link: LinkId, index: u32) -> AgentInput {
+    AgentInput::WorkerJoined { link, hello: said_hello(index) }
+}
+
+fn held(id: &str, index: u32, hello: Option<wire::WorkerHello>) -> wire::HeldWorker {
+    wire::HeldWorker { worker: id.into(), index, hello }
+}
+
+fn ended(id: &str, signal: i32) -> AgentInput {
+    AgentInput::Ended {
+        worker: worker(id),
+        cause: ExitCause::Signal(signal),
+        log: vec!["last".into()],
+        last: None,
+    }
+}
+
+fn exited(id: &str, signal: i32) -> wire::WorkerExited {
+    let cause = Some(wire::worker_exited::Cause::Signal(signal));
+    wire::WorkerExited { worker: id.into(), cause, log: vec!["last".into()], last: None }
+}
+
+fn tick(reading: Option<Reading>) -> AgentInput {
+    let readings = reading.map(|reading| (worker("w0.0"), reading)).into_iter().collect();
+    AgentInput::Tick { readings }
+}
+
+fn doing(sequence: u64, phase: StepPhase, entered_at: Duration) -> Doing {
+    Doing { sequence, step: Step(sequence), phase, entered_at }
+}
+
+fn hung(outputs: &[AgentOutput]) -> Vec<(String, String, f64, f64)> {
+    outputs
+        .iter()
+        .filter_map(|output| match output {
+            AgentOutput::SendWithLog { message, .. } => match message.body.as_ref()? {
+                AgentBody::WorkerHung(hung) => {
+                    let doing = hung.doing.clone()?;
+                    let tenths = |time: f64| (time * 10.0).round() / 10.0;
+                    Some((hung.worker.clone(), doing.phase, tenths(doing.seconds), hung.deadline_seconds))
+                }
+                _ => None,
+            },
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn orders_become_what_is_done_to_workers() {
+    let mut scene = Scene::with_workers();
+    let to_worker = wire::WorkerOrder { identity: None, body: None };
+    let to =
+        |id: &str| OrderBody::ToWorker(wire::ToWorker { worker: id.into(), order: Some(to_worker.clone()) });
+    let kill = |id: &str| AgentOutput::Kill { worker: worker(id) };
+    let table = [
+        // A repeated order starts nothing twice.
+        (OrderBody::StartWorker(wire::StartWorker { worker: "w0.0".into(), index: 0 }), vec![]),
+        (to("w0.0"), vec![AgentOutput::Tell { link: 7, order: to_worker.clone() }]),
+        (to("w1.0"), vec![]),
+        (to("unknown"), vec![]),
+        (OrderBody::KillWorker(wire::KillWorker { worker: "w1.0".into() }), vec![kill("w1.0")]),
+        (OrderBody::KillWorker(wire::KillWorker { worker: "unknown".into() }), vec![]),
+        (OrderBody::KillWorkers(wire::KillWorkers {}), vec![kill("w0.0"), kill("w1.0")]),
+        (
+            OrderBody::Goodbye(wire::Goodbye { exit_code: 75 }),
+            vec![AgentOutput::End(AgentEnd::Over(ExitCode::Preempted))],
+        ),
+    ];
+    for (body, expected) in table {
+        assert_eq!(scene.does(order(3, body.clone())), expected, "{body:?}");
+    }
+}
+
+#[test]
+fn messages_of_workers_are_passed_on_as_they_came() {
+    let mut scene = Scene::with_workers();
+    let ready = says(WorkerBody::Ready(wire::Ready {}));
+    let said = AgentInput::WorkerSaid { link: 7, message: ready.clone() };
+    assert_eq!(scene.does(said.clone()), [from("w0.0", ready)]);
+    assert_eq!(scene.does(AgentInput::WorkerSaid { link: 8, message: said_hello(0) }), []);
+    assert_eq!(scene.does(joined(8, 0)), [], "the worker of that index has joined already");
+    assert_eq!(scene.does(joined(8, 5)), [], "nobody was started there");
+    let failed = says(WorkerBody::Failed(wire::Failed::default()));
+    let noted = wire::worker_order::Body::Noted(wire::Noted {});
+    let noted = wire::WorkerOrder { identity: Some(wire::Identity::default()), body: Some(noted) };
+    assert_eq!(
+        scene.does(AgentInput::WorkerSaid { link: 7, message: failed.clone() }),
+        [AgentOutput::Tell { link: 7, order: noted }, from("w0.0", failed)]
+    );
+    let start_failed = AgentInput::StartFailed { worker: worker("w1.0"), message: "no".into() };
+    let told = wire::StartFailed { worker: "w1.0".into(), message: "no".into() };
+    assert_eq!(scene.does(start_failed), [send(3, AgentBody::StartFailed(told))]);
+}
+
+#[test]
+fn an_end_is_told_after_the_last_words_or_after_a_while_without_them() {
+    let mut scene = Scene::with_workers();
+    assert_eq!(scene.does(ended("w0.0", 9)), [], "its link may still hold something");
+    let told = send(3, AgentBody::WorkerExited(exited("w0.0", 9)));
+    assert_eq!(scene.does(AgentInput::WorkerSilent { link: 7 }), [told]);
+    assert_eq!(scene.does(ended("w1.0", 6)), [send(3, AgentBody::WorkerExited(exited("w1.0", 6)))]);
+
+    let mut scene = Scene::with_workers();
+    scene.does(ended("w0.0", 9));
+    for _ in 0..4 {
+        assert_eq!(scene.lives(0.2, None), []);
+    }
+    let outputs = scene.after(0.2, tick(None));
+    assert_eq!(outputs[0], send(3, AgentBody::WorkerExited(exited("w0.0", 9))));
+    assert!(!scene.core.holds(&worker("w0.0")) && scene.core.holds(&worker("w1.0")));
+}
+
+#[test]
+fn a_lost_coordinator_is_called_until_it_is_back_and_told_what_was_kept() {
+    let mut scene = Scene::with_workers();
+    assert_eq!(scene.after(0.1, lost()), [call(0.0)]);
+    // Nothing is passed on or started meanwhile, ends are kept.
+    let ready = says(WorkerBody::Ready(wire::Ready {}));
+    assert_eq!(scene.does(AgentInput::WorkerSaid { link: 7, message: ready }), []);
+    let start = OrderBody::StartWorker(wire::StartWorker { worker: "w2.0".into(), index: 2 });
+    assert_eq!(scene.does(order(3, start)), []);
+    assert_eq!(scene.does(ended("w1.0", 11)), []);
+    let mut pauses = Vec::new();
+    for _ in 0..10 {
+        let outputs = scene.after(0.1, lost());
+        let [AgentOutput::Call { after }] = outputs[..] else { panic!("it calls again: {outputs:?}") };
+        pauses.push(after);
+    }
+    assert!(pauses.windows(2).all(|pair| pair[0] <= pair[1]), "{pauses:?}");
+    assert!(pauses[0] > Duration::ZERO && pauses[9] <= s(0.2), "{pauses:?}");
+
+    let expected = hello(vec![held("w0.0", 0, Some(worker_hello(0)))], vec![exited("w1.0", 11)]);
+    assert_eq!(scene.does(reached()), [send(3, AgentBody::Hello(expected.clone()))]);
+    // Who was greeted and has gone again gets the same hello.
+    assert!(matches!(scene.does(lost())[..], [AgentOutput::Call { .. }]));
+    assert_eq!(scene.does(reached()), [send(3, AgentBody::Hello(expected))]);
+    assert_eq!(scene.does(order(4, welcome())), []);
+    assert!(scene.core.is_welcomed());
+    let adopted = wire::WorkerOrder { identity: None, body: None };
+    let to = wire::ToWorker { worker: "w0.0".into(), order: Some(adopted.clone()) };
+    let tell = AgentOutput::Tell { link: 7, order: adopted };
+    assert_eq!(scene.does(order(4, OrderBody::ToWorker(to.clone()))), [tell]);
+    assert_eq!(scene.does(order(3, OrderBody::ToWorker(to))), [], "an earlier coordinator speaks");
+}
+
+#[test]
+fn an_end_that_may_not_have_been_heard_is_told_again_and_an_old_one_is_not() {
+    let mut scene = Scene::with_workers();
+    scene.does(ended("w1.0", 9));
+    scene.after(0.5, lost());
+    let expected = hello(vec![held("w0.0", 0, Some(worker_hello(0)))], vec![exited("w1.0", 9)]);
+    assert_eq!(scene.does(reached()), [send(3, AgentBody::Hello(expected))]);
+    scene.does(order(4, welcome()));
+    for _ in 0..6 {
+        scene.lives(0.2, None);
+    }
+    scene.does(lost());
+    let expected = hello(vec![held("w0.0", 0, Some(worker_hello(0)))], vec![]);
+    assert_eq!(scene.does(reached()), [send(4, AgentBody::Hello(expected))]);
+}
+
+#[test]
+fn the_grace_ends_the_agent_and_a_stopped_machine_prolongs_it() {
+    let over =
+        |outputs: Vec<AgentOutput>| matches!(outputs[..], [AgentOutput::End(AgentEnd::GraceOver { .. })]);
+    let mut scene = Scene::with_workers();
+    scene.does(lost());
+    for _ in 0..49 {
+        assert!(!over(scene.after(0.2, tick(None))) && !over(scene.does(lost())));
+    }
+    // Everything was stopped for a minute: nobody could have come back.
+    assert_eq!(scene.after(60.0, tick(None)), []);
+    assert!(!over(scene.does(lost())));
+    scene.after(0.2, tick(None));
+    let reason = "gone".to_owned();
+    assert_eq!(scene.does(lost()), [AgentOutput::End(AgentEnd::GraceOver { grace: s(GRACE), reason })]);
+}
+
+#[test]
+fn an_agent_of_this_process_ends_with_its_coordinator() {
+    let mut scene = Scene::welcomed(OnLoss::End);
+    // Its lease is the coordinator's business: both are stopped together.
+    let outputs = scene.after(30.0, tick(None));
+    assert!(matches!(&outputs[..], [AgentOutput::Send(_)]), "{outputs:?}");
+    assert_eq!(scene.does(lost()), [AgentOutput::End(AgentEnd::Lost("gone".into()))]);
+    let refused = AgentInput::Refused { reason: "another run".into() };
+    assert_eq!(scene.does(refused), [AgentOutput::End(AgentEnd::Refused("another run".into()))]);
+}
+
+#[test]
+fn an_agent_whose_own_lease_is_over_is_fenced_until_it_is_welcomed_again() {
+    let fence = [AgentOutput::HangUp, call(0.0)];
+    // Renewals are not answered: the coordinator may have given this agent up.
+    let mut scene = Scene::with_workers();
+    for _ in 0..5 {
+        assert_eq!(scene.after(0.2, tick(None)).len(), 1);
+    }
+    assert_eq!(scene.after(0.2, tick(None)), fence);
+    let start = || OrderBody::StartWorker(wire::StartWorker { worker: "w2.0".into(), index: 2 });
+    assert_eq!(scene.does(order(3, start())), []);
+
+    // It was stopped: what is still in its socket is of a lease that is over.
+    let mut scene = Scene::with_workers();
+    scene.lives(0.2, None);
+    assert_eq!(scene.after(5.0, order(3, start())), fence);
+    let ready = says(WorkerBody::Ready(wire::Ready {}));
+    assert_eq!(scene.does(AgentInput::WorkerSaid { link: 7, message: ready.clone() }), []);
+    scene.does(reached());
+    scene.does(order(3, welcome()));
+    assert_eq!(scene.does(AgentInput::WorkerSaid { link: 7, message: ready.clone() }), [from("w0.0", ready)]);
+    // A goodbye is obeyed at any time.
+    let mut scene = Scene::with_workers();
+    let outputs = scene.after(5.0, order(3, OrderBody::Goodbye(wire::Goodbye { exit_code: 0 })));
+    assert_eq!(outputs.last(), Some(&AgentOutput::End(AgentEnd::Over(ExitCode::Done))));
+}
+
+#[test]
+fn an_answer_prolongs_the_lease_from_when_its_renewal_was_sent() {
+    let mut scene = Scene::with_workers();
+    let renewed = || order(0, OrderBody::Renewed(wire::Renewed {}));
+    scene.after(0.2, tick(None));
+    assert_eq!(scene.after(0.7, renewed()), []);
+    // Sent at 0.2: the lease lasts until 1.2.
+    assert_eq!(scene.after(0.2, tick(None)).len(), 1);
+    assert_eq!(scene.after(0.2, tick(None)), [AgentOutput::HangUp, call(0.0)]);
+}
+
+#[test]
+fn a_coordinator_that_takes_the_hello_and_says_nothing_is_called_again() {
+    let mut scene = Scene::new(OnLoss::Reconnect);
+    scene.does(reached());
+    // The machine was stopped meanwhile.
+    assert_eq!(scene.after(30.0, tick(None)), []);
+    for _ in 0..5 {
+        assert_eq!(scene.after(0.2, tick(None)), []);
+    }
+    let outputs = scene.after(0.2, tick(None));
+    assert!(matches!(outputs[..], [AgentOutput::HangUp, AgentOutput::Call { .. }]), "{outputs:?}");
+}
+
+#[test]
+fn the_welcome_of_an_earlier_coordinator_is_refused() {
+    let mut scene = Scene::with_workers();
+    scene.does(lost());
+    scene.does(reached());
+    let outputs = scene.does(order(2, welcome()));
+    assert!(matches!(outputs[..], [AgentOutput::HangUp, AgentOutput::Call { .. }]), "{outputs:?}");
+    assert!(!scene.core.is_welcomed());
+}
+
+#[test]
+fn a_worker_that_comes_while_nobody_listens_is_in_the_next_hello() {
+    let mut scene = Scene::with_workers();
+    scene.does(lost());
+    assert_eq!(scene.does(joined(9, 1)), []);
+    let both = vec![held("w0.0", 0, Some(worker_hello(0))), held("w1.0", 1, Some(worker_hello(1)))];
+    assert_eq!(scene.does(reached()), [send(3, AgentBody::Hello(hello(both, vec![])))]);
+}
+
+#[test]
+fn renewals_tell_what_workers_do() {
+    let mut scene = Scene::with_workers();
+    let reading = Reading {
+        alive: Some(scene.now),
+        doing: Some(doing(4, StepPhase::Judge, scene.now)),
+        finished: vec![],
+    };
+    let stamp = |seconds| wire::Stamp { worker: "w0.0".into(), step: 4, phase: "judge".into(), seconds };
+    let renewal = |seconds| send(3, AgentBody::Renewal(wire::Renewal { stamps: vec![stamp(seconds)] }));
+    assert_eq!(scene.after(0.25, tick(Some(reading))), [renewal(0.25)]);
+    assert_eq!(scene.after(0.25, tick(None)), [renewal(0.5)]);
+}
+
+/// Ticks for a while with a worker that lives and does one thing; gives the hangs with when they were told.
+fn watched(scene: &mut Scene, phase: StepPhase, finished: &[f64], seconds: f64) -> Vec<(String, f64, f64)> {
+    let began = scene.now;
+    let took: Vec<_> = finished.iter().map(|took| (phase, s(*took))).collect();
+    let mut hangs = Vec::new();
+    let mut finished = Some(took);
+    while scene.now < began + s(seconds) {
+        let reading = Reading {
+            alive: Some(scene.now),
+            doing: Some(doing(1, phase, began)),
+            finished: finished.take().unwrap_or_default(),
+        };
+        let outputs = scene.lives(0.2, Some(reading));
+        hangs.extend(hung(&outputs).into_iter().map(|(_, phase, since, deadline)| (phase, since, deadline)));
+    }
+    hangs
+}
+
+#[test]
+fn a_phase_that_lasts_too_long_is_told_once() {
+    let hang = |phase: StepPhase, since, deadline| vec![(phase.name().to_owned(), since, deadline)];
+    // Before five of its kind were measured the settings' deadline holds.
+    let table = [
+        (StepPhase::Replay, vec![], hang(StepPhase::Replay, 3.2, 3.0)),
+        (StepPhase::Data, vec![0.1; 4], hang(StepPhase::Data, 3.2, 3.0)),
+        (StepPhase::Data, vec![0.1; 5], hang(StepPhase::Data, 1.6, 1.5)),
+        (StepPhase::Look, vec![0.5; 200], hang(StepPhase::Look, 3.6, 3.5)),
+        // Only the last 64 count.
+        (StepPhase::Move, [vec![9.0; 10], vec![0.0; 64]].concat(), hang(StepPhase::Move, 1.2, 1.0)),
+        // Who waits for others is not to blame.
+        (StepPhase::Reduce, vec![0.1; 64], vec![]),
+        (StepPhase::Idle, vec![0.1; 64], vec![]),
+    ];
+    for (phase, finished, expected) in table {
+        let mut scene = Scene::with_workers();
+        assert_eq!(watched(&mut scene, phase, &finished, 8.0), expected, "{phase:?}");
+    }
+}
+
+#[test]
+fn a_worker_without_a_sign_of_life_is_told_after_a_lease() {
+    let mut scene = Scene::with_workers();
+    let reading = |scene: &Scene| Reading {
+        alive: Some(scene.now),
+        doing: Some(doing(1, StepPhase::Reduce, s(100.0))),
+        finished: vec![],
+    };
+    let first = reading(&scene);
+    for _ in 0..5 {
+        assert_eq!(scene.lives(0.2, Some(first.clone())), []);
+    }
+    let outputs = scene.lives(0.2, Some(first.clone()));
+    assert_eq!(hung(&outputs), [("w0.0".to_owned(), "reduce".to_owned(), 1.2, LEASE)]);
+    for _ in 0..10 {
+        assert_eq!(scene.lives(0.2, Some(first.clone())), [], "told once");
+    }
+    // It lives, and is stopped once more.
+    let second = reading(&scene);
+    for _ in 0..5 {
+        assert_eq!(hung(&scene.lives(0.2, Some(second.clone()))), []);
+    }
+    assert_eq!(hung(&scene.lives(0.2, Some(second))).len(), 1);
+}
+
+#[test]
+fn only_workers_with_a_link_and_a_recorder_are_judged() {
+    let mut scene = Scene::with_workers();
+    for _ in 0..20 {
+        assert_eq!(scene.lives(0.2, None), []);
+    }
+    let silent = Reading { alive: Some(scene.now), doing: None, finished: vec![] };
+    scene.does(AgentInput::WorkerSilent { link: 7 });
+    for _ in 0..20 {
+        assert_eq!(scene.lives(0.2, Some(silent.clone())), []);
+    }
+}
+
+#[test]
+fn an_agent_that_was_stopped_itself_blames_nobody() {
+    let mut scene = Scene::with_workers();
+    let reading = Reading {
+        alive: Some(scene.now),
+        doing: Some(doing(1, StepPhase::Look, scene.now)),
+        finished: vec![],
+    };
+    scene.lives(0.2, Some(reading.clone()));
+    // Less than a lease, so that the link holds: agent and worker were stopped together.
+    for _ in 0..4 {
+        assert_eq!(scene.lives(0.8, Some(reading.clone())), []);
+    }
+    for _ in 0..3 {
+        assert_eq!(scene.lives(0.2, Some(reading.clone())), []);
+    }
+    let outputs: Vec<AgentOutput> = (0..4).flat_map(|_| scene.lives(0.2, Some(reading.clone()))).collect();
+    assert_eq!(hung(&outputs).len(), 1, "what goes on afterwards counts");
+}
+
+#[test]
+fn a_hang_is_told_again_to_a_coordinator_that_has_come_back() {
+    let mut scene = Scene::with_workers();
+    assert_eq!(watched(&mut scene, StepPhase::Look, &[], 4.0).len(), 1);
+    scene.does(lost());
+    scene.does(reached());
+    scene.does(order(4, welcome()));
+    assert_eq!(hung(&scene.after(0.2, tick(None))).len(), 1);
+}
+
+#[test]
+fn a_welcome_without_sound_terms_leaves_the_first_ones() {
+    let mut scene = Scene::new(OnLoss::Reconnect);
+    scene.does(reached());
+    let garbled = wire::Welcome {
+        lease_seconds: f64::NAN,
+        coordinator_grace_seconds: -1.0,
+        phase_deadline_seconds: 0.0,
+    };
+    scene.does(order(1, OrderBody::Welcome(garbled)));
+    assert_eq!(scene.core.terms(), FIRST_TERMS);
+    let mut scene = Scene::welcomed(OnLoss::Reconnect);
+    let terms = Terms { lease: s(LEASE), grace: s(GRACE), phase_deadline: s(3.0) };
+    assert_eq!((scene.core.terms(), scene.core.tick_period()), (terms, s(0.2)));
+    assert_eq!(scene.does(lost()), [call(0.0)]);
+}

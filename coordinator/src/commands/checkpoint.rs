@@ -1,0 +1,220 @@
+//! `longtake checkpoint`: which checkpoints a run has, whether they are whole, and how to have fewer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
+
+use indicatif::HumanBytes;
+use longtake_shared::checkpoint::{
+    CheckpointError, CheckpointStore, Committed, Damage, Examiner, Manifest, Retention, Stage,
+};
+use longtake_shared::hint::{ExitCode, Failure};
+use serde::Serialize;
+use serde_json::json;
+
+use super::Session;
+use super::run_folder::RunFolder;
+use super::runtime::wait_for;
+use crate::cli::{CheckpointArgs, CheckpointCommand, PruneArgs, RunArgs};
+use crate::server::address::FolderLock;
+
+pub(super) fn run(args: &CheckpointArgs, session: &Session) -> Result<ExitCode, Failure> {
+    match &args.command {
+        CheckpointCommand::List(args) => list(args, session),
+        CheckpointCommand::Verify(args) => verify(args, session),
+        CheckpointCommand::Prune(args) => prune(args, session),
+    }
+}
+
+/// One checkpoint as it is shown.
+#[derive(Debug, Serialize)]
+struct Row {
+    object: String,
+    stage: Stage,
+    step: u64,
+    incarnation: u64,
+    generation: u64,
+    sequence: u64,
+    parts: usize,
+    bytes: u64,
+    /// Bytes that no older checkpoint of the list has.
+    new_bytes: u64,
+    best: bool,
+    average_map: Option<f64>,
+    whole: bool,
+}
+
+fn list(args: &RunArgs, session: &Session) -> Result<ExitCode, Failure> {
+    let (_, store) = open(args)?;
+    let found = wait_for(async {
+        let mut found = Vec::new();
+        for committed in store.list().await? {
+            let manifest = match store.manifest(&committed.manifest).await {
+                Ok(manifest) => Some(manifest),
+                Err(CheckpointError::Damaged(_)) => None,
+                Err(error) => return Err(error),
+            };
+            found.push((committed, manifest));
+        }
+        Ok(found)
+    })??;
+    let rows = rows(&found);
+    let lines: Vec<String> = rows.iter().map(line).collect();
+    let text = if rows.is_empty() { "no checkpoints".to_owned() } else { lines.join("\n") };
+    session.console.result(&text, &rows)?;
+    Ok(ExitCode::Done)
+}
+
+/// Oldest first; the best is the last one that was the best when it was saved.
+fn rows(found: &[(Committed, Option<Manifest>)]) -> Vec<Row> {
+    let best = found.iter().rfind(|(committed, _)| committed.best).map(|(committed, _)| committed.sequence);
+    let mut known = BTreeMap::new();
+    let row = |(committed, manifest): &(Committed, Option<Manifest>)| {
+        let parts = manifest.as_ref().map(Manifest::parts).unwrap_or_default();
+        let fresh = parts.iter().filter(|part| known.insert(part.hash, part.bytes).is_none());
+        Row {
+            object: committed.manifest.object.clone(),
+            stage: manifest.as_ref().map_or(Stage::Train, |manifest| manifest.stage),
+            step: committed.step.0,
+            incarnation: committed.incarnation.0,
+            generation: committed.generation.0,
+            sequence: committed.sequence.0,
+            new_bytes: fresh.map(|part| part.bytes).sum(),
+            parts: parts.len(),
+            bytes: parts.iter().map(|part| part.bytes).sum(),
+            best: Some(committed.sequence) == best,
+            average_map: manifest.as_ref().and_then(|manifest| manifest.best).map(|best| best.average_map),
+            whole: manifest.is_some(),
+        }
+    };
+    found.iter().map(row).collect()
+}
+
+fn line(row: &Row) -> String {
+    let mut line = format!(
+        "{:<34} {:>8} parts {:>12} ({} of it new)  generation {}",
+        row.object.trim_start_matches("checkpoints/").trim_end_matches("/manifest.json"),
+        row.parts,
+        HumanBytes(row.bytes).to_string(),
+        HumanBytes(row.new_bytes),
+        row.generation,
+    );
+    match (row.whole, row.best, row.average_map) {
+        (false, ..) => line.push_str("  damaged manifest"),
+        (true, true, Some(map)) => line.push_str(&format!("  best: {:.1} % mAP", 100.0 * map)),
+        (true, true, None) => line.push_str("  best"),
+        (true, false, _) => {}
+    }
+    line
+}
+
+fn verify(args: &RunArgs, session: &Session) -> Result<ExitCode, Failure> {
+    let (_, store) = open(args)?;
+    let bar = session.console.bar("verifying");
+    let looked = wait_for(look(&store, || bar.inc(1)));
+    bar.finish_and_clear();
+    let Looked { whole, bytes, damage } = looked??;
+    if !damage.is_empty() {
+        let named: Vec<String> = damage.iter().map(ToString::to_string).collect();
+        let objects = if damage.len() == 1 { "object is" } else { "objects are" };
+        let run = args.run.display();
+        return Err(Failure::new(format!("{} {objects} damaged: {}", damage.len(), named.join("; "))).hint(
+            format!("`longtake train --resume {run}` goes on from the newest whole checkpoint and moves damaged parts aside"),
+        ));
+    }
+    let text = format!("{whole} checkpoints are whole ({})", HumanBytes(bytes));
+    session.console.result(&text, &json!({ "whole": whole, "bytes": bytes }))?;
+    Ok(ExitCode::Done)
+}
+
+/// What a look at all checkpoints came to.
+#[derive(Debug, Default)]
+struct Looked {
+    whole: usize,
+    bytes: u64,
+    damage: BTreeSet<Damage>,
+}
+
+/// Reads every byte; what the run sweeps meanwhile is no damage.
+async fn look(store: &CheckpointStore, mut on_checkpoint: impl FnMut()) -> Result<Looked, CheckpointError> {
+    let who = format!("process {} {}", std::process::id(), uuid::Uuid::new_v4());
+    let mut reading = store.begin_reading(&who, SystemTime::now()).await?;
+    let looked = look_marked(store, &mut reading, &mut on_checkpoint).await;
+    reading.end().await?;
+    looked
+}
+
+async fn look_marked(
+    store: &CheckpointStore,
+    reading: &mut longtake_shared::checkpoint::Reading,
+    on_checkpoint: &mut impl FnMut(),
+) -> Result<Looked, CheckpointError> {
+    let mut examiner = Examiner::new(store.clone());
+    let mut looked =
+        Looked { damage: store.chain().await?.damage.into_iter().collect(), ..Looked::default() };
+    let mut parts = BTreeMap::new();
+    for committed in store.list().await? {
+        reading.renew(SystemTime::now()).await?;
+        if let Some(examined) = examiner.examine(&committed).await? {
+            looked.whole += usize::from(examined.damage.is_empty());
+            looked.damage.extend(examined.damage);
+            parts.extend(
+                examined.manifest.iter().flat_map(Manifest::parts).map(|part| (part.hash, part.bytes)),
+            );
+        }
+        on_checkpoint();
+    }
+    // No sweep removes the newest one.
+    let newest = store.chain().await?.checkpoints().next_back();
+    if let Some(newest) = newest
+        && let Err(CheckpointError::Damaged(damage)) = store.manifest(&newest.manifest).await
+    {
+        looked.damage.insert(damage);
+    }
+    looked.bytes = parts.values().sum();
+    Ok(looked)
+}
+
+fn prune(args: &PruneArgs, session: &Session) -> Result<ExitCode, Failure> {
+    let (folder, store) = open(&args.run)?;
+    let keep = match args.keep {
+        Some(keep) => keep,
+        None => folder.stored_settings()?.config.checkpoint.keep,
+    };
+    // A coordinator that lives saves and sweeps itself.
+    let _lock = FolderLock::take(&folder.0)?;
+    let swept = wait_for(async {
+        // The fence stops a coordinator on another machine, should the folder's lock not have reached it.
+        let owner = format!("prune, process {} {}", std::process::id(), uuid::Uuid::new_v4());
+        let incarnation = store.claim_incarnation(&owner).await?;
+        let mut appender = store.fence(incarnation).await?;
+        appender.sweep(Retention { newest: keep }, &BTreeSet::new(), SystemTime::now()).await
+    })??;
+    let mut text = format!(
+        "removed {} checkpoints, {} parts, {}",
+        swept.manifests,
+        swept.parts,
+        HumanBytes(swept.bytes)
+    );
+    if swept.spared_for_readers {
+        text.push_str(
+            "; their parts stay for now, since somebody reads checkpoints of the run: prune again later",
+        );
+    }
+    let result = json!({
+        "checkpoints": swept.manifests,
+        "parts": swept.parts,
+        "bytes": swept.bytes,
+        "spared_for_readers": swept.spared_for_readers,
+    });
+    session.console.result(&text, &result)?;
+    Ok(ExitCode::Done)
+}
+
+fn open(args: &RunArgs) -> Result<(RunFolder, CheckpointStore), Failure> {
+    let folder = RunFolder(args.run.clone());
+    let config = folder.stored_settings()?.config;
+    let absolute = std::path::absolute(&folder.0)
+        .map_err(|error| Failure::new(format!("`{}` cannot be found: {error}", folder.0.display())))?;
+    let store = CheckpointStore::of_run(&config, &absolute)?;
+    Ok((folder, store))
+}

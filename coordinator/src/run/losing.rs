@@ -1,0 +1,315 @@
+//! How a run survives a loss: the generation is aborted, its members leave it, what is missing is started again.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use longtake_shared::hint::ExitCode;
+use longtake_shared::ids::{Rank, WorkerId};
+use longtake_shared::protocol::{ExitCause, Kept};
+use longtake_shared::units::Seconds;
+
+use super::command::{Command, Order};
+use super::event::{Doing, WorkerEnd};
+use super::incident::{Incident, Nearness};
+use super::membership::{AgentId, WorkerState};
+use super::phase::Phase;
+use super::settings::FRUITLESS_GENERATIONS;
+use super::{RunEngine, RunUpdate};
+use crate::updates::Outcome;
+
+impl RunEngine {
+    pub(super) fn worker_exited(&mut self, now: Duration, end: WorkerEnd, commands: &mut Vec<Command>) {
+        let WorkerEnd { worker: id, cause, log, last } = end;
+        let name = self.name(&id);
+        let Some(worker) = self.state.workers.get_mut(&id).filter(|worker| worker.alive()) else {
+            self.state.stale += 1;
+            return;
+        };
+        let connected = worker.state != WorkerState::Starting;
+        if self.is_through(&id) && cause == ExitCause::Code(0) {
+            self.gone(&id, Some(cause));
+            return;
+        }
+        let verb = if matches!(cause, ExitCause::Signal(_)) { "was " } else { "" };
+        let when = if connected { "" } else { " before it connected" };
+        let (rank, hint) = (self.rank(&id), death_hint(cause));
+        let incident = Incident {
+            nearness: Nearness::Cause,
+            cause: format!("{name} {verb}{cause}{when}"),
+            hint,
+            rank,
+            doing: last,
+            log,
+        };
+        if cause == ExitCause::Code(i32::from(ExitCode::NeverRestart.code())) {
+            self.gone(&id, Some(cause));
+            self.end(now, failed(incident, true), commands);
+            return;
+        }
+        self.lose(now, &id, Some(cause), incident, commands);
+    }
+
+    /// A worker that makes no progress is killed: it could come back to life at any time.
+    pub(super) fn worker_hung(
+        &mut self,
+        now: Duration,
+        id: &WorkerId,
+        (doing, Seconds(deadline)): (Doing, Seconds),
+        log: Vec<String>,
+        commands: &mut Vec<Command>,
+    ) {
+        let Some(worker) = self.state.workers.get(id).filter(|worker| worker.alive()) else {
+            self.state.stale += 1;
+            return;
+        };
+        commands.push(Command::KillWorker { agent: worker.agent.clone(), worker: id.clone() });
+        let incident = Incident {
+            nearness: Nearness::Cause,
+            cause: format!("{} hung: at most {deadline:.1} s were expected", self.name(id)),
+            hint: Some("raise `cluster.phase_deadline` if this phase may take so long".to_owned()),
+            rank: self.rank(id),
+            doing: Some(doing),
+            log,
+        };
+        self.lose(now, id, None, incident, commands);
+    }
+
+    pub(super) fn agent_lost(
+        &mut self,
+        now: Duration,
+        id: &AgentId,
+        silent: Duration,
+        commands: &mut Vec<Command>,
+    ) {
+        let Some(agent) = self.state.agents.remove(id) else { return };
+        let of_agent: Vec<WorkerId> = self
+            .state
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.agent == *id && worker.alive())
+            .map(|(worker, _)| worker.clone())
+            .collect();
+        let rank = of_agent.iter().find_map(|worker| self.rank(worker));
+        let incident = Incident {
+            hint: Some("if the machine is only slow, raise `cluster.lease`".to_owned()),
+            rank,
+            ..Incident::new(
+                Nearness::Cause,
+                format!("the agent on `{}` was not heard of for {:.1} s", agent.host, silent.as_secs_f64()),
+            )
+        };
+        for worker in &of_agent {
+            self.gone(worker, None);
+        }
+        if let Phase::Recovering { not_before, waiting, team, .. } = &mut self.state.phase {
+            waiting.retain(|member| !of_agent.contains(member));
+            let in_sight = team
+                .members
+                .iter()
+                .any(|member| self.state.workers.get(member).is_some_and(super::Worker::alive));
+            if !in_sight && team.members.iter().any(|member| of_agent.contains(member)) {
+                *not_before = (*not_before).max(now + self.settings.coordinator_grace);
+            }
+        }
+        self.member_lost(now, &of_agent, true, incident, commands);
+        self.start_workers(commands);
+    }
+
+    pub(super) fn start_failed(
+        &mut self,
+        now: Duration,
+        id: &WorkerId,
+        message: &str,
+        commands: &mut Vec<Command>,
+    ) {
+        if !self.state.is_alive(id) {
+            self.state.stale += 1;
+            return;
+        }
+        let cause = format!("{} could not be started: {message}", self.name(id));
+        self.lose(now, id, None, Incident::new(Nearness::Cause, cause), commands);
+    }
+
+    /// One worker is gone.
+    pub(super) fn lose(
+        &mut self,
+        now: Duration,
+        id: &WorkerId,
+        cause: Option<ExitCause>,
+        incident: Incident,
+        commands: &mut Vec<Command>,
+    ) {
+        self.gone(id, cause);
+        if let Phase::Recovering { waiting, .. } = &mut self.state.phase {
+            waiting.remove(id);
+        }
+        self.member_lost(now, std::slice::from_ref(id), false, incident, commands);
+        self.start_workers(commands);
+    }
+
+    /// What the loss of these workers, which are marked as gone, means where the run stands.
+    fn member_lost(
+        &mut self,
+        now: Duration,
+        lost: &[WorkerId],
+        out_of_sight: bool,
+        incident: Incident,
+        commands: &mut Vec<Command>,
+    ) {
+        let of = |members: &[WorkerId]| lost.iter().any(|worker| members.contains(worker));
+        match &mut self.state.phase {
+            Phase::Forming { team, .. } | Phase::Training { team, .. } if of(&team.members) => {
+                self.recover(now, Some(incident), out_of_sight, commands);
+            }
+            Phase::Recovering { team, incident: known, .. } if of(&team.members) => {
+                *known = Some(match known.take() {
+                    Some(known) => known.or_nearer(incident),
+                    None => incident,
+                });
+            }
+            Phase::Gathering { .. } | Phase::Recovering { .. } if !lost.is_empty() => {
+                if self.state.patience.try_again() {
+                    Self::announce(RunUpdate::Warning { message: incident.to_string() }, commands);
+                } else {
+                    self.end(now, failed(incident, true), commands);
+                }
+            }
+            Phase::Forming { .. } | Phase::Training { .. } if !lost.is_empty() => {
+                let indices = lost.iter().filter_map(|worker| self.state.workers.get(worker));
+                for index in indices.map(|worker| worker.index) {
+                    self.state.patience.lost(index);
+                }
+                Self::announce(RunUpdate::Warning { message: incident.to_string() }, commands);
+            }
+            _ => {}
+        }
+    }
+
+    /// The live generation is over. `out_of_sight`: members may live where nobody sees them.
+    pub(super) fn recover(
+        &mut self,
+        now: Duration,
+        incident: Option<Incident>,
+        out_of_sight: bool,
+        commands: &mut Vec<Command>,
+    ) {
+        let Some(team) = self.state.phase.team().cloned() else { return };
+        let survivors: Vec<WorkerId> =
+            team.members.iter().filter(|member| self.state.is_alive(member)).cloned().collect();
+        let left = match &self.state.phase {
+            Phase::Training { left, .. } => left.clone(),
+            _ => BTreeSet::new(),
+        };
+        if let Some(incident) = &incident {
+            let reason = incident.to_string();
+            self.tell(survivors.clone(), Order::Abort { reason }, commands);
+            if !self.state.patience.try_again() {
+                let cause = format!(
+                    "{FRUITLESS_GENERATIONS} generations in a row made no progress; the last one ended because {}",
+                    incident.cause
+                );
+                self.end(now, failed(Incident { cause, ..incident.clone() }, true), commands);
+                return;
+            }
+        }
+        let has_left = |member: &WorkerId| team.rank(member).is_some_and(|rank| left.contains(&rank));
+        let waiting: BTreeSet<WorkerId> =
+            survivors.iter().filter(|member| !has_left(member)).cloned().collect();
+        let not_before =
+            if survivors.is_empty() && out_of_sight { now + self.settings.coordinator_grace } else { now };
+        self.state.saves.forget_gathered();
+        self.state.validation = None;
+        self.state.reporting = None;
+        self.state.last_notice = now;
+        self.state.phase = Phase::Recovering { team, since: now, waiting, not_before, incident };
+    }
+
+    /// A member has left its generation.
+    pub(super) fn left(
+        &mut self,
+        now: Duration,
+        worker: &WorkerId,
+        kept: Option<Kept>,
+        commands: &mut Vec<Command>,
+    ) {
+        let rank = self.rank(worker);
+        match (&mut self.state.phase, rank) {
+            (Phase::Recovering { waiting, .. }, _) => {
+                if !waiting.remove(worker) {
+                    self.state.stale += 1;
+                    return;
+                }
+                self.keep(worker, kept);
+            }
+            (Phase::Training { team, left, .. }, Some(rank)) => {
+                left.insert(rank);
+                let all = left.len() == team.world();
+                self.keep(worker, kept);
+                if all {
+                    self.recover(now, None, false, commands);
+                }
+            }
+            // Its collective has failed before it could be ready, and it did not wait to be told.
+            (Phase::Forming { .. }, Some(rank)) => {
+                let cause = format!("{} left its generation", self.name(worker));
+                let incident = Incident { rank: Some(rank), ..Incident::new(Nearness::Consequence, cause) };
+                self.keep(worker, kept);
+                self.recover(now, Some(incident), false, commands);
+                if let Phase::Recovering { waiting, .. } = &mut self.state.phase {
+                    waiting.remove(worker);
+                }
+            }
+            _ => self.state.stale += 1,
+        }
+    }
+
+    fn keep(&mut self, worker: &WorkerId, kept: Option<Kept>) {
+        match kept {
+            Some(kept) => self.state.kept.insert(worker.clone(), kept),
+            None => self.state.kept.remove(worker),
+        };
+    }
+
+    pub(super) fn collective_failed(
+        &mut self,
+        now: Duration,
+        rank: Rank,
+        message: &str,
+        commands: &mut Vec<Command>,
+    ) {
+        let cause = format!("a collective failed on {rank}: {message}");
+        let incident = Incident { rank: Some(rank), ..Incident::new(Nearness::Consequence, cause) };
+        self.recover(now, Some(incident), false, commands);
+    }
+
+    /// Notes that a process is over, or must be taken for it.
+    pub(super) fn gone(&mut self, id: &WorkerId, cause: Option<ExitCause>) {
+        self.state.kept.remove(id);
+        if let Some(worker) = self.state.workers.get_mut(id) {
+            worker.state = WorkerState::Gone { cause };
+        }
+    }
+
+    /// Whether a worker has nothing more to do in its generation.
+    fn is_through(&self, id: &WorkerId) -> bool {
+        match (&self.state.phase, self.rank(id)) {
+            (Phase::Training { finished, .. }, Some(rank)) => finished.contains_key(&rank),
+            _ => false,
+        }
+    }
+}
+
+/// A run that has failed because of an incident.
+pub(super) fn failed(incident: Incident, never_restart: bool) -> Outcome {
+    let cause = incident.to_string();
+    let Incident { hint, rank, log, .. } = incident;
+    Outcome::Failed { cause, hint, rank, log, never_restart, resumable_at: None }
+}
+
+/// What a kind of death mostly means.
+fn death_hint(cause: ExitCause) -> Option<String> {
+    const KILLED: i32 = 9;
+    matches!(cause, ExitCause::Signal(KILLED)).then(|| {
+        "the kernel kills processes when memory runs out: see its log (dmesg), or lower `train.lanes` or `memory.chunk_clips`".to_owned()
+    })
+}

@@ -1,0 +1,95 @@
+//! Does a run get anywhere? Generations in a row without progress end it: a restart would meet the same.
+
+use longtake_shared::protocol::Stage;
+
+use super::settings::FRUITLESS_GENERATIONS;
+
+/// How far the run has come, and how often in a row it has not come further.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Patience {
+    furthest: Option<(Stage, u64)>,
+    came_further: bool,
+    fruitless: u32,
+    /// Indices of workers that were lost outside of a generation since the last checkpoint.
+    losses: Vec<usize>,
+}
+
+impl Patience {
+    /// A unit of a stage is done. Only what was never reached before is progress.
+    pub fn reached(&mut self, stage: Stage, done: u64) {
+        if done > 0 && self.furthest.is_none_or(|furthest| (stage, done) > furthest) {
+            self.furthest = Some((stage, done));
+            self.came_further = true;
+            self.fruitless = 0;
+        }
+    }
+
+    /// A checkpoint is in the chain.
+    pub fn checkpointed(&mut self) {
+        self.came_further = true;
+        self.fruitless = 0;
+        self.losses.clear();
+    }
+
+    /// A generation, or the attempt to begin one, is over before its time. Gives whether the run may try again.
+    pub fn try_again(&mut self) -> bool {
+        if !std::mem::take(&mut self.came_further) {
+            self.fruitless += 1;
+        }
+        self.fruitless < FRUITLESS_GENERATIONS
+    }
+
+    /// A worker of that index is lost while the run goes on without it.
+    pub fn lost(&mut self, index: usize) {
+        self.losses.push(index);
+    }
+
+    /// Whether workers of that index are lost again and again, so that none is started any more before the next checkpoint.
+    pub fn gives_up(&self, index: usize) -> bool {
+        self.losses.iter().filter(|lost| **lost == index).count() >= FRUITLESS_GENERATIONS as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_that_were_done_before_are_no_progress() {
+        let mut patience = Patience::default();
+        patience.reached(Stage::Train, 5);
+        assert!(patience.try_again());
+        for generation in 1..=3 {
+            for done in 1..=5 {
+                patience.reached(Stage::Train, done);
+            }
+            assert_eq!(patience.try_again(), generation < 3);
+        }
+    }
+
+    #[test]
+    fn a_place_where_workers_die_is_given_up_until_the_next_checkpoint() {
+        let mut patience = Patience::default();
+        for _ in 0..3 {
+            assert!(!patience.gives_up(1));
+            patience.lost(1);
+        }
+        assert!(patience.gives_up(1) && !patience.gives_up(0));
+        patience.checkpointed();
+        assert!(!patience.gives_up(1));
+    }
+
+    #[test]
+    fn a_checkpoint_or_a_new_step_is() {
+        let mut patience = Patience::default();
+        for done in 1..20 {
+            assert!(patience.try_again());
+            assert!(patience.try_again());
+            if done % 2 == 0 {
+                patience.checkpointed();
+            } else {
+                patience.reached(Stage::Train, done);
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! When checkpoints are made and what is done about them; what becomes of validations.
+
+use longtake_shared::ids::{Rank, Step, WorkerId};
+use longtake_shared::protocol::SavedParts;
+
+use super::command::{Command, Order};
+use super::commit::{Committed, Decision};
+use super::event::ReportMade;
+use super::{RunEngine, RunUpdate};
+use crate::journal::Record;
+
+impl RunEngine {
+    /// A rank's share is durable. What an earlier coordinator has committed already is only told.
+    pub(super) fn parts_saved(
+        &mut self,
+        worker: &WorkerId,
+        rank: Rank,
+        saved: SavedParts,
+        commands: &mut Vec<Command>,
+    ) {
+        let (stage, step) = (saved.stage, saved.step);
+        let adopted = self.state.phase.team().is_some_and(|team| team.incarnation < self.state.incarnation);
+        let by_predecessor = adopted
+            && self.state.saves.newest().is_none()
+            && self.settings.started_from >= Some((stage, step));
+        if by_predecessor || self.state.saves.is_done((stage, step)) {
+            let order = Order::Committed { stage, step, sequence: 0 };
+            self.tell(vec![worker.clone()], order, commands);
+            return;
+        }
+        self.state.saves.add(rank, saved);
+        self.try_commit(commands);
+    }
+
+    pub(super) fn committed(&mut self, committed: Committed, commands: &mut Vec<Command>) {
+        if !self.state.saves.committed(committed) {
+            self.state.stale += 1;
+            return;
+        }
+        let Committed { stage, step, sequence } = committed;
+        self.state.patience.checkpointed();
+        commands.push(Command::Journal(Record::Committed(committed)));
+        Self::announce(RunUpdate::Saved { step, sequence }, commands);
+        self.tell_team(Order::Committed { stage, step, sequence }, commands);
+        if self.state.flags.checkpoint {
+            self.state.flags.checkpoint = false;
+            self.tell_flags(commands);
+        }
+        self.try_commit(commands);
+    }
+
+    fn try_commit(&mut self, commands: &mut Vec<Command>) {
+        let Some(team) = self.state.phase.team() else { return };
+        let Decision::Commit(moment) = self.state.saves.decide(team.world()) else { return };
+        if let Some(request) = self.state.saves.start(moment, self.state.incarnation, team) {
+            commands.push(Command::CommitCheckpoint(request));
+        }
+    }
+
+    pub(super) fn validation_done(&mut self, worker: &WorkerId, step: Step, commands: &mut Vec<Command>) {
+        let Some(team) = self.state.phase.team() else { return };
+        let (world, generation) = (team.world(), team.generation);
+        let (known, done) =
+            self.state.validation.get_or_insert_with(|| (step, std::collections::BTreeSet::new()));
+        if *known != step {
+            // A rank that validates another step than its peers has left the agreed schedule: nothing it says can be merged.
+            self.state.stale += 1;
+            return;
+        }
+        done.insert(worker.clone());
+        if done.len() == world {
+            self.state.validation = None;
+            self.state.reporting = Some(generation);
+            commands.push(Command::ComputeReport { generation, step });
+        }
+    }
+
+    /// The report of a generation that is over is still told to whoever watches; its successor validates again.
+    pub(super) fn report_made(&mut self, made: ReportMade, commands: &mut Vec<Command>) {
+        let ReportMade { step, epoch, average_map, best, report } = made;
+        Self::announce(RunUpdate::Validated { step, epoch, average_map, best, report }, commands);
+        let asked_by = self.state.reporting.take();
+        if asked_by.is_some() && asked_by == self.state.phase.team().map(|team| team.generation) {
+            self.tell_team(Order::Validated { step, average_map, best }, commands);
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Who is there: agents come and go, workers are started on them and join.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use longtake_shared::ids::WorkerId;
+
+use super::command::{Command, Order};
+use super::event::{Doing, HeldWorker};
+use super::incident::{Incident, Nearness};
+use super::membership::{self, Agent, AgentId, Worker, WorkerState};
+use super::phase::Phase;
+use super::{RunEngine, RunUpdate};
+
+impl RunEngine {
+    /// An agent has come, or come back with what it holds.
+    pub(super) fn agent_connected(
+        &mut self,
+        now: Duration,
+        id: AgentId,
+        (host, slots): (String, usize),
+        held: Vec<HeldWorker>,
+        commands: &mut Vec<Command>,
+    ) {
+        self.state.agents.insert(id.clone(), Agent { host, slots, heard: now, broken: None });
+        let holds: Vec<WorkerId> = held.iter().map(|held| held.worker.clone()).collect();
+        for held in held {
+            self.take_back(now, &id, held, commands);
+        }
+        // What it has lost without a word.
+        let lost: Vec<WorkerId> = self
+            .state
+            .workers
+            .iter()
+            .filter(|(worker, known)| known.agent == id && known.alive() && !holds.contains(worker))
+            .map(|(worker, _)| worker.clone())
+            .collect();
+        for worker in lost {
+            let incident = Incident::new(Nearness::Cause, format!("{} is gone", self.name(&worker)));
+            self.lose(now, &worker, None, incident, commands);
+        }
+    }
+
+    /// A worker that an agent holds already. One that was given up is a zombie.
+    fn take_back(&mut self, now: Duration, agent: &AgentId, held: HeldWorker, commands: &mut Vec<Command>) {
+        let HeldWorker { worker: id, index, joined } = held;
+        let joined = joined.map(|(ring_address, pid)| WorkerState::Joined { ring_address, pid });
+        let has_room = self.has_room(index);
+        match self.state.workers.get_mut(&id) {
+            Some(known) if known.alive() => {
+                known.agent = agent.clone();
+                if let Some(joined) = joined {
+                    known.state = joined;
+                }
+            }
+            None if has_room => {
+                let worker = Worker::new(index, agent.clone(), joined.unwrap_or(WorkerState::Starting));
+                self.state.workers.insert(id.clone(), worker);
+                self.state.last_joined = now;
+            }
+            Some(_) | None => {
+                commands.push(Command::KillWorker { agent: agent.clone(), worker: id });
+                return;
+            }
+        }
+        self.tell_again(&id, commands);
+    }
+
+    /// What a worker may have missed while its agent was away. It says again what nobody has answered.
+    fn tell_again(&self, id: &WorkerId, commands: &mut Vec<Command>) {
+        let to = || vec![id.clone()];
+        match &self.state.phase {
+            Phase::Forming { team, order, .. } if team.rank(id).is_some() => {
+                if let Some(order) = order {
+                    self.tell(to(), order.clone(), commands);
+                }
+                self.tell(to(), Order::Adopted, commands);
+            }
+            Phase::Training { team, .. } if team.rank(id).is_some() => {
+                self.tell(to(), Order::Adopted, commands);
+            }
+            Phase::Recovering { waiting, .. } if waiting.contains(id) => {
+                let reason = "the generation ended while the agent was away".to_owned();
+                self.tell(to(), Order::Abort { reason }, commands);
+                self.tell(to(), Order::Adopted, commands);
+            }
+            Phase::Ending { .. } => self.tell(to(), Order::Shutdown, commands),
+            _ => {}
+        }
+    }
+
+    /// Whether no process of that index may still run.
+    fn has_room(&self, index: usize) -> bool {
+        index < self.settings.processes()
+            && !self.state.workers.values().any(|worker| worker.index == index && worker.alive())
+    }
+
+    pub(super) fn agent_renewed(&mut self, now: Duration, id: &AgentId, doing: Vec<(WorkerId, Doing)>) {
+        let Some(agent) = self.state.agents.get_mut(id) else { return };
+        agent.heard = now;
+        for (worker, doing) in doing {
+            if let Some(worker) = self.state.workers.get_mut(&worker) {
+                worker.doing = Some(doing);
+            }
+        }
+    }
+
+    /// An agent kills its workers when it ends, so where the run ends nobody is left to wait for. While the run goes on, it
+    /// has a moment to come back.
+    pub(super) fn agent_disconnected(&mut self, now: Duration, id: &AgentId) {
+        if matches!(self.state.phase, Phase::Ending { .. }) {
+            let of_agent = |worker: &&mut Worker| worker.agent == *id && worker.alive();
+            for worker in self.state.workers.values_mut().filter(of_agent) {
+                worker.state = WorkerState::Gone { cause: None };
+            }
+        }
+        if let Some(agent) = self.state.agents.get_mut(id) {
+            agent.broken = Some(now);
+        }
+    }
+
+    /// Starts what is missing, on the agents in their order, as long as they have slots.
+    pub(super) fn start_workers(&mut self, commands: &mut Vec<Command>) {
+        let adopting = matches!(self.state.phase, Phase::Forming { adopted: Some(_), .. });
+        let over = matches!(self.state.phase, Phase::Ending { .. } | Phase::Finished { .. });
+        if adopting || over || self.state.flags.stop {
+            return;
+        }
+        let alive = || self.state.workers.values().filter(|worker| worker.alive());
+        let taken: BTreeSet<usize> = alive().map(|worker| worker.index).collect();
+        let trains = matches!(self.state.phase, Phase::Forming { .. } | Phase::Training { .. });
+        let given_up = |index: usize| trains && self.state.patience.gives_up(index);
+        let mut missing =
+            (0..self.settings.processes()).filter(|index| !taken.contains(index) && !given_up(*index));
+        let mut starts = Vec::new();
+        for (id, agent) in self.state.agents.iter().filter(|(_, agent)| agent.broken.is_none()) {
+            let busy = alive().filter(|worker| worker.agent == *id).count();
+            starts.extend(
+                missing.by_ref().take(agent.slots.saturating_sub(busy)).map(|index| (id.clone(), index)),
+            );
+        }
+        for (agent, index) in starts {
+            let worker = membership::worker_id(index, self.state.incarnation, self.state.started);
+            self.state.started += 1;
+            self.state.workers.retain(|_, worker| worker.index != index);
+            let known = Worker::new(index, agent.clone(), WorkerState::Starting);
+            self.state.workers.insert(worker.clone(), known);
+            commands.push(Command::StartWorker { agent, worker, index });
+        }
+    }
+
+    pub(super) fn worker_joined(
+        &mut self,
+        now: Duration,
+        id: &WorkerId,
+        joined: WorkerState,
+        commands: &mut Vec<Command>,
+    ) {
+        let Some(worker) =
+            self.state.workers.get_mut(id).filter(|worker| worker.state == WorkerState::Starting)
+        else {
+            self.state.stale += 1;
+            return;
+        };
+        worker.state = joined;
+        self.state.last_joined = now;
+        match &self.state.phase {
+            Phase::Ending { .. } => self.tell(vec![id.clone()], Order::Shutdown, commands),
+            Phase::Training { .. } => self.let_others_join(commands),
+            Phase::Gathering { .. } => {
+                let (present, needed) = (self.joined().count(), self.settings.workers);
+                if present < needed {
+                    Self::announce(RunUpdate::Gathering { present, needed }, commands);
+                }
+            }
+            Phase::Forming { .. } | Phase::Recovering { .. } | Phase::Finished { .. } => {}
+        }
+    }
+
+    /// Asks the ranks to leave at their next step boundary, where a worker stands by that the generation could use.
+    pub(super) fn let_others_join(&mut self, commands: &mut Vec<Command>) {
+        let Phase::Training { team, finished, .. } = &self.state.phase else { return };
+        let stands_by = self.joined().any(|id| team.rank(id).is_none());
+        let wanted = team.world() < self.settings.workers && stands_by && finished.is_empty();
+        if wanted && !self.state.flags.reconfigure && !self.state.flags.stop {
+            self.state.flags.reconfigure = true;
+            self.tell_flags(commands);
+        }
+    }
+
+    /// Workers that are connected.
+    pub(super) fn joined(&self) -> impl Iterator<Item = &WorkerId> {
+        let connected = |worker: &&Worker| matches!(worker.state, WorkerState::Joined { .. });
+        self.state.workers.iter().filter(move |(_, worker)| connected(worker)).map(|(id, _)| id)
+    }
+
+    /// A worker as it stands in a sentence.
+    pub(super) fn name(&self, id: &WorkerId) -> String {
+        let index = self.state.workers.get(id).map(|worker| worker.index);
+        match (index, self.rank(id)) {
+            (Some(index), Some(rank)) => format!("worker {index} ({rank})"),
+            (Some(index), None) => format!("worker {index}"),
+            (None, _) => format!("worker {id}"),
+        }
+    }
+}

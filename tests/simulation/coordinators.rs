@@ -1,0 +1,210 @@
+//! Coordinators: the real core behind a modelled network; they crash, come back from their journal, pause, and live on as zombies.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use longtake_coordinator::driver::{Core, Input, Outlets, Sealed, Validation};
+use longtake_coordinator::journal::{FILE_NAME, Journal, Record};
+use longtake_coordinator::run::RunEngine;
+use longtake_coordinator::run::command::CommitRequest;
+use longtake_coordinator::run::event::Event;
+use longtake_coordinator::server::convert::{self, FormContext};
+use longtake_coordinator::updates::{Outcome, RunUpdate};
+use longtake_shared::protocol::wire;
+use tokio::sync::mpsc;
+
+use crate::world::{Happening, World};
+
+/// A coordinator's process.
+pub(crate) struct Coordinator {
+    pub(crate) core: Core,
+    pub(crate) up: bool,
+    /// Nobody can reach it.
+    pub(crate) cut: bool,
+    /// Stopped until then: what comes meanwhile waits.
+    pub(crate) paused_until: Duration,
+    started: Duration,
+    commits: mpsc::UnboundedReceiver<CommitRequest>,
+    updates: mpsc::UnboundedReceiver<RunUpdate>,
+    _validations: mpsc::UnboundedReceiver<Validation>,
+    folder: PathBuf,
+}
+
+const TICK: Duration = Duration::from_millis(200);
+
+impl World {
+    /// A coordinator comes up with the journal of the last one. A zombie keeps its own copy: locks keep two coordinators from
+    /// one journal where they work, and the fence must hold where they do not.
+    pub(crate) fn start_coordinator(&mut self) {
+        if self.over {
+            return;
+        }
+        let folder = self.folder.path().join(self.coordinators.len().to_string());
+        std::fs::create_dir(&folder).unwrap();
+        if let Some(last) = self.coordinators.last() {
+            std::fs::copy(last.folder.join(FILE_NAME), folder.join(FILE_NAME)).unwrap();
+        }
+        let (mut journal, history) = Journal::open(&folder).unwrap();
+        let incarnation = self.chain.fence();
+        let generation = history.newest().1;
+        self.judge.coordinates(incarnation, generation);
+        journal.append(&Record::Started { incarnation, config_hash: String::new() }).unwrap();
+        let mut settings = self.shape.settings();
+        settings.started_from = self.chain.newest();
+        let engine = match history.orphan() {
+            Some(orphan) => RunEngine::adopting(settings, incarnation, orphan, Duration::ZERO),
+            None => RunEngine::new(settings, incarnation, generation, Duration::ZERO),
+        };
+        let context = FormContext {
+            run_folder: "runs/simulated".into(),
+            config_json: "{}".into(),
+            resume_json: self.chain.newest().map(|(_, step)| manifest(step.0)),
+        };
+        let (updates, updates_of) = mpsc::unbounded_channel();
+        let (commits, commits_of) = mpsc::unbounded_channel();
+        let (validations, validations_of) = mpsc::unbounded_channel();
+        let core = Core::new(engine, journal, context, Outlets { updates, commits, validations });
+        let number = self.coordinators.len();
+        self.coordinators.push(Coordinator {
+            core,
+            up: true,
+            cut: false,
+            paused_until: Duration::ZERO,
+            started: self.now(),
+            commits: commits_of,
+            updates: updates_of,
+            _validations: validations_of,
+            folder,
+        });
+        self.plan(TICK, Happening::CoordinatorTicks(number));
+    }
+
+    /// The coordinator that agents find.
+    pub(crate) fn current(&self) -> Option<usize> {
+        let newest = self.coordinators.len() - 1;
+        let coordinator = &self.coordinators[newest];
+        (coordinator.up && !coordinator.cut).then_some(newest)
+    }
+
+    pub(crate) fn coordinator_ticks(&mut self, number: usize) {
+        let now = self.now();
+        let coordinator = &self.coordinators[number];
+        if !coordinator.up {
+            return;
+        }
+        let pause = coordinator.paused_until.saturating_sub(now);
+        if pause.is_zero() {
+            self.coordinator_takes(number, Input::Event(Event::Tick));
+            if self.dice.one_in(20) {
+                // Workers wish for checkpoints themselves; here the operator does.
+                self.coordinator_takes(number, Input::Event(Event::CheckpointWanted));
+            }
+            self.plan(TICK, Happening::CoordinatorTicks(number));
+        } else {
+            self.plan(pause, Happening::CoordinatorTicks(number));
+        }
+    }
+
+    pub(crate) fn coordinator_takes(&mut self, number: usize, input: Input) {
+        let now = self.now();
+        let coordinator = &mut self.coordinators[number];
+        if !coordinator.up {
+            return;
+        }
+        let outcome = coordinator.core.take(now - coordinator.started, input);
+        while let Ok(update) = coordinator.updates.try_recv() {
+            drop(update);
+        }
+        let mut requests = Vec::new();
+        while let Ok(request) = coordinator.commits.try_recv() {
+            requests.push(request);
+        }
+        for request in requests {
+            let delay = self.store_delay;
+            self.plan(delay, Happening::StoreAnswers { coordinator: number, request: Box::new(request) });
+        }
+        self.send_orders(number);
+        if let Some(outcome) = outcome {
+            self.ends(number, &outcome);
+        }
+    }
+
+    fn ends(&mut self, number: usize, outcome: &Outcome) {
+        let newest = self.coordinators.len() - 1 == number;
+        self.coordinators[number].up = false;
+        if newest {
+            self.over = true;
+            if let Outcome::Failed { cause, never_restart, .. } = outcome {
+                assert!(*never_restart, "the run has failed: {cause}");
+            }
+        }
+    }
+
+    pub(crate) fn coordinator_hears(&mut self, link: usize, message: wire::AgentMessage) {
+        let (number, agent) = (self.links[link].coordinator, self.links[link].agent.clone());
+        let now = self.now();
+        let coordinator = &self.coordinators[number];
+        if !coordinator.up || self.links[link].over_there {
+            return;
+        }
+        let pause = coordinator.paused_until.saturating_sub(now);
+        if coordinator.cut || self.nodes[self.links[link].node].cut || !pause.is_zero() {
+            // What is sent again by TCP arrives late, if the link still exists then.
+            let later = pause.max(Duration::from_millis(200));
+            self.plan(later, Happening::ToCoordinator { link, message });
+            return;
+        }
+        if let Some(wire::agent_message::Body::Hello(_)) = &message.body {
+            self.attach(link, message);
+            return;
+        }
+        if self.newest_link(number, link) {
+            let renews = matches!(message.body, Some(wire::agent_message::Body::Renewal(_)));
+            for input in convert::agent_message(&agent, message).expect("agents speak the protocol") {
+                self.coordinator_takes(number, input);
+            }
+            if renews {
+                let body = Some(wire::agent_order::Body::Renewed(wire::Renewed {}));
+                self.send_order(link, wire::AgentOrder { incarnation: 0, body });
+            }
+        }
+    }
+
+    fn attach(&mut self, link: usize, message: wire::AgentMessage) {
+        let number = self.links[link].coordinator;
+        let run = self.shape.settings().run;
+        let hello = convert::hello(message, &run).expect("agents speak the protocol");
+        if self.links[link].attached {
+            return;
+        }
+        self.links[link].attached = true;
+        let orders = self.links[link].sender.clone();
+        let convert::AgentHello { agent, host, slots, held, ended } = hello;
+        self.coordinator_takes(number, Input::AgentAttached { agent, host, slots, held, ended, orders });
+    }
+
+    pub(crate) fn coordinator_sees_the_end(&mut self, link: usize) {
+        let number = self.links[link].coordinator;
+        let newest = self.newest_link(number, link);
+        if std::mem::replace(&mut self.links[link].over_there, true) || !newest {
+            return;
+        }
+        let agent = self.links[link].agent.clone();
+        self.coordinator_takes(number, Input::AgentDetached { agent });
+    }
+
+    pub(crate) fn store_answers(&mut self, number: usize, request: &CommitRequest) {
+        let (stage, step) = (request.stage, request.step);
+        let input = match self.chain.append(request) {
+            Ok(sequence) => {
+                Input::Sealed { stage, step, sealed: Sealed { sequence, manifest_json: manifest(step.0) } }
+            }
+            Err(message) => Input::Event(Event::CommitFailed { message, hint: None }),
+        };
+        self.coordinator_takes(number, input);
+    }
+}
+
+fn manifest(step: u64) -> String {
+    serde_json::json!({ "step": step }).to_string()
+}

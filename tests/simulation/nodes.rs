@@ -1,0 +1,276 @@
+//! Nodes: the real core of an agent, its links to coordinators, and the processes it holds.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use longtake_coordinator::agent::core::{
+    AgentCore, AgentEnd, AgentIdentity, AgentInput, AgentOutput, Doing, OnLoss, Reading,
+};
+use longtake_coordinator::run::membership::AgentId;
+use longtake_shared::ids::WorkerId;
+use longtake_shared::protocol::{ExitCause, wire};
+use tokio::sync::mpsc;
+
+use crate::world::{Happening, World};
+
+/// A machine.
+#[derive(Default)]
+pub(crate) struct Node {
+    pub(crate) core: Option<AgentCore>,
+    /// Rises with each start of its agent.
+    pub(crate) life: u64,
+    /// Nothing outside reaches it.
+    pub(crate) cut: bool,
+    /// Its workers do not reach others, though its agent does.
+    pub(crate) ring_cut: bool,
+    /// Its agent is stopped until then.
+    pub(crate) paused_until: Duration,
+    link: Option<usize>,
+    call: u64,
+}
+
+/// A connection of an agent to a coordinator.
+pub(crate) struct Link {
+    pub(crate) node: usize,
+    life: u64,
+    pub(crate) agent: AgentId,
+    pub(crate) coordinator: usize,
+    pub(crate) attached: bool,
+    pub(crate) over_there: bool,
+    over_here: bool,
+    pub(crate) sender: mpsc::UnboundedSender<wire::AgentOrder>,
+    orders: mpsc::UnboundedReceiver<wire::AgentOrder>,
+    /// Nothing overtakes what was sent before.
+    last_up: Duration,
+    last_down: Duration,
+}
+
+impl World {
+    pub(crate) fn start_node(&mut self, number: usize) {
+        if self.nodes[number].core.is_some() {
+            return;
+        }
+        self.nodes[number].life += 1;
+        let life = self.nodes[number].life;
+        let identity = AgentIdentity {
+            agent: AgentId(format!("n{number}.{life}")),
+            host: format!("n{number}"),
+            slots: self.shape.slots,
+            on_loss: OnLoss::Reconnect,
+        };
+        let (core, outputs) = AgentCore::new(identity, self.now());
+        self.nodes[number].core = Some(core);
+        for output in outputs {
+            self.agent_does(number, output);
+        }
+        self.plan(Duration::from_millis(200), Happening::AgentTicks { node: number, life });
+    }
+
+    /// The agent and its workers are gone at once; nobody is told.
+    pub(crate) fn node_crashes(&mut self, number: usize) {
+        self.nodes[number].core = None;
+        let of_node = |process: &crate::workers::Process| process.node == number;
+        self.processes.retain(|_, process| !of_node(process));
+        if let Some(link) = self.nodes[number].link.take() {
+            self.links[link].over_here = true;
+            let after = if self.nodes[number].cut { Duration::from_secs(3600) } else { self.latency() };
+            self.plan(after, Happening::LinkOverThere(link));
+        }
+    }
+
+    pub(crate) fn latency(&mut self) -> Duration {
+        if self.dice.one_in(50) { self.dice.millis(5, 150) } else { self.dice.millis(0, 3) }
+    }
+
+    pub(crate) fn agent_does(&mut self, node: usize, output: AgentOutput) {
+        match output {
+            AgentOutput::Call { after } => {
+                self.nodes[node].call += 1;
+                let call = self.nodes[node].call;
+                let latency = self.latency();
+                self.plan(after + latency, Happening::AgentCalls { node, call });
+            }
+            AgentOutput::HangUp => self.hang_up(node),
+            AgentOutput::Send(message) | AgentOutput::SendWithLog { message, .. } => {
+                self.send_up(node, message)
+            }
+            AgentOutput::Tell { link, order } => {
+                let worker = self.processes.iter().find(|(_, process)| process.link == link);
+                if let Some(worker) = worker.map(|(id, _)| id.clone()) {
+                    let after = self.dice.millis(0, 1);
+                    self.plan(after, Happening::ToWorker { worker, order });
+                }
+            }
+            AgentOutput::Start { worker, index } => self.start_worker(node, worker, index),
+            AgentOutput::Kill { worker } => {
+                self.plan(Duration::from_millis(1), Happening::WorkerDies { worker })
+            }
+            AgentOutput::End(end) => self.agent_ends(node, &end),
+        }
+    }
+
+    /// An agent that ends takes its workers with it. A scheduler starts another one.
+    fn agent_ends(&mut self, node: usize, end: &AgentEnd) {
+        assert!(!matches!(end, AgentEnd::Refused(_)), "no coordinator refuses an agent: {end:?}");
+        self.node_crashes(node);
+        let after = self.dice.millis(500, 2000);
+        self.plan(after, Happening::NodeStarts(node));
+    }
+
+    fn hang_up(&mut self, node: usize) {
+        if let Some(link) = self.nodes[node].link.take() {
+            self.links[link].over_here = true;
+            let latency = self.latency();
+            self.plan(latency, Happening::LinkOverThere(link));
+        }
+    }
+
+    /// A link breaks: both ends see it, and what is on its way is lost.
+    pub(crate) fn break_link(&mut self, node: usize) {
+        if let Some(link) = self.nodes[node].link {
+            let (here, there) = (self.latency(), self.latency());
+            self.links[link].attached = false;
+            self.plan(here, Happening::LinkOverHere(link));
+            self.plan(there, Happening::LinkOverThere(link));
+        }
+    }
+
+    fn send_up(&mut self, node: usize, message: wire::AgentMessage) {
+        let Some(link) = self.nodes[node].link else { return };
+        let mut at = self.now() + self.latency();
+        if !self.shape.wild {
+            at = at.max(self.links[link].last_up);
+        }
+        self.links[link].last_up = at;
+        let after = at - self.now();
+        if self.dice.one_in(60) {
+            let again = after + self.dice.millis(1, 400);
+            self.plan(again, Happening::ToCoordinator { link, message: message.clone() });
+        }
+        self.plan(after, Happening::ToCoordinator { link, message });
+    }
+
+    /// What a core has said since, on all of its links.
+    pub(crate) fn send_orders(&mut self, coordinator: usize) {
+        let open: Vec<usize> = self.nodes.iter().filter_map(|node| node.link).collect();
+        for link in open {
+            if self.links[link].coordinator == coordinator {
+                while let Ok(order) = self.links[link].orders.try_recv() {
+                    self.send_order(link, order);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn send_order(&mut self, link: usize, order: wire::AgentOrder) {
+        let mut at = self.now() + self.latency();
+        if !self.shape.wild {
+            at = at.max(self.links[link].last_down);
+        }
+        self.links[link].last_down = at;
+        let after = at - self.now();
+        self.plan(after, Happening::ToAgent { link, order });
+    }
+
+    /// Whether no newer link of the same agent exists.
+    pub(crate) fn newest_link(&self, coordinator: usize, link: usize) -> bool {
+        let agent = &self.links[link].agent;
+        !self.links[link + 1..].iter().any(|other| other.coordinator == coordinator && other.agent == *agent)
+    }
+
+    pub(crate) fn agent_calls(&mut self, node: usize, call: u64) {
+        if self.nodes[node].call != call || self.nodes[node].core.is_none() {
+            return;
+        }
+        let reachable = self.current().filter(|_| !self.nodes[node].cut);
+        let Some(coordinator) = reachable else {
+            self.agent_input(node, AgentInput::Lost { reason: "nobody answers".into() });
+            return;
+        };
+        let (sender, orders) = mpsc::unbounded_channel();
+        let life = self.nodes[node].life;
+        let now = self.now();
+        self.links.push(Link {
+            node,
+            life,
+            agent: AgentId(format!("n{node}.{life}")),
+            coordinator,
+            attached: false,
+            over_there: false,
+            over_here: false,
+            sender,
+            orders,
+            last_up: now,
+            last_down: now,
+        });
+        self.nodes[node].link = Some(self.links.len() - 1);
+        let run = self.shape.settings().run;
+        self.agent_input(node, AgentInput::Reached { run });
+    }
+
+    pub(crate) fn agent_hears(&mut self, link: usize, order: wire::AgentOrder) {
+        let Link { node, life, over_here, coordinator, .. } = self.links[link];
+        if over_here || self.nodes[node].life != life || self.nodes[node].link != Some(link) {
+            return;
+        }
+        let pause = self.nodes[node].paused_until.saturating_sub(self.now());
+        if self.nodes[node].cut || self.coordinators[coordinator].cut || !pause.is_zero() {
+            let later = pause.max(Duration::from_millis(200));
+            self.plan(later, Happening::ToAgent { link, order });
+            return;
+        }
+        self.agent_input(node, AgentInput::Order(order));
+    }
+
+    pub(crate) fn agent_sees_the_end(&mut self, link: usize) {
+        let node = self.links[link].node;
+        if std::mem::replace(&mut self.links[link].over_here, true) || self.nodes[node].link != Some(link) {
+            return;
+        }
+        self.nodes[node].link = None;
+        self.agent_input(node, AgentInput::Lost { reason: "the link broke".into() });
+    }
+
+    pub(crate) fn agent_ticks(&mut self, node: usize, life: u64) {
+        if self.nodes[node].life != life || self.nodes[node].core.is_none() {
+            return;
+        }
+        let pause = self.nodes[node].paused_until.saturating_sub(self.now());
+        if pause.is_zero() {
+            let readings = self.readings(node);
+            self.agent_input(node, AgentInput::Tick { readings });
+        }
+        self.plan(pause.max(Duration::from_millis(200)), Happening::AgentTicks { node, life });
+    }
+
+    fn readings(&mut self, node: usize) -> BTreeMap<WorkerId, Reading> {
+        let now = self.now();
+        let of_node =
+            self.processes.iter_mut().filter(|(_, process)| process.node == node && process.connected);
+        let readings = of_node.map(|(id, process)| {
+            if !process.frozen {
+                process.alive = now;
+            }
+            let doing = Doing {
+                sequence: process.sequence,
+                step: longtake_shared::ids::Step(process.step),
+                phase: process.phase,
+                entered_at: process.since,
+            };
+            (id.clone(), Reading { alive: Some(process.alive), doing: Some(doing), finished: vec![] })
+        });
+        readings.collect()
+    }
+
+    pub(crate) fn worker_dies(&mut self, worker: &WorkerId) {
+        let Some(process) = self.processes.remove(worker) else { return };
+        let ended = AgentInput::Ended {
+            worker: worker.clone(),
+            cause: ExitCause::Signal(9),
+            log: vec![],
+            last: None,
+        };
+        self.agent_input(process.node, AgentInput::WorkerSilent { link: process.link });
+        self.agent_input(process.node, ended);
+    }
+}

@@ -1,0 +1,287 @@
+//! The world: who is there, what is on its way, and what happens next.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::time::Duration;
+
+use longtake_coordinator::agent::core::AgentInput;
+use longtake_coordinator::run::Settings;
+use longtake_coordinator::run::command::CommitRequest;
+use longtake_shared::config::Recovery;
+use longtake_shared::ids::{Generation, RunId, WorkerId};
+use longtake_shared::protocol::wire;
+use tempfile::TempDir;
+
+use crate::chain::Chain;
+use crate::coordinators::Coordinator;
+use crate::faults::Fault;
+use crate::judge::Judge;
+use crate::nodes::{Link, Node};
+use crate::scheduler::{Dice, Scheduler};
+use crate::workers::{Crew, Process};
+
+/// How large a cluster is and how fast.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) nodes: usize,
+    pub(crate) slots: usize,
+    pub(crate) workers: usize,
+    pub(crate) fewest: usize,
+    pub(crate) spares: usize,
+    pub(crate) recovery: Recovery,
+    pub(crate) step: Duration,
+    pub(crate) faults: usize,
+    /// Messages of one link may overtake each other.
+    pub(crate) wild: bool,
+}
+
+impl Shape {
+    pub(crate) const LARGE: Self = Self {
+        nodes: 500,
+        slots: 4,
+        workers: 2_000,
+        fewest: 1_500,
+        spares: 0,
+        recovery: Recovery::Fast,
+        step: Duration::from_millis(250),
+        faults: 8,
+        wild: false,
+    };
+
+    pub(crate) fn small(seed: u64) -> Self {
+        let mut dice = Dice::new(seed ^ 0x5eed);
+        let nodes = 1 + dice.below(4);
+        let slots = 1 + dice.below(4);
+        let workers = 1 + dice.below(nodes * slots);
+        Self {
+            nodes,
+            slots,
+            workers,
+            fewest: 1 + dice.below(workers),
+            spares: (nodes * slots - workers).min(dice.below(2)),
+            recovery: if dice.one_in(2) { Recovery::Exact } else { Recovery::Fast },
+            step: Duration::from_millis(100),
+            faults: 4 + dice.below(16),
+            wild: dice.one_in(4),
+        }
+    }
+
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
+            run: RunId("simulated".into()),
+            workers: self.workers,
+            fewest: self.fewest,
+            spares: self.spares,
+            lanes: self.lanes(),
+            recovery: self.recovery,
+            lease: Duration::from_secs(1),
+            gather_timeout: Duration::from_secs(30),
+            coordinator_grace: Duration::from_secs(10),
+            phase_deadline: Duration::from_secs(3),
+            stop_grace: Duration::from_secs(10),
+            started_from: None,
+        }
+    }
+
+    pub(crate) fn lanes(&self) -> usize {
+        self.workers + self.workers / 2
+    }
+}
+
+/// Something that happens at a time. Numbers stand for places in the world's lists.
+#[derive(Debug, Clone)]
+pub(crate) enum Happening {
+    CoordinatorTicks(usize),
+    CoordinatorStarts,
+    /// A message of an agent arrives.
+    ToCoordinator {
+        link: usize,
+        message: wire::AgentMessage,
+    },
+    /// An order for an agent arrives.
+    ToAgent {
+        link: usize,
+        order: wire::AgentOrder,
+    },
+    /// The coordinator sees that a link is over.
+    LinkOverThere(usize),
+    /// The agent sees that a link is over.
+    LinkOverHere(usize),
+    AgentTicks {
+        node: usize,
+        life: u64,
+    },
+    AgentCalls {
+        node: usize,
+        call: u64,
+    },
+    NodeStarts(usize),
+    WorkerConnects {
+        worker: WorkerId,
+    },
+    ToWorker {
+        worker: WorkerId,
+        order: wire::WorkerOrder,
+    },
+    FromWorker {
+        worker: WorkerId,
+        message: wire::WorkerMessage,
+    },
+    WorkerReady {
+        worker: WorkerId,
+        generation: Generation,
+    },
+    WorkerDies {
+        worker: WorkerId,
+    },
+    Steps(Generation),
+    StoreAnswers {
+        coordinator: usize,
+        request: Box<CommitRequest>,
+    },
+    Fails(Fault),
+    Mends(Fault),
+}
+
+pub(crate) struct World {
+    pub(crate) shape: Shape,
+    pub(crate) dice: Dice,
+    pub(crate) scheduler: Scheduler<Happening>,
+    pub(crate) judge: Judge,
+    pub(crate) chain: Chain,
+    pub(crate) folder: TempDir,
+    pub(crate) coordinators: Vec<Coordinator>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) links: Vec<Link>,
+    pub(crate) processes: BTreeMap<WorkerId, Process>,
+    pub(crate) crews: BTreeMap<Generation, Crew>,
+    /// How long the store takes for a commit.
+    pub(crate) store_delay: Duration,
+    pub(crate) over: bool,
+    trace: blake3::Hasher,
+    happenings: u64,
+    tell: bool,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, shape: Shape, tell: bool) -> Self {
+        let memory = std::path::Path::new("/dev/shm");
+        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let mut world = Self {
+            shape,
+            dice: Dice::new(seed),
+            scheduler: Scheduler::new(),
+            judge: Judge::default(),
+            chain: Chain::default(),
+            folder: folder.unwrap(),
+            coordinators: Vec::new(),
+            nodes: Vec::new(),
+            links: Vec::new(),
+            processes: BTreeMap::new(),
+            crews: BTreeMap::new(),
+            store_delay: Duration::from_millis(20),
+            over: false,
+            trace: blake3::Hasher::new(),
+            happenings: 0,
+            tell,
+        };
+        world.start_coordinator();
+        for node in 0..shape.nodes {
+            world.nodes.push(Node::default());
+            world.start_node(node);
+        }
+        world.plan_faults();
+        world
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        self.scheduler.now
+    }
+
+    pub(crate) fn plan(&mut self, after: Duration, happening: Happening) {
+        self.scheduler.plan(after, happening);
+    }
+
+    pub(crate) fn run_until(&mut self, end: Duration) {
+        while let Some(happening) = self.scheduler.next(end) {
+            if self.over {
+                return;
+            }
+            self.note(&happening);
+            self.happen(happening);
+        }
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::CoordinatorTicks(coordinator) => self.coordinator_ticks(coordinator),
+            Happening::CoordinatorStarts => self.start_coordinator(),
+            Happening::ToCoordinator { link, message } => self.coordinator_hears(link, message),
+            Happening::ToAgent { link, order } => self.agent_hears(link, order),
+            Happening::LinkOverThere(link) => self.coordinator_sees_the_end(link),
+            Happening::LinkOverHere(link) => self.agent_sees_the_end(link),
+            Happening::AgentTicks { node, life } => self.agent_ticks(node, life),
+            Happening::AgentCalls { node, call } => self.agent_calls(node, call),
+            Happening::NodeStarts(node) => self.start_node(node),
+            Happening::WorkerConnects { worker } => self.worker_connects(&worker),
+            Happening::ToWorker { worker, order } => self.worker_hears(&worker, order),
+            Happening::FromWorker { worker, message } => self.worker_says_to_agent(&worker, message),
+            Happening::WorkerReady { worker, generation } => self.worker_is_ready(&worker, generation),
+            Happening::WorkerDies { worker } => self.worker_dies(&worker),
+            Happening::Steps(generation) => self.steps(generation),
+            Happening::StoreAnswers { coordinator, request } => self.store_answers(coordinator, &request),
+            Happening::Fails(fault) => self.fails(fault),
+            Happening::Mends(fault) => self.mends(fault),
+        }
+    }
+
+    /// Every happening is part of the digest: the same seed is the same history, to the byte.
+    fn note(&mut self, happening: &impl Debug) {
+        self.happenings += 1;
+        let large = self.shape.workers > 64;
+        if !large || self.happenings.is_multiple_of(997) {
+            let line = format!("{:?} {happening:?}\n", self.now());
+            self.trace.update(line.as_bytes());
+            if self.tell {
+                let short: String = line.chars().take(220).collect();
+                eprint!("{}\n", short.trim_end());
+            }
+        }
+    }
+
+    pub(crate) fn agent_input(&mut self, node: usize, input: AgentInput) {
+        let now = self.now();
+        let Some(core) = &mut self.nodes[node].core else { return };
+        let outputs = core.handle(now, input);
+        for output in outputs {
+            self.agent_does(node, output);
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    pub(crate) fn digest(&self) -> blake3::Hash {
+        self.trace.finalize()
+    }
+
+    pub(crate) fn happenings(&self) -> u64 {
+        self.happenings
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        let phases = self.coordinators.iter().filter(|coordinator| coordinator.up).map(|coordinator| {
+            let state = coordinator.core.engine().state();
+            format!(
+                "{}: {:?}, {} agents, patience {:?}",
+                state.incarnation,
+                state.phase,
+                state.agents.len(),
+                state.patience
+            )
+        });
+        let processes = self.processes.iter().map(|(id, process)| format!("{id}: {process:?}"));
+        phases.chain(processes).collect::<Vec<_>>().join("\n")
+    }
+}

@@ -1,0 +1,155 @@
+//! How long saving a checkpoint keeps training waiting, how soon it is durable, and whether flipped bits are noticed.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use longtake_shared::checkpoint::{CheckpointStore, ContentHash};
+use longtake_shared::hint::Failure;
+use longtake_shared::objects::Objects;
+use longtake_shared::random::Key;
+use longtake_shared::role::BenchRow;
+use rand::{Rng as _, RngExt as _};
+
+use super::{NamedTensor, SaveRequest, Saver, TensorData, TensorFile};
+
+/// What is measured.
+#[derive(Debug, Clone, Copy)]
+pub struct SaveBench {
+    /// Ranks that save at a time.
+    pub ranks: usize,
+    /// Bytes of state a rank.
+    pub bytes: usize,
+    /// Checkpoints that are saved.
+    pub saves: usize,
+    /// Bits that are flipped, one at a time.
+    pub flips: usize,
+}
+
+impl Default for SaveBench {
+    fn default() -> Self {
+        Self { ranks: 4, bytes: 128 << 20, saves: 10, flips: 1000 }
+    }
+}
+
+/// One save of one rank.
+struct Measured {
+    blocked: Duration,
+    durable: Duration,
+}
+
+impl SaveBench {
+    /// Saves below a folder, which is made and left empty.
+    ///
+    /// # Errors
+    /// The folder cannot be written, or a save failed.
+    pub fn run(&self, folder: &Path) -> Result<Vec<BenchRow>, Failure> {
+        let folder = folder.join("longtake-bench-checkpoint");
+        let measured = self.save(&folder);
+        let removed = std::fs::remove_dir_all(&folder);
+        let measured = measured?;
+        removed
+            .map_err(|error| Failure::new(format!("`{}` cannot be removed: {error}", folder.display())))?;
+        let of = |time: fn(&Measured) -> Duration| measured.iter().map(time).collect::<Vec<_>>();
+        let mut rows = Vec::new();
+        rows.extend(quantiles("training waits", of(|save| save.blocked)));
+        rows.extend(quantiles("durable", of(|save| save.durable)));
+        let noticed = self.flip()?;
+        let share = format!("bit flips noticed of {}", self.flips);
+        rows.push(BenchRow { name: share, value: noticed as f64, unit: "flips".into() });
+        Ok(rows)
+    }
+
+    /// All ranks save at the same moment, again and again.
+    fn save(&self, folder: &Path) -> Result<Vec<Measured>, Failure> {
+        let store = CheckpointStore::new(Objects::open(&folder.to_string_lossy())?);
+        let barrier = std::sync::Barrier::new(self.ranks);
+        let all: Result<Vec<Vec<Measured>>, Failure> = std::thread::scope(|scope| {
+            let ranks: Vec<_> = (0..self.ranks)
+                .map(|rank| {
+                    let (store, barrier) = (store.clone(), &barrier);
+                    scope.spawn(move || self.rank(rank, store, barrier))
+                })
+                .collect();
+            let ended = ranks.into_iter().map(std::thread::ScopedJoinHandle::join);
+            ended
+                .map(|rank| rank.unwrap_or_else(|_| Err(Failure::new("a rank of the benchmark panicked"))))
+                .collect()
+        });
+        Ok(all?.into_iter().flatten().collect())
+    }
+
+    fn rank(
+        &self,
+        rank: usize,
+        store: CheckpointStore,
+        barrier: &std::sync::Barrier,
+    ) -> Result<Vec<Measured>, Failure> {
+        let mut saver = Saver::new(store);
+        let mut state = vec![rank as f32; self.bytes / size_of::<f32>()];
+        let mut measured = Vec::new();
+        for save in 0..self.saves {
+            // A step of training: every value is another one.
+            state.iter_mut().for_each(|value| *value += 1.0 + save as f32);
+            // A rank that has failed still meets the others here, so that none of them waits for ever.
+            barrier.wait();
+            let Ok(saver) = saver.as_mut() else { continue };
+            let begun = Instant::now();
+            let tensor = NamedTensor {
+                name: "state".into(),
+                shape: vec![state.len()],
+                data: TensorData::F32(state.clone()),
+            };
+            let content = TensorFile { tensors: vec![tensor], ..TensorFile::default() };
+            let started = saver.start(SaveRequest {
+                model: Some(content),
+                optimizer: None,
+                memory: None,
+                videos_a_part: 1,
+            });
+            let blocked = begun.elapsed();
+            let saved = started.and_then(|()| saver.wait().unwrap_or(Err(super::SaveError::Stopped)));
+            let durable = begun.elapsed();
+            measured.push(saved.map(|_| Measured { blocked, durable }));
+        }
+        saver?;
+        measured.into_iter().collect::<Result<_, _>>().map_err(Failure::from)
+    }
+
+    /// Flips bits of a part in memory and counts how many of them loading notices.
+    fn flip(&self) -> Result<usize, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::new(format!("the benchmark needs a runtime: {error}")))?;
+        let objects = Objects::new(Arc::new(object_store::memory::InMemory::new()), "");
+        let store = CheckpointStore::new(objects.clone());
+        let mut rng = Key::root(1).child("bit flips", 0).rng();
+        let mut bytes = vec![0; 64 << 10];
+        rng.fill_bytes(&mut bytes);
+        let mut noticed = 0;
+        runtime.block_on(async {
+            let part = store.put_part(Bytes::from(bytes.clone())).await?;
+            for _ in 0..self.flips {
+                let bit = rng.random_range(0..bytes.len() * 8);
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                objects.put(&part.object(), Bytes::from(bytes.clone())).await?;
+                noticed += usize::from(store.get_part(&part).await.is_err());
+                bytes[bit / 8] ^= 1 << (bit % 8);
+            }
+            debug_assert_eq!(ContentHash::of(&bytes), part.hash, "every flip was undone");
+            Ok(noticed)
+        })
+    }
+}
+
+fn quantiles(what: &str, mut times: Vec<Duration>) -> [BenchRow; 2] {
+    times.sort();
+    let at = |share: f64| {
+        let index = ((times.len() as f64 * share).ceil() as usize).clamp(1, times.len().max(1)) - 1;
+        times.get(index).map_or(0.0, |time| time.as_secs_f64() * 1e3)
+    };
+    let row = |name: &str, value| BenchRow { name: format!("{what}, {name}"), value, unit: "ms".into() };
+    [row("median", at(0.5)), row("p99", at(0.99))]
+}
