@@ -39,15 +39,17 @@ pub fn run(request: &WorkRequest) -> Result<ExitCode, Failure> {
 /// What made the worker fail; its agent knows it too.
 pub fn serve(session: &Session, worker: &mut Worker) -> Result<ExitCode, Failure> {
     let mut exit = ExitCode::Done;
-    // The generation that this worker has not said to have left.
-    let mut living = None;
+    let mut stay = Stay::default();
     loop {
         match session.next_directive()? {
             Directive::Form(assignment) => {
-                leave(session, worker, &mut living)?;
+                stay.end(session, worker)?;
                 let generation = assignment.generation;
-                living = Some(generation);
-                match worker.live(*assignment) {
+                stay.living = Some(generation);
+                let ended = worker.live(*assignment);
+                // Whoever watches for hung phases must not take the wait for the next order for one.
+                session.rest();
+                match ended {
                     Ok(Ended::Finished(ending, step)) => {
                         exit = match ending {
                             Ending::Completed => ExitCode::Done,
@@ -55,9 +57,9 @@ pub fn serve(session: &Session, worker: &mut Worker) -> Result<ExitCode, Failure
                         };
                         session.finished(generation, step, ending)?;
                     }
-                    Ok(Ended::Left) => leave(session, worker, &mut living)?,
+                    Ok(Ended::Left) => stay.end(session, worker)?,
                     Err(error) if is_ended_by_order(session, generation, &error) => {
-                        leave(session, worker, &mut living)?;
+                        stay.end(session, worker)?;
                     }
                     // The cause is mostly another's death: an abort follows.
                     Err(TrainError::Collective(error)) => {
@@ -66,12 +68,34 @@ pub fn serve(session: &Session, worker: &mut Worker) -> Result<ExitCode, Failure
                     Err(error) => return Err(fail(session, generation, error)),
                 }
             }
-            Directive::Abort { generation, .. } if living == Some(generation) => {
-                leave(session, worker, &mut living)?;
+            Directive::Abort { generation, .. } => {
+                // It may have come before this worker took up the order that formed the generation.
+                if stay.left.is_none_or(|left| left < generation) {
+                    stay.living = Some(generation);
+                }
+                stay.end(session, worker)?;
             }
             Directive::Shutdown => return Ok(exit),
-            Directive::Train { .. } | Directive::Abort { .. } | Directive::Validated { .. } => {}
+            Directive::Train { .. } | Directive::Validated { .. } => {}
         }
+    }
+}
+
+/// Which generation a worker is in.
+#[derive(Debug, Default)]
+struct Stay {
+    /// The generation that it has not said to have left.
+    living: Option<Generation>,
+    /// The newest that it has.
+    left: Option<Generation>,
+}
+
+impl Stay {
+    /// Says that the worker has left its generation, and what it holds, once.
+    fn end(&mut self, session: &Session, worker: &Worker) -> Result<(), ControlError> {
+        let Some(generation) = self.living.take() else { return Ok(()) };
+        self.left = Some(generation);
+        session.left(generation, worker.kept().as_ref())
     }
 }
 
@@ -81,14 +105,6 @@ fn is_ended_by_order(session: &Session, generation: Generation, error: &TrainErr
         TrainError::Control(ControlError::Aborted { .. }) => true,
         TrainError::Collective(_) => session.over(generation).is_some(),
         _ => false,
-    }
-}
-
-/// Says that this worker has left its generation, and what it holds, once.
-fn leave(session: &Session, worker: &Worker, living: &mut Option<Generation>) -> Result<(), ControlError> {
-    match living.take() {
-        Some(generation) => session.left(generation, worker.kept().as_ref()),
-        None => Ok(()),
     }
 }
 

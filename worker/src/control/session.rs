@@ -1,6 +1,6 @@
 //! The training thread's side of the link to the agent: what it may say, and what it is told.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,6 +27,9 @@ const QUEUE: usize = 256;
 
 /// Steps whose progress may wait: some 8 MB, which no agent that lives lets come together.
 const PROGRESS_QUEUE: usize = 16_384;
+
+/// Generations before the newest of which a worker knows who it was.
+const FORMER: usize = 8;
 
 /// How long a failing or ending worker waits for its last words to be heard.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -98,8 +101,8 @@ struct Inbox {
     directives: VecDeque<Directive>,
     /// Who this worker is, since its last `Form`.
     identity: wire::Identity,
-    /// Who it was in the generation before: its last words there bear that name.
-    former: wire::Identity,
+    /// Who it was in the newest generations: its last words in each bear that name.
+    former: BTreeMap<u64, wire::Identity>,
     /// The newest incarnation that has given an order.
     incarnation: u64,
     /// What no order has answered.
@@ -434,7 +437,7 @@ impl Inbox {
 
     /// Who this worker is, or was, in a generation.
     fn identity_in(&self, generation: Generation) -> wire::Identity {
-        let known = if self.former.generation == generation.0 { &self.former } else { &self.identity };
+        let known = self.former.get(&generation.0).unwrap_or(&self.identity);
         wire::Identity { generation: generation.0, ..known.clone() }
     }
 }
@@ -522,7 +525,11 @@ impl Shared {
                     Directive::Form(assignment) => {
                         let over = Generation(inbox.identity.generation);
                         aborted = Some((over, format!("{} takes its place", assignment.generation)));
-                        inbox.former = std::mem::replace(&mut inbox.identity, identity);
+                        let former = std::mem::replace(&mut inbox.identity, identity);
+                        inbox.former.insert(former.generation, former);
+                        if inbox.former.len() > FORMER {
+                            inbox.former.pop_first();
+                        }
                         inbox.directives.clear();
                         inbox.committed = None;
                         self.reconfigure.store(false, Ordering::Release);

@@ -37,7 +37,6 @@ pub fn fill(run: &RunContext, backbone: &VideoSwin, memory: &mut LaneMemory) -> 
     let mut reporter = Reporter::new(run, Stage::Memory, filled + work.len() as u64, filled);
     let mut wishes = Control::default();
     for (lane, video) in work {
-        run.session.enter(Step(0), StepPhase::Look);
         wishes = Control::wishing(run.session.flags());
         if wishes.wish() != Wish::GoOn {
             break;
@@ -65,6 +64,7 @@ fn features_of_video(
     let clips: Vec<usize> = (0..length.div_ceil(clip_frames)).collect();
     for chunk in clips.chunks(config.memory.chunk_clips.max(1)) {
         run.collective.check()?;
+        run.session.enter(Step(0), StepPhase::Look);
         let mut pixels = Vec::new();
         for &clip in chunk {
             let first = FrameIndex((clip * clip_frames) as i64);

@@ -7,7 +7,7 @@ use super::lane_memory::LaneMemory;
 use super::learner::Learner;
 use super::pretrain::Classifier;
 use super::save::Facts;
-use crate::control::{Kept, Stage};
+use crate::control::{Kept, Progress, Stage};
 use crate::model::detector::Detector;
 
 /// What a worker goes on from when its generation ends.
@@ -48,8 +48,20 @@ pub struct Training {
     pub validated: Option<Step>,
     /// What that validation came to, where this process or one it goes on from has made it.
     pub average_map: Option<f64>,
+    /// The numbers of the newest step.
+    pub newest: Option<StepNumbers>,
     /// Rows of the step that the ranks were agreeing on. Others may have committed it where this rank was aborted.
     pub pending: Option<PendingRows>,
+}
+
+/// The numbers of a step, the same on every rank. One rank tells them; where that one is lost, or was aborted before it
+/// could, another does.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepNumbers {
+    /// The numbers.
+    pub progress: Progress,
+    /// Whether this worker has told them.
+    pub told: bool,
 }
 
 /// Rows that are written back once their step is committed.
@@ -77,7 +89,14 @@ pub struct WriteBack {
 impl Training {
     /// At the first step.
     pub fn new(learner: Learner<Detector>) -> Self {
-        Self { learner, counters: Counters::default(), validated: None, average_map: None, pending: None }
+        Self {
+            learner,
+            counters: Counters::default(),
+            validated: None,
+            average_map: None,
+            newest: None,
+            pending: None,
+        }
     }
 
     /// What a checkpoint holds of it besides tensors.

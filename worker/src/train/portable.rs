@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::TrainError;
 use super::context::RunContext;
-use super::holdings::{Pretraining, State, Training};
+use super::holdings::{Pretraining, State, StepNumbers, Training};
 use super::learner::Learner;
 use super::save::Facts;
 use super::start;
 use super::tape::NamedTensor;
 use crate::checkpoint::{self, TensorData, TensorFile};
+use crate::control::Progress;
 use crate::optim::{OptimizerState, Slot};
 
 /// Note in the file that holds [`Note`].
@@ -30,6 +31,8 @@ struct Note {
     counters: Counters,
     validated: Option<Step>,
     average_map: Option<f64>,
+    /// The numbers of the newest step of the training stage.
+    numbers: Option<Progress>,
 }
 
 /// A state as bytes.
@@ -38,12 +41,14 @@ struct Note {
 /// The device cannot be read.
 pub fn encode(state: &State) -> Result<Vec<u8>, TrainError> {
     match state {
-        State::Pretrain(state) => encode_learner(
-            SavedStage::Pretrain,
-            &state.learner,
-            Facts { counters: state.counters, ..Facts::default() },
-        ),
-        State::Train(state) => encode_learner(SavedStage::Train, &state.learner, state.facts()),
+        State::Pretrain(state) => {
+            let facts = Facts { counters: state.counters, ..Facts::default() };
+            encode_learner(SavedStage::Pretrain, &state.learner, facts, None)
+        }
+        State::Train(state) => {
+            let numbers = state.newest.as_ref().map(|newest| newest.progress.clone());
+            encode_learner(SavedStage::Train, &state.learner, state.facts(), numbers)
+        }
     }
 }
 
@@ -51,10 +56,12 @@ fn encode_learner<M: Module>(
     stage: SavedStage,
     learner: &Learner<M>,
     facts: Facts,
+    numbers: Option<Progress>,
 ) -> Result<Vec<u8>, TrainError> {
     let optimizer = learner.optimizer_state()?;
     let Facts { counters, validated, average_map } = facts;
-    let note = Note { stage, step: learner.step, updates: optimizer.time, counters, validated, average_map };
+    let (step, updates) = (learner.step, optimizer.time);
+    let note = Note { stage, step, updates, counters, validated, average_map, numbers };
     let mut file = TensorFile::default();
     file.metadata.insert(NOTE.into(), serde_json::to_string(&note).map_err(TrainError::Handover)?);
     for NamedTensor { name, shape, values } in learner.tensors() {
@@ -100,6 +107,7 @@ pub fn decode(run: &RunContext, bytes: &[u8], old: Option<&State>) -> Result<Sta
             state.counters = note.counters;
             state.validated = note.validated;
             state.average_map = note.average_map;
+            state.newest = note.numbers.map(|progress| StepNumbers { progress, told: false });
             Ok(State::Train(Box::new(state)))
         }
     }

@@ -8,6 +8,7 @@ use longtake_shared::units::Seconds;
 
 use super::agree::Control;
 use super::context::RunContext;
+use super::holdings::StepNumbers;
 use super::learner::Moved;
 use crate::control::{Progress, Stage};
 use longtake_shared::checkpoint::Counters;
@@ -35,8 +36,14 @@ impl<'a> Reporter<'a> {
         self.send(None, BTreeMap::new());
     }
 
-    /// One more step, with what all ranks agreed on.
-    pub fn step(&mut self, control: &Control, moved: &Moved, counters: &Counters, took: Seconds) {
+    /// One more step, with what all ranks agreed on. Gives its numbers, and whether this rank has told them.
+    pub fn step(
+        &mut self,
+        control: &Control,
+        moved: &Moved,
+        counters: &Counters,
+        took: Seconds,
+    ) -> StepNumbers {
         self.done += 1;
         let mut numbers = BTreeMap::from([
             ("gradient_norm".to_owned(), moved.gradient_norm),
@@ -56,13 +63,18 @@ impl<'a> Reporter<'a> {
             }
         }
         numbers.retain(|_, value| value.is_finite());
-        self.send(Some(f64::from(control.loss)).filter(|loss| loss.is_finite()), numbers);
+        self.send(Some(f64::from(control.loss)).filter(|loss| loss.is_finite()), numbers)
     }
 
-    fn send(&self, loss: Option<f64>, numbers: BTreeMap<String, f64>) {
-        if self.run.assignment.rank != Rank(0) {
-            return;
+    /// Tells the numbers of the step that the generation began with, unless this worker has.
+    pub fn again(&self, newest: &mut StepNumbers) {
+        if self.run.assignment.rank == Rank(0) && newest.progress.done == self.done && !newest.told {
+            self.run.session.progress(self.run.assignment.generation, &newest.progress);
+            newest.told = true;
         }
+    }
+
+    fn send(&self, loss: Option<f64>, numbers: BTreeMap<String, f64>) -> StepNumbers {
         let epoch = match self.stage {
             Stage::Train => {
                 self.run.lanes.position(longtake_shared::ids::Step(self.done.saturating_sub(1))).0
@@ -78,6 +90,10 @@ impl<'a> Reporter<'a> {
             numbers,
             elapsed: Seconds(self.started.elapsed().as_secs_f64()),
         };
-        self.run.session.progress(self.run.assignment.generation, &progress);
+        let told = self.run.assignment.rank == Rank(0);
+        if told {
+            self.run.session.progress(self.run.assignment.generation, &progress);
+        }
+        StepNumbers { progress, told }
     }
 }

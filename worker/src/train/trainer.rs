@@ -59,6 +59,9 @@ impl Trainer<'_> {
     pub fn train(mut self) -> Result<Ended, TrainError> {
         let total = self.run.total_steps();
         let mut reporter = Reporter::new(self.run, Stage::Train, total, self.state.learner.step.0);
+        if let Some(newest) = &mut self.state.newest {
+            reporter.again(newest);
+        }
         if let Some(ended) = self.catch_up()? {
             return Ok(ended);
         }
@@ -167,7 +170,8 @@ impl Trainer<'_> {
         }
         self.note(committed.moved.applied, &committed.control)?;
         let took = Seconds(started.elapsed().as_secs_f64());
-        reporter.step(&committed.control, &committed.moved, &self.state.counters, took);
+        let numbers = reporter.step(&committed.control, &committed.moved, &self.state.counters, took);
+        self.state.newest = Some(numbers);
         if let Some(rows) = &written {
             session.enter(now, StepPhase::Reduce);
             replicas::pass_on(self.run, self.memory, rows)?;

@@ -63,6 +63,7 @@ pub fn validate(run: &RunContext, model: &Detector, step: Step) -> Result<Valida
         return Ok(Validated::LeftOff(agreed.wish()));
     }
     run.session.validation_done(assignment.generation, step)?;
+    run.session.rest();
     loop {
         if let Directive::Validated { step: validated, average_map, .. } =
             run.session.next_within(assignment.generation)?

@@ -72,6 +72,8 @@ pub(super) struct Crew {
     hear: Sender<(u32, wire::WorkerMessage)>,
     generation: u64,
     members: Vec<u32>,
+    /// Members that no order reaches.
+    pub(super) deaf: BTreeSet<u32>,
     pub(super) newest: Option<Manifest>,
     saved: BTreeMap<(i32, u64), BTreeMap<u32, serde_json::Value>>,
     validating: BTreeSet<u32>,
@@ -80,7 +82,7 @@ pub(super) struct Crew {
     finished: BTreeSet<u32>,
     /// What each worker said when it left the newest generation.
     pub(super) left: BTreeMap<u32, Option<Kept>>,
-    /// Steps of the training stage that were told.
+    /// Steps whose numbers were told.
     pub(super) steps: Vec<u64>,
     pub(super) warnings: Vec<String>,
 }
@@ -111,6 +113,7 @@ impl Crew {
             hear,
             generation: 0,
             members: Vec::new(),
+            deaf: BTreeSet::new(),
             newest: None,
             saved: BTreeMap::new(),
             validating: BTreeSet::new(),
@@ -230,7 +233,9 @@ impl Crew {
 
     fn tell(&self, order: &Order) {
         for (rank, index) in (0u32..).zip(&self.members) {
-            self.tell_one(*index, rank, order.clone());
+            if !self.deaf.contains(index) {
+                self.tell_one(*index, rank, order.clone());
+            }
         }
     }
 
@@ -258,7 +263,7 @@ impl Crew {
             Body::Ready(_) => drop(self.ready.insert(index)),
             Body::CollectiveFailed(_) => drop(self.failed.insert(index)),
             Body::Finished(_) => drop(self.finished.insert(index)),
-            Body::Progress(progress) if progress.stage == i32::from(wire::Stage::Train) => {
+            Body::Progress(progress) if progress.loss.is_some() => {
                 self.steps.push(progress.done);
             }
             Body::Left(left) => {
@@ -325,7 +330,7 @@ impl Crew {
     }
 
     pub(super) fn until_left(&mut self) {
-        self.until("all to leave", |crew| crew.left.len() == crew.members.len());
+        self.until("all to leave", |crew| crew.left.len() + crew.deaf.len() == crew.members.len());
     }
 
     /// Listens until a step was told that many steps have followed.

@@ -2,7 +2,7 @@
 
 mod crew;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use longtake_shared::config::RunConfig;
 use longtake_shared::ids::{LaneId, Rank, Step};
@@ -142,6 +142,8 @@ fn wherever_a_call_fails_the_members_go_on_from_what_they_hold() {
             crew.until_finished();
             let found = crew.end();
             assert!(found == expected, "{kind:?} in call {call} left a trace");
+            let told: BTreeSet<u64> = crew.steps.iter().copied().collect();
+            assert_eq!(told, BTreeSet::from([1, 2, 3]), "every step is told");
         }
     }
     assert!(
@@ -198,4 +200,25 @@ fn a_lost_lane_comes_back_from_checkpoint_and_copies() {
     assert_eq!(found[&7].step, Step(3));
     assert!(found[&7].rows == lost.rows, "bits, writers and absences");
     assert!(found[&7].tensors == lost.tensors);
+}
+
+#[test]
+fn a_generation_that_ends_while_it_forms_is_left_and_another_forms() {
+    let videos = Videos::make();
+    let expected = undisturbed(&videos, 2, |_| {});
+    let mut crew = Crew::new(&videos, config(), |_| {});
+    // Whatever each has come to, and then where a peer never comes.
+    crew.form(&[0, 1], 0, false);
+    crew.abort();
+    crew.deaf.insert(1);
+    crew.form(&[0, 1], 0, false);
+    crew.abort();
+    assert_eq!(crew.left.keys().collect::<Vec<_>>(), [&0]);
+    crew.deaf.clear();
+    // A generation that a newer one replaces at once.
+    crew.form(&[0, 1], 0, false);
+    crew.form(&[0, 1], 0, false);
+    crew.train(GO_ON);
+    crew.until_finished();
+    assert!(crew.end() == expected);
 }
