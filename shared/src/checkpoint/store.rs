@@ -292,7 +292,8 @@ impl CheckpointStore {
     /// The object store failed.
     pub async fn chain(&self) -> Result<Chain, CheckpointError> {
         let names = self.objects.list("commits").await?;
-        let sequences: Vec<Sequence> = names.iter().filter_map(|(name, _)| Sequence::of_object(name)).collect();
+        let sequences: Vec<Sequence> =
+            names.iter().filter_map(|(name, _)| Sequence::of_object(name)).collect();
         let objects: Vec<(Sequence, Bytes)> = futures::stream::iter(sequences)
             .map(|sequence| {
                 let objects = self.objects.clone();
