@@ -75,7 +75,9 @@ async fn damage_is_named_and_the_exit_code_tells() {
 
     let (_, manifest) = store.newest(Depth::Sizes).await.unwrap().found.unwrap();
     let damaged = [manifest.model.object(), "checkpoints/1-g1/manifest.json".to_owned()];
-    damaged.iter().for_each(|object| flip(&folder.path().join("run").join(object)));
+    for object in &damaged {
+        flip(&folder.path().join("run").join(object));
+    }
     let said = longtake(&folder, "verify run --json");
     assert_eq!(said.code, Some(1), "{said:?}");
     let error = &json(&said)["error"];

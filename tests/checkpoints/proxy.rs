@@ -221,7 +221,7 @@ fn json_upload(head: &str, body: &[u8]) -> Option<(String, Vec<u8>)> {
     const EDGE: &str = "edge-of-a-part-that-no-content-has";
     let path = head.strip_prefix("PUT /")?.split(' ').next()?;
     let (bucket, name) = path.split_once('/')?;
-    let name = name.replace("%2F", "/");
+    let name = decoded(name);
     let mut content =
         format!("--{EDGE}\r\nContent-Type: application/json\r\n\r\n{{\"name\":\"{name}\"}}\r\n").into_bytes();
     content
@@ -236,4 +236,16 @@ fn json_upload(head: &str, body: &[u8]) -> Option<(String, Vec<u8>)> {
         content.len()
     );
     Some((head, content))
+}
+
+/// A path without its escapes; the names of objects are ASCII.
+fn decoded(path: &str) -> String {
+    let mut pieces = path.split('%');
+    let mut plain = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let (code, rest) = piece.split_at(2);
+        plain.push(u8::from_str_radix(code, 16).expect("an escape is two digits").into());
+        plain.push_str(rest);
+    }
+    plain
 }

@@ -90,21 +90,20 @@ fn rows(found: &[(Committed, Option<Manifest>)]) -> Vec<Row> {
 }
 
 fn line(row: &Row) -> String {
-    let mut line = format!(
-        "{:<34} {:>8} parts {:>12} ({} of it new)  generation {}",
+    let state = match (row.whole, row.best, row.average_map) {
+        (false, ..) => "  damaged manifest".to_owned(),
+        (true, true, Some(map)) => format!("  best: {:.1} % mAP", 100.0 * map),
+        (true, true, None) => "  best".to_owned(),
+        (true, false, _) => String::new(),
+    };
+    format!(
+        "{:<24} {} parts  {} ({} of it new)  generation {}{state}",
         row.object.trim_start_matches("checkpoints/").trim_end_matches("/manifest.json"),
         row.parts,
-        HumanBytes(row.bytes).to_string(),
+        HumanBytes(row.bytes),
         HumanBytes(row.new_bytes),
         row.generation,
-    );
-    match (row.whole, row.best, row.average_map) {
-        (false, ..) => line.push_str("  damaged manifest"),
-        (true, true, Some(map)) => line.push_str(&format!("  best: {:.1} % mAP", 100.0 * map)),
-        (true, true, None) => line.push_str("  best"),
-        (true, false, _) => {}
-    }
-    line
+    )
 }
 
 fn verify(args: &RunArgs, session: &Session) -> Result<ExitCode, Failure> {

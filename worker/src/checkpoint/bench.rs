@@ -91,7 +91,9 @@ impl SaveBench {
         let mut measured = Vec::new();
         for save in 0..self.saves {
             // A step of training: every value is another one.
-            state.iter_mut().for_each(|value| *value += 1.0 + save as f32);
+            for value in &mut state {
+                *value += 1.0 + save as f32;
+            }
             // A rank that has failed still meets the others here, so that none of them waits for ever.
             barrier.wait();
             let Ok(saver) = saver.as_mut() else { continue };
