@@ -5,6 +5,7 @@ mod conclude;
 mod prepare;
 mod start;
 mod validation;
+mod weights;
 
 use std::time::Instant;
 
@@ -39,6 +40,7 @@ fn run(prepared: &Prepared, session: &Session) -> Result<ExitCode, Failure> {
     let lanes = prepare::lanes(config, &dataset)?;
     if !prepared.resume {
         prepare::probe_videos(config, &dataset, worker, session.console)?;
+        weights::check(config, worker, session.console)?;
     }
 
     let begun = Instant::now();

@@ -14,6 +14,7 @@ pub mod store;
 pub mod snapshot;
 
 mod error;
+mod folder;
 mod ledger;
 mod rows;
 mod slab;
