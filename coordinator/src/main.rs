@@ -22,6 +22,7 @@ fn worker_role() -> Option<WorkerRole> {
         detect: role::detect,
         evaluate: role::evaluate,
         import: role::import,
+        starting_weights: role::starting_weights,
         bench: role::bench,
     })
 }

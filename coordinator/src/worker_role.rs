@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use longtake_shared::bench::Row;
+use longtake_shared::config::RunConfig;
 use longtake_shared::dataset::ProbedVideo;
 use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::role::{
-    BenchRow, DetectRequest, Detected, EvaluateRequest, ImportReport, ImportRequest, OnProgress,
-    ProbeRequest, SynthReport, SynthRequest, WorkRequest,
+    DetectRequest, Detected, EvaluateRequest, ImportReport, ImportRequest, OnProgress, ProbeRequest,
+    SynthReport, SynthRequest, WeightsReport, WorkRequest, WorkerBenchmark,
 };
 
 /// What the worker library can do for a command. Each function reports what is wrong as a [`Failure`].
@@ -24,8 +26,10 @@ pub struct WorkerRole {
     pub evaluate: fn(&EvaluateRequest, OnProgress<'_>) -> Result<Detected, Failure>,
     /// Takes over weights of another program.
     pub import: fn(&ImportRequest) -> Result<ImportReport, Failure>,
-    /// Measures; an unknown name fails with the known ones as advice. Files it needs lie below the folder.
-    pub bench: fn(&str, &Path) -> Result<Vec<BenchRow>, Failure>,
+    /// Which weights of the file in the settings the backbone would begin with.
+    pub starting_weights: fn(&RunConfig) -> Result<WeightsReport, Failure>,
+    /// Measures; files it needs lie below the folder, which is empty.
+    pub bench: fn(WorkerBenchmark, &Path) -> Result<Vec<Row>, Failure>,
 }
 
 /// The role, or the sentence that says that this build has none.

@@ -1,63 +1,11 @@
-//! How long an evaluation takes: 200 videos of 50 detections and 6 actions each, 20 classes, ten thresholds.
+//! `longtake bench map` for whoever works on the evaluator: `cargo bench -p longtake-shared --bench map`.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 
-use std::hint::black_box;
-use std::time::{Duration, Instant};
+use longtake_shared::bench::{map, table};
+use longtake_shared::metrics::MetricsError;
 
-use longtake_shared::metrics::{Detection, Detections, GroundTruth, Interval, Options, evaluate, thresholds};
-use longtake_shared::random::Key;
-use rand::Rng as _;
-
-const VIDEOS: u32 = 200;
-const CLASSES: u32 = 20;
-const DETECTIONS: usize = 50;
-const ACTIONS: usize = 6;
-const RUNS: usize = 51;
-
-fn main() {
-    let (truth, detections) = made_up();
-    let options = Options::new(thresholds(0.5, 0.95, 10));
-    let evaluation = median(|| {
-        black_box(evaluate(&truth, &detections, &options).expect("there is ground truth"));
-    });
-    let writing = median(|| {
-        black_box(detections.to_json());
-    });
-    println!("evaluate      {evaluation:>10.3?}  median of {RUNS}");
-    println!("results file  {writing:>10.3?}  median of {RUNS}");
-}
-
-fn median(mut work: impl FnMut()) -> Duration {
-    let mut times: Vec<Duration> = (0..RUNS)
-        .map(|_| {
-            let start = Instant::now();
-            work();
-            start.elapsed()
-        })
-        .collect();
-    times.sort();
-    times[RUNS / 2]
-}
-
-fn made_up() -> (GroundTruth, Detections) {
-    let mut rng = Key::root(6).rng();
-    let mut below = |limit: u32| rng.next_u32() % limit;
-    let videos: Vec<String> = (0..VIDEOS).map(|video| format!("video{video}")).collect();
-    let classes: Vec<String> = (0..CLASSES).map(|class| format!("class{class}")).collect();
-    let (mut actions, mut items) = (Vec::new(), Vec::new());
-    for video in 0..VIDEOS {
-        for place in 0..DETECTIONS {
-            let (label, start) = (below(CLASSES), f64::from(below(10_000)) / 100.0);
-            let end = start + 1.0 + f64::from(below(1000)) / 100.0;
-            if place < ACTIONS {
-                actions.push(Interval { video, label, start, end });
-            }
-            let moved = start + f64::from(below(100)) / 100.0;
-            let score = f64::from(below(u32::MAX)) / f64::from(u32::MAX);
-            items.push(Detection { video, label, start: moved, end, score });
-        }
-    }
-    let truth = GroundTruth { videos: videos.clone(), classes: classes.clone(), actions };
-    (truth, Detections { videos, labels: classes, items })
+fn main() -> Result<(), MetricsError> {
+    print!("{}", table(&map::measure()?));
+    Ok(())
 }

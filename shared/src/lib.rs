@@ -34,6 +34,9 @@ pub mod objects;
 /// mAP by the official protocol.
 pub mod metrics;
 
+/// How long something takes, beside a peer.
+pub mod bench;
+
 /// Tasks with a declared fate.
 pub mod task;
 

@@ -108,6 +108,17 @@ pub struct ImportReport {
     pub left_out: Vec<String>,
 }
 
+/// Which weights of a file a backbone begins with.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct WeightsReport {
+    /// Parameters that are in the file.
+    pub used: Vec<String>,
+    /// Parameters that the file lacks; they begin at random.
+    pub missing: Vec<String>,
+    /// Names in the file that the backbone has no parameter for.
+    pub unused: Vec<String>,
+}
+
 /// Weights to evaluate on the validation subset of a data set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EvaluateRequest {
@@ -117,13 +128,15 @@ pub struct EvaluateRequest {
     pub config: Box<RunConfig>,
 }
 
-/// One number of a benchmark.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct BenchRow {
-    /// What was measured.
-    pub name: String,
-    /// How much.
-    pub value: f64,
-    /// In which unit.
-    pub unit: String,
+/// What the worker library can measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerBenchmark {
+    /// Gather and write-back of the long memory.
+    Memory,
+    /// Forward and backward pass of the backbone.
+    Backbone,
+    /// The sum of a vector over ranks.
+    AllReduce,
+    /// Saving a checkpoint, and noticing a damaged one.
+    Checkpoint,
 }

@@ -114,7 +114,8 @@ impl Cluster {
         let members = self.members();
         let said = self.lab.run("stop runs/tiny");
         assert_eq!(said.code, Some(0), "{said:?}");
-        let processes = self.coordinator.take().into_iter().chain(self.agents.iter_mut().filter_map(Option::take));
+        let processes =
+            self.coordinator.take().into_iter().chain(self.agents.iter_mut().filter_map(Option::take));
         for process in processes {
             let said = process.end();
             assert_eq!(said.code, Some(75), "{said:?}");

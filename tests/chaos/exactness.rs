@@ -13,7 +13,8 @@ fn length() -> u64 {
 
 #[test]
 fn a_run_whose_workers_are_killed_at_random_ends_with_the_same_bits() {
-    let words = format!("--set train.epochs={} --set checkpoint.every=1 --set train.validate_every=0", length());
+    let words =
+        format!("--set train.epochs={} --set checkpoint.every=1 --set train.validate_every=0", length());
     let whole = Lab::new();
     whole.train(&words);
 

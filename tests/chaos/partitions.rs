@@ -96,9 +96,7 @@ impl Split {
         );
         let coordinator = lab.start_in(&network.space(0), &command);
         let agents = (0..4)
-            .map(|node| {
-                lab.start_in(&network.space(node), "agent --run runs/tiny --slots 1 --threads 1")
-            })
+            .map(|node| lab.start_in(&network.space(node), "agent --run runs/tiny --slots 1 --threads 1"))
             .collect();
         let mut split = Self { network, lab, coordinator, agents };
         split.wait_for_steps(3);

@@ -23,7 +23,8 @@ fn a_run_under_steady_fire_gets_on_nine_tenths_of_the_time() {
     let mut cluster = Cluster::start(2, 1, "--set cluster.min_workers=1");
     let coordinator = |cluster: &Cluster| cluster.coordinator.as_ref().map(crate::lab::Running::pid);
     let descriptors = |cluster: &Cluster| {
-        coordinator(cluster).map_or(0, |pid| std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count))
+        coordinator(cluster)
+            .map_or(0, |pid| std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count))
     };
     let (begun, first) = (Instant::now(), descriptors(&cluster));
     let (mut slices, mut good, mut faults, mut last_fault) = (0u32, 0u32, 0u32, Instant::now());

@@ -28,15 +28,17 @@ fn selection(case: &Case) -> Result<(), String> {
     }
     for Selection { num_frames, chunk_size, keep_ratio, keep, drop, random_keep_count } in selections {
         let clips = num_frames / chunk_size;
-        let config = MemoryConfig { sampling_rate: keep_ratio, ..MemoryConfig::default() };
-        let count = config.sampled_clips(clips);
-        let uniform = choose_clips(ClipSampler::Uniform, clips, count, Key::root(0));
+        let choose = |sampler| {
+            let config = MemoryConfig { sampler, sampling_rate: keep_ratio, ..MemoryConfig::default() };
+            choose_clips(&config, clips, clips, Key::root(0))
+        };
+        let uniform = choose(ClipSampler::Uniform);
         if (&uniform.sampled, &uniform.remembered) != (&keep, &drop) {
             return Err(format!(
                 "{clips} clips at {keep_ratio}: {uniform:?} instead of {keep:?} and {drop:?}"
             ));
         }
-        let random = choose_clips(ClipSampler::Random, clips, count, Key::root(0)).sampled.len();
+        let random = choose(ClipSampler::Random).sampled.len();
         if random != random_keep_count {
             return Err(format!(
                 "{clips} clips at {keep_ratio}: {random} drawn instead of {random_keep_count}"

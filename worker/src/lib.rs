@@ -31,5 +31,8 @@ pub mod control;
 /// Which threads exist, who owns them, how they end.
 pub mod runtime;
 
+/// How fast the parts of a step are on this machine.
+pub mod bench;
+
 /// What the command line may ask of this library.
 pub mod role;

@@ -2,22 +2,24 @@
 
 use std::path::{Path, PathBuf};
 
+use longtake_shared::bench::Row;
 use longtake_shared::config::{Resolved, RunConfig};
 use longtake_shared::dataset::{self, ProbedVideo, Subset};
 use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::metrics::{self, Detections};
 use longtake_shared::random::Key;
 use longtake_shared::role::{
-    BenchRow, DetectRequest, Detected, EvaluateRequest, ImportReport, ImportRequest, OnProgress,
-    ProbeRequest, SynthReport, SynthRequest, WorkRequest,
+    DetectRequest, Detected, EvaluateRequest, ImportReport, ImportRequest, OnProgress, ProbeRequest,
+    SynthReport, SynthRequest, WeightsReport, WorkRequest, WorkerBenchmark,
 };
 use longtake_shared::units::Seconds;
 
-use crate::checkpoint::{TensorData, TensorFile};
+use crate::bench;
+use crate::checkpoint::{SaveBench, TensorData, TensorFile};
 use crate::data::decode::FrameStore;
 use crate::data::{synth as videos, video};
 use crate::infer::video::VideoDetector;
-use crate::model::backbone::import as published;
+use crate::model::backbone::{VideoSwin, import as published};
 use crate::model::detector::Detector;
 use crate::model::layers::Init;
 use crate::runtime;
@@ -109,12 +111,29 @@ pub fn import(request: &ImportRequest) -> Result<ImportReport, Failure> {
     })
 }
 
-/// Measures; an unknown name fails with the known ones as advice. Files it needs lie below the folder.
+/// Which weights of the file in the settings the backbone would begin with.
 ///
 /// # Errors
-/// An unknown name.
-pub fn bench(name: &str, _folder: &Path) -> Result<Vec<BenchRow>, Failure> {
-    Err(Failure::new(format!("there is no benchmark `{name}`")).hint("none is built in yet"))
+/// A file that cannot be read, weights of another shape, and unless the settings allow it a parameter that is missing.
+pub fn starting_weights(config: &RunConfig) -> Result<WeightsReport, Failure> {
+    let backbone = &config.model.backbone;
+    let fresh = VideoSwin::new(backbone, &Init::new(&device(), Key::root(config.run.seed)));
+    let (_, report) = published::load_into(fresh, backbone.weights.as_ref(), backbone.weights_may_lack)?;
+    Ok(WeightsReport { used: report.used, missing: report.missing, unused: report.unused })
+}
+
+/// Measures a part of this library. Files it needs lie below the folder, which is empty.
+///
+/// # Errors
+/// The part fails, or the folder cannot be used.
+pub fn bench(what: WorkerBenchmark, folder: &Path) -> Result<Vec<Row>, Failure> {
+    match what {
+        WorkerBenchmark::Memory => bench::memory::measure(folder)
+            .map_err(|error| Failure::new(error.to_string()).hint("name another folder with --folder")),
+        WorkerBenchmark::Backbone => Ok(bench::backbone::measure(bench::backbone::RUNS)),
+        WorkerBenchmark::AllReduce => Ok(bench::all_reduce::measure()?),
+        WorkerBenchmark::Checkpoint => SaveBench::default().run(folder),
+    }
 }
 
 /// A file of weights with the notes that a run leaves in it.

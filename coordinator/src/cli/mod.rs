@@ -1,5 +1,6 @@
 //! What can be typed. Nothing here acts: [`crate::commands`] says what it means.
 
+mod bench;
 mod checkpoint;
 mod training;
 mod weights;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use bench::{BenchArgs, Benchmark};
 pub use checkpoint::{CheckpointArgs, CheckpointCommand, PruneArgs};
 pub use training::{AgentArgs, FlightArgs, PretrainArgs, RunArgs, TrainArgs};
 pub use weights::{DetectArgs, EvaluateArgs, ImportArgs, RuleArgs, Rules, Thresholds};
@@ -113,17 +115,6 @@ pub struct DataArgs {
 pub enum DataCommand {
     /// Read annotations and probe every video: what is wrong before a run finds out
     Check(ConfigArgs),
-}
-
-/// `longtake bench`
-#[derive(Debug, Args)]
-pub struct BenchArgs {
-    /// Which part
-    pub name: String,
-
-    /// Folder for the files it needs
-    #[arg(long, value_name = "FOLDER", default_value = ".")]
-    pub folder: PathBuf,
 }
 
 /// `longtake worker`

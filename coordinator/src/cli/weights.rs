@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use longtake_shared::metrics::{TieOrder, UnknownVideos, thresholds};
+use longtake_shared::config::DisputedVideos;
+use longtake_shared::metrics::{Rounding, TieOrder, UnknownVideos, thresholds};
 use serde::de::DeserializeOwned;
 
 use super::Overrides;
@@ -101,6 +102,18 @@ pub struct RuleArgs {
     /// Drop ground truth without length, and repeated ground truth
     #[arg(long)]
     pub clean_ground_truth: bool,
+
+    /// What the two test videos of THUMOS14 with wrong or no labels are: `dropped` or `kept`
+    #[arg(long, value_name = "WHAT", value_parser = word::<DisputedVideos>)]
+    pub disputed_videos: Option<DisputedVideos>,
+
+    /// Round times and scores first, as `opentad` (0.01 s, 4 decimals) or `gtad` (0.1 s, 6 decimals) does
+    #[arg(long, value_name = "WHOSE", value_parser = word::<Rounding>)]
+    pub round: Option<Rounding>,
+
+    /// Score detections of classes without ground truth as other classes, as published EPIC-Kitchens figures do
+    #[arg(long, requires = "annotations")]
+    pub epic_label_collision: bool,
 }
 
 /// A published set of rules.

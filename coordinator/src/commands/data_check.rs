@@ -14,7 +14,11 @@ pub(super) fn run(args: &ConfigArgs, session: &Session) -> Result<ExitCode, Fail
     let report = dataset::check(&data, &|video| {
         bar.inc(1);
         let request = ProbeRequest { data: data.clone(), video: video.to_owned() };
-        (worker.probe)(&request).map_err(|failure| failure.message)
+        // A complaint says what to do, too.
+        (worker.probe)(&request).map_err(|failure| match failure.hint {
+            Some(hint) => format!("{}; {hint}", failure.message),
+            None => failure.message,
+        })
     });
     bar.finish_and_clear();
     let report = report?;

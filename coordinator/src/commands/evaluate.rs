@@ -2,22 +2,25 @@
 
 use std::path::Path;
 
-use longtake_shared::config::EvaluationConfig;
+use longtake_shared::config::{DisputedVideos, EvaluationConfig};
 use longtake_shared::dataset::{self, Subset};
 use longtake_shared::hint::{ExitCode, Failure};
-use longtake_shared::metrics::{Detections, GroundTruth, Options, Report, evaluate};
+use longtake_shared::metrics::{Detections, GroundTruth, Labels, Options, Report, average_recall, evaluate};
 use longtake_shared::role::EvaluateRequest;
 
 use super::run_folder::weights_of;
 use super::{Session, files, settings};
 use crate::cli::{EvaluateArgs, RuleArgs, Rules};
 
+/// Most detections a video, on average, that recall is told for: as ActivityNet's evaluator has it.
+const PROPOSALS: usize = 100;
+
 pub(super) fn run(args: &EvaluateArgs, session: &Session) -> Result<ExitCode, Failure> {
     let report = match (&args.predictions, &args.annotations, &args.weights, &args.config) {
         (Some(predictions), Some(annotations), _, _) => {
             let detections = Detections::read(predictions)?;
             let truth = GroundTruth::read(annotations, &args.rules.subset, args.rules.blocked.as_deref())?;
-            evaluate(&truth, &detections, &options(&args.rules, &EvaluationConfig::default()))?
+            report(&truth, &detections, &options(&args.rules, &EvaluationConfig::default()))?
         }
         (_, _, Some(weights), Some(config)) => of_weights(weights, config, args, session)?,
         _ => {
@@ -40,9 +43,12 @@ fn of_weights(
     let worker = session.worker("evaluate")?;
     let weights = weights_of(weights);
     files::require(&weights, "the weights file")?;
-    let config = Box::new(settings::load(config, &args.overrides)?.config);
+    let mut config = Box::new(settings::load(config, &args.overrides)?.config);
+    let mut options = options(&args.rules, &config.evaluation);
+    config.data.disputed_videos = args.rules.disputed_videos.unwrap_or(config.data.disputed_videos);
+    // What is not left out when the data set is loaded counts.
+    options.disputed_videos = DisputedVideos::Kept;
     let dataset = dataset::load(&config.data)?;
-    let options = options(&args.rules, &config.evaluation);
     let bar = session.console.bar("detecting");
     let detected = (worker.evaluate)(&EvaluateRequest { weights, config }, &mut |done, total| {
         bar.set_length(total);
@@ -55,7 +61,24 @@ fn of_weights(
     if let Some(path) = &args.out {
         files::write_whole(path, detections.to_json().as_bytes())?;
     }
-    Ok(evaluate(&GroundTruth::of_dataset(&dataset, Subset::Validation), &detections, &options)?)
+    report(&GroundTruth::of_dataset(&dataset, Subset::Validation), &detections, &options)
+}
+
+/// mAP and AR@AN, and what the other way to treat labels without ground truth gives where it gives something else.
+fn report(truth: &GroundTruth, detections: &Detections, options: &Options) -> Result<Report, Failure> {
+    let mut report = evaluate(truth, detections, options)?;
+    report.average_recall = Some(average_recall(truth, detections, options, PROPOSALS)?);
+    let (other, phrase) = match options.labels {
+        Labels::ByName => (Labels::Colliding, "by the label collision of published EPIC-Kitchens figures"),
+        Labels::Colliding => (Labels::ByName, "without the label collision"),
+    };
+    let average = evaluate(truth, detections, &Options { labels: other, ..options.clone() })?.average;
+    if average != report.average {
+        report.rules.push(format!("{phrase} the average mAP is {:.1} %", 100.0 * average));
+    } else if options.labels == Labels::Colliding {
+        report.rules.push("no label collides, or classes have no numbers".to_owned());
+    }
+    Ok(report)
 }
 
 fn options(rules: &RuleArgs, config: &EvaluationConfig) -> Options {
@@ -70,5 +93,10 @@ fn options(rules: &RuleArgs, config: &EvaluationConfig) -> Options {
     options.ties = rules.ties.unwrap_or(options.ties);
     options.unknown_videos = rules.unknown_videos.unwrap_or(options.unknown_videos);
     options.clean_ground_truth |= rules.clean_ground_truth;
+    options.disputed_videos = rules.disputed_videos.unwrap_or(options.disputed_videos);
+    options.rounding = rules.round.unwrap_or(options.rounding);
+    if rules.epic_label_collision {
+        options.labels = Labels::Colliding;
+    }
     options
 }

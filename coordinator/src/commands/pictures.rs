@@ -107,6 +107,7 @@ mod tests {
             videos: vec!["pool".into()],
             classes: vec!["dive".into()],
             actions: vec![action(0.0), action(5.0)],
+            ..GroundTruth::default()
         }
     }
 

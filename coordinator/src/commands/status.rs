@@ -92,10 +92,9 @@ mod tests {
     use crate::run::event::Doing;
     use crate::run::membership::AgentId;
     use crate::run::phase::PhaseKind;
-    use crate::status::Hang;
 
     #[test]
-    fn agents_hangs_and_who_is_missing_are_shown() {
+    fn agents_and_who_is_missing_are_shown() {
         let doing = Doing { step: Step(7), phase: StepPhase::Look, since: Seconds(12.0) };
         let worker = WorkerStatus {
             index: 0,
@@ -107,7 +106,6 @@ mod tests {
             alive: true,
             done: None,
             doing: Some(doing),
-            hang: Some(Hang { doing, deadline: Seconds(2.5) }),
         };
         let agent = AgentStatus {
             agent: AgentId("a".into()),
@@ -134,7 +132,7 @@ mod tests {
         let expected = "run mine: gathering for 1 min 01 s (start 2 of its coordinator, generation 5)
 waiting for workers: 1 of 3 (missing: 1, 2)
   agent on node-a  2 slots  heard of 0.3 s ago
-  worker 0  rank 0  process 41  look of step 7 for 12 s  HANGS in look, expected at most 2.5 s";
+  worker 0  rank 0  process 41  look of step 7 for 12 s";
         assert_eq!(text(&report), expected);
     }
 }

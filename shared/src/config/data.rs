@@ -22,6 +22,8 @@ pub struct DataConfig {
     pub classes: String,
     /// Video ids left out, as a JSON array in a file; empty: none.
     pub blocked: String,
+    /// What becomes of the two test videos of THUMOS14 with wrong or no labels.
+    pub disputed_videos: DisputedVideos,
     /// Frames a second that a video is sampled at.
     pub fps: f64,
     /// Height that every frame is resized to, in pixels (aspect ratio is not kept).
@@ -66,6 +68,7 @@ impl Default for DataConfig {
             validation_subset: "validation".into(),
             classes: String::new(),
             blocked: String::new(),
+            disputed_videos: DisputedVideos::Dropped,
             fps: 15.0,
             frame_height: 256,
             frame_width: 256,
@@ -101,6 +104,16 @@ pub enum AnnotationFormat {
     ActivityNet,
     /// A folder of `<Class>_val.txt` and `<Class>_test.txt`, or the JSON made of them.
     Thumos14,
+}
+
+/// What becomes of the two test videos of THUMOS14 with wrong or no labels (decision D18).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DisputedVideos {
+    /// They are left out, as in OpenTAD and ActionFormer.
+    Dropped,
+    /// They count, as in TALLFormer.
+    Kept,
 }
 
 /// Which decoder reads the videos.

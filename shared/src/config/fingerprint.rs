@@ -7,13 +7,14 @@ use super::resolve::rows_of;
 ///
 /// The data set's own fingerprint stands for where it lies; world size and threads are stored beside this one,
 /// since a run may resume with others knowingly.
-const INDIFFERENT: [&str; 27] = [
+const INDIFFERENT: [&str; 28] = [
     "run.name",
     "run.folder",
     "data.annotations",
     "data.videos",
     "data.classes",
     "data.blocked",
+    "data.disputed_videos",
     "data.frame_cache",
     "data.prefetch",
     "synth",

@@ -49,18 +49,26 @@ impl MemoryConfig {
     /// N_s, the clips of a window that are sampled: r times the number of clips, rounded down (decision D19).
     /// A hair is added first, so that 0.3 of 10 clips are 3 although 0.3 * 10 is a little less in binary.
     pub fn sampled_clips(&self, clips: usize) -> usize {
-        ((self.sampling_rate * clips as f64 + 1e-9) as usize).min(clips)
+        (self.sampled_share(clips) as usize).min(clips)
+    }
+
+    /// r times the number of clips, before it is rounded down.
+    pub fn sampled_share(&self, clips: usize) -> f64 {
+        self.sampling_rate * clips as f64 + 1e-9
     }
 }
 
 /// How the sampled clips are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum ClipSampler {
     /// Without replacement, each subset equally likely.
     Random,
     /// Evenly spread over the window: `floor(linspace(0, clips - 1, sampled))`.
     Uniform,
+    /// Evenly spread, each moved on by up to the distance of two (the published ActivityNet recipe); clips that fall
+    /// together are sampled once, so that there may be fewer.
+    UniformJitter,
 }
 
 /// Type in which rows are stored.

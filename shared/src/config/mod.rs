@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use checkpoint::CheckpointConfig;
 pub use cluster::{ClusterConfig, Recovery};
-pub use data::{AnnotationFormat, AugmentConfig, DataConfig, DecoderChoice};
+pub use data::{AnnotationFormat, AugmentConfig, DataConfig, DecoderChoice, DisputedVideos};
 pub use error::ConfigError;
 pub use evaluation::{EvaluationConfig, NmsKind};
 pub use fingerprint::{binds_training, differences};

@@ -42,6 +42,8 @@ pub struct BackboneConfig {
     pub linear_init: BackboneInit,
     /// A file of weights to begin with (safetensors, see `longtake import`); empty: none.
     pub weights: String,
+    /// Whether the file may lack parameters of the backbone, which then begin at random.
+    pub weights_may_lack: bool,
 }
 
 impl Default for BackboneConfig {
@@ -58,6 +60,7 @@ impl Default for BackboneConfig {
             frozen_stages: 2,
             linear_init: BackboneInit::Published,
             weights: String::new(),
+            weights_may_lack: false,
         }
     }
 }

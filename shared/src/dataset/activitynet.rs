@@ -1,6 +1,6 @@
 //! Annotations as one JSON file with a `database` (spec 70, section 2), and the variants that others made of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -27,6 +27,9 @@ struct Entry {
 struct Annotation {
     segment: [Json; 2],
     label: Json,
+    /// The number of the class, which some releases give beside its name.
+    #[serde(default)]
+    label_id: Json,
 }
 
 /// Reads every video of the file, in the file's order.
@@ -34,23 +37,30 @@ pub(super) fn read(path: &Path) -> Result<Raw, DatasetError> {
     let bytes = std::fs::read(path).map_err(|source| DatasetError::Read { path: path.to_owned(), source })?;
     let file: File = serde_json::from_slice(&bytes)
         .map_err(|error| DatasetError::NotJson { path: path.to_owned(), message: error.to_string() })?;
+    let mut numbers = BTreeMap::new();
     let videos = file
         .database
         .into_iter()
         .map(|(id, entry)| {
-            video(&id, entry).map_err(|message| DatasetError::BadEntry {
+            video(&id, entry, &mut numbers).map_err(|message| DatasetError::BadEntry {
                 path: path.to_owned(),
                 video: id,
                 message,
             })
         })
         .collect::<Result<_, _>>()?;
-    Ok(Raw { videos, remarks: Vec::new() })
+    Ok(Raw { videos, numbers, ..Raw::default() })
 }
 
-fn video(id: &str, entry: Json) -> Result<RawVideo, String> {
+fn video(id: &str, entry: Json, numbers: &mut BTreeMap<String, u32>) -> Result<RawVideo, String> {
     let entry: Entry = serde_json::from_value(entry).map_err(|error| error.to_string())?;
     let duration = entry.duration.as_ref().map(|value| number("duration", value)).transpose()?;
+    for annotation in &entry.annotations {
+        let number = annotation.label_id.as_u64().and_then(|number| u32::try_from(number).ok());
+        if let (Json::String(name), Some(number)) = (&annotation.label, number) {
+            numbers.insert(name.clone(), number);
+        }
+    }
     let actions = entry.annotations.iter().map(action).collect::<Result<_, _>>()?;
     Ok(RawVideo { id: id.to_owned(), subset: entry.subset, duration, actions })
 }
@@ -78,13 +88,18 @@ fn number(field: &str, value: &Json) -> Result<f64, String> {
 }
 
 /// A class with a start and an end in seconds.
-type NamedSpan = (String, f64, f64);
+pub(crate) type NamedSpan = (String, f64, f64);
 
-/// Id and actions of each video of one subset, or of all, nothing mended.
-pub(crate) fn read_subset(
-    path: &Path,
-    subset: Option<&str>,
-) -> Result<Vec<(String, Vec<NamedSpan>)>, DatasetError> {
+/// What annotations say of one subset, or of all, nothing mended.
+pub(crate) struct SubsetActions {
+    /// Id and actions of each video.
+    pub(crate) videos: Vec<(String, Vec<NamedSpan>)>,
+    /// The number of each class that any subset shows, where the annotations number them.
+    pub(crate) numbers: BTreeMap<String, u32>,
+}
+
+/// Reads one subset, or all.
+pub(crate) fn read_subset(path: &Path, subset: Option<&str>) -> Result<SubsetActions, DatasetError> {
     let raw = read(path)?;
     let present: BTreeSet<String> = raw.videos.iter().map(|video| video.subset.clone()).collect();
     if let Some(wanted) = subset.filter(|wanted| !present.contains(*wanted)) {
@@ -95,7 +110,8 @@ pub(crate) fn read_subset(
             present: present.into_iter().collect(),
         });
     }
-    raw.videos
+    let videos = raw
+        .videos
         .into_iter()
         .filter(|video| subset.is_none_or(|wanted| video.subset == wanted))
         .map(|video| {
@@ -111,5 +127,6 @@ pub(crate) fn read_subset(
                 .collect::<Result<_, _>>()?;
             Ok((video.id, actions))
         })
-        .collect()
+        .collect::<Result<_, DatasetError>>()?;
+    Ok(SubsetActions { videos, numbers: raw.numbers })
 }

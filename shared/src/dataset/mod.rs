@@ -10,6 +10,7 @@ mod subsets;
 mod tests;
 mod thumos14;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -17,8 +18,9 @@ use serde::{Deserialize, Serialize};
 pub use check::{CheckReport, ClassCount, ProbedVideo, Problem, SubsetCount, check};
 pub use error::DatasetError;
 
-pub(crate) use activitynet::read_subset;
+pub(crate) use activitynet::{SubsetActions, read_subset};
 pub(crate) use assemble::read_blocked;
+pub(crate) use thumos14::DISPUTED;
 
 use crate::config::{AnnotationFormat, DataConfig};
 use crate::ids::VideoIndex;
@@ -167,6 +169,8 @@ enum RawLabel {
 struct Raw {
     videos: Vec<RawVideo>,
     remarks: Vec<String>,
+    /// Numbers of classes, where the annotations give them beside the names.
+    numbers: BTreeMap<String, u32>,
 }
 
 fn read(config: &DataConfig) -> Result<Raw, DatasetError> {
@@ -174,10 +178,11 @@ fn read(config: &DataConfig) -> Result<Raw, DatasetError> {
         return Err(DatasetError::NotSet { key: "data.annotations" });
     }
     let path = PathBuf::from(&config.annotations);
+    let clean = |raw| thumos14::clean(raw, config.disputed_videos);
     match (config.format, path.is_dir()) {
         (AnnotationFormat::ActivityNet, true) => Err(DatasetError::FolderNotFile { path }),
         (AnnotationFormat::ActivityNet, false) => activitynet::read(&path),
-        (AnnotationFormat::Thumos14, true) => thumos14::read_folder(&path).map(thumos14::clean),
-        (AnnotationFormat::Thumos14, false) => activitynet::read(&path).map(thumos14::clean),
+        (AnnotationFormat::Thumos14, true) => thumos14::read_folder(&path).map(clean),
+        (AnnotationFormat::Thumos14, false) => activitynet::read(&path).map(clean),
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::config::AnnotationFormat;
+use crate::config::{AnnotationFormat, DisputedVideos};
 use crate::hint::Hint as _;
 
 /// A folder with annotations and empty video files.
@@ -291,6 +291,8 @@ fn thumos14_text_files_in_their_folders() {
             "2 videos have no annotated duration"
         ]
     );
+    let kept = DataConfig { disputed_videos: DisputedVideos::Kept, ..thumos_config(&folder, "text") };
+    assert!(complaint(&kept).contains("video_test_0000270"), "it counts now, and has no file here");
     folder.write("text/val/Diving_val.txt", "\nvideo_validation_0000001 1.5\n");
     assert!(complaint(&thumos_config(&folder, "text")).contains("line 2 of"));
     assert!(complaint(&thumos_config(&folder, "videos")).contains("`<Class>_val.txt`"));

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::{DatasetError, Raw, RawAction, RawLabel, RawVideo};
+use crate::config::DisputedVideos;
 
 /// Marks intervals that nobody could decide; they are no actions.
 const AMBIGUOUS: &str = "Ambiguous";
-/// Test videos left out: the first has wrong labels, the second none (decision D18).
-const DROPPED: [&str; 2] = ["video_test_0000270", "video_test_0001292"];
+/// Test videos that some leave out: the first has wrong labels, the second none (decision D18).
+pub(crate) const DISPUTED: [&str; 2] = ["video_test_0000270", "video_test_0001292"];
 const SUBSETS: [&str; 2] = ["val", "test"];
 
 /// Reads `<Class>_val.txt` and `<Class>_test.txt` in the folder and in the folders directly below it.
@@ -42,7 +43,7 @@ pub(super) fn read_folder(folder: &Path) -> Result<Raw, DatasetError> {
         .into_iter()
         .map(|((subset, id), actions)| RawVideo { id, subset, duration: None, actions })
         .collect();
-    Ok(Raw { videos, remarks: Vec::new() })
+    Ok(Raw { videos, ..Raw::default() })
 }
 
 fn fields(line: &str) -> Option<(&str, f64, f64)> {
@@ -70,8 +71,8 @@ fn text_files(folder: &Path) -> Result<Vec<PathBuf>, DatasetError> {
     Ok(files)
 }
 
-/// Takes out ambiguous intervals, videos that show nothing else, and the two test videos of decision D18.
-pub(super) fn clean(mut raw: Raw) -> Raw {
+/// Takes out ambiguous intervals, videos that show nothing else, and unless kept the two test videos of decision D18.
+pub(super) fn clean(mut raw: Raw, disputed: DisputedVideos) -> Raw {
     let ambiguous = |action: &RawAction| matches!(&action.label, RawLabel::Name(name) if name == AMBIGUOUS);
     let mut intervals = 0;
     let mut undecided = Vec::new();
@@ -80,7 +81,7 @@ pub(super) fn clean(mut raw: Raw) -> Raw {
         let before = video.actions.len();
         video.actions.retain(|action| !ambiguous(action));
         intervals += before - video.actions.len();
-        if DROPPED.contains(&video.id.as_str()) {
+        if disputed == DisputedVideos::Dropped && DISPUTED.contains(&video.id.as_str()) {
             dropped.push(video.id.clone());
             return false;
         }

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::ops::Add;
 
 use super::{
-    Arithmetic, ClassReport, Counts, Detections, GroundTruth, Interval, MetricsError, Options, Report,
-    TieOrder, UnknownVideos,
+    Arithmetic, ClassReport, Counts, Detections, GroundTruth, Interval, Labels, MetricsError, Options,
+    Report, TieOrder, UnknownVideos, collided,
 };
+use crate::config::DisputedVideos;
+use crate::dataset::DISPUTED;
 
 /// The union of two intervals is at least this long, so that two without length do not match (decision D26).
 const SMALLEST_UNION: f64 = 1e-8;
@@ -23,11 +25,8 @@ pub fn evaluate(
     if options.tiou.is_empty() {
         return Err(MetricsError::NoThreshold);
     }
-    let mut truth = truth.clone();
-    let cleaned = if options.clean_ground_truth { truth.clean() } else { 0 };
-    if truth.actions.is_empty() {
-        return Err(MetricsError::NoGroundTruth);
-    }
+    let has_disputed = truth.videos.iter().any(|id| DISPUTED.contains(&id.as_str()));
+    let (truth, cleaned) = judged(truth, options)?;
     let sheet = Sheet::of(&truth);
     let (ranked, mut counts) = rank(&truth, &sheet, detections, options);
     counts.cleaned = cleaned;
@@ -52,7 +51,18 @@ pub fn evaluate(
     }
     let map: Vec<f64> = (0..options.tiou.len()).map(|t| mean_over_classes(&per_class, t, options)).collect();
     let average = map.iter().sum::<f64>() / map.len() as f64;
-    Ok(Report { tiou: options.tiou.clone(), per_class, map, average, rules: options.sentences(), counts })
+    let (tiou, rules) = (options.tiou.clone(), options.sentences(has_disputed));
+    Ok(Report { tiou, per_class, map, average, average_recall: None, rules, counts })
+}
+
+/// The ground truth that the rules leave, and how many actions cleaning dropped.
+pub(super) fn judged(truth: &GroundTruth, options: &Options) -> Result<(GroundTruth, usize), MetricsError> {
+    let mut truth = truth.clone();
+    if options.disputed_videos == DisputedVideos::Dropped {
+        truth.drop_disputed();
+    }
+    let cleaned = if options.clean_ground_truth { truth.clean() } else { 0 };
+    if truth.actions.is_empty() { Err(MetricsError::NoGroundTruth) } else { Ok((truth, cleaned)) }
 }
 
 /// Ground truth by class and video: a range of one list.
@@ -113,7 +123,14 @@ pub(super) fn rank(
     options: &Options,
 ) -> (Vec<Vec<Ranked>>, Counts) {
     let videos = positions(&detections.videos, &truth.videos, true);
-    let labels = positions(&detections.labels, &truth.classes, false);
+    let left_out: Vec<bool> = (detections.videos.iter())
+        .map(|id| options.disputed_videos == DisputedVideos::Dropped && DISPUTED.contains(&id.as_str()))
+        .collect();
+    let collided = match options.labels {
+        Labels::ByName => None,
+        Labels::Colliding => collided(truth, &detections.labels),
+    };
+    let labels = positions(collided.as_ref().unwrap_or(&detections.labels), &truth.classes, false);
     let labels: Vec<Option<u32>> = labels
         .into_iter()
         .map(|label| label.filter(|label| !sheet.of_class(*label as usize).is_empty()))
@@ -123,7 +140,7 @@ pub(super) fn rank(
     let mut ranked = vec![Vec::new(); truth.classes.len()];
     let mut unknown_labels = vec![false; labels.len()];
     let mut per_video = vec![0usize; detections.videos.len()];
-    for item in &detections.items {
+    for item in detections.items.iter().filter(|item| !left_out[item.video as usize]) {
         let video = videos[item.video as usize];
         if !(item.score.is_finite() && item.start.is_finite() && item.end.is_finite()) {
             counts.not_finite += 1;
@@ -140,9 +157,10 @@ pub(super) fn rank(
         }
         counts.predictions += 1;
         per_video[item.video as usize] += 1;
-        let (start, end, score) = match options.arithmetic {
-            Arithmetic::Double => (item.start, item.end, item.score),
-            Arithmetic::Single => (single(item.start), single(item.end), single(item.score)),
+        let rounded = options.rounding.of(item.start, item.end, item.score);
+        let [start, end, score] = match options.arithmetic {
+            Arithmetic::Double => rounded,
+            Arithmetic::Single => rounded.map(single),
         };
         ranked[label as usize].push(Ranked { video, start, end, score });
     }

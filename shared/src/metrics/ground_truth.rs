@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::MetricsError;
-use crate::dataset::{Dataset, Subset, read_blocked, read_subset};
+use crate::dataset::{DISPUTED, Dataset, Subset, SubsetActions, read_blocked, read_subset};
 
 /// Actions of one subset.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -15,6 +15,8 @@ pub struct GroundTruth {
     pub classes: Vec<String>,
     /// All actions, in the order of the annotations.
     pub actions: Vec<Interval>,
+    /// Numbers of classes by name, of other subsets too; empty where the annotations do not number them.
+    pub numbers: BTreeMap<String, u32>,
 }
 
 /// One action of the ground truth.
@@ -56,10 +58,10 @@ impl GroundTruth {
     /// Unreadable or malformed files, a subset that no video belongs to.
     pub fn read(path: &Path, subset: &str, blocked: Option<&Path>) -> Result<Self, MetricsError> {
         let blocked = blocked.map(read_blocked).transpose()?.unwrap_or_default();
-        let videos = read_subset(path, Some(subset))?;
+        let SubsetActions { videos, numbers } = read_subset(path, Some(subset))?;
         let kept =
             videos.into_iter().filter(|(id, _)| !blocked.contains(id.strip_prefix("v_").unwrap_or(id)));
-        Ok(Self::of_videos(kept))
+        Ok(Self { numbers, ..Self::of_videos(kept) })
     }
 
     /// The same of every subset, for whoever looks at videos one by one.
@@ -67,7 +69,7 @@ impl GroundTruth {
     /// # Errors
     /// Unreadable or malformed files.
     pub fn read_all(path: &Path) -> Result<Self, MetricsError> {
-        Ok(Self::of_videos(read_subset(path, None)?))
+        Ok(Self::of_videos(read_subset(path, None)?.videos))
     }
 
     fn of_videos(videos: impl IntoIterator<Item = (String, Vec<(String, f64, f64)>)>) -> Self {
@@ -85,6 +87,19 @@ impl GroundTruth {
             truth.videos.push(id);
         }
         truth
+    }
+
+    /// Drops the test videos of THUMOS14 with wrong or no labels (decision D18). Gives how many.
+    pub(super) fn drop_disputed(&mut self) -> usize {
+        let kept: Vec<bool> = self.videos.iter().map(|id| !DISPUTED.contains(&id.as_str())).collect();
+        let dropped = kept.iter().filter(|kept| !**kept).count();
+        let before = |video: usize| kept[..video].iter().filter(|kept| **kept).count() as u32;
+        if dropped > 0 {
+            self.videos.retain(|id| !DISPUTED.contains(&id.as_str()));
+            self.actions.retain(|action| kept[action.video as usize]);
+            self.actions.iter_mut().for_each(|action| action.video = before(action.video as usize));
+        }
+        dropped
     }
 
     /// Drops actions without length, and repeated ones: same video and class, both ends within 1 ms of one that was

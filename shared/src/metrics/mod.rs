@@ -4,6 +4,7 @@
 
 mod average_precision;
 mod baseline;
+mod collision;
 mod detections;
 mod ground_truth;
 mod options;
@@ -13,10 +14,11 @@ mod report;
 mod tests;
 
 pub use average_precision::evaluate;
+pub use collision::collided;
 pub use detections::{Detection, Detections};
 pub use ground_truth::{GroundTruth, Interval};
-pub use options::{Arithmetic, Options, TieOrder, UnknownVideos, thresholds};
-pub use recall::top_kx_recall;
+pub use options::{Arithmetic, Labels, Options, Rounding, TieOrder, UnknownVideos, thresholds};
+pub use recall::{AverageRecall, average_recall, top_kx_recall};
 pub use report::{ClassReport, Counts, Report};
 
 use std::io;

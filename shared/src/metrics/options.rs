@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::EvaluationConfig;
+use crate::config::{DisputedVideos, EvaluationConfig};
 
 /// How detections are judged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,6 +17,12 @@ pub struct Options {
     pub clean_ground_truth: bool,
     /// In which numbers.
     pub arithmetic: Arithmetic,
+    /// What becomes of the two test videos of THUMOS14 with wrong or no labels (decision D18).
+    pub disputed_videos: DisputedVideos,
+    /// To how many digits detections are rounded first (decision D24).
+    pub rounding: Rounding,
+    /// Whether detections of classes without ground truth count as other classes (decision D22).
+    pub labels: Labels,
 }
 
 /// Which of two detections with the same score comes first (decision D16).
@@ -49,6 +55,40 @@ pub enum Arithmetic {
     Single,
 }
 
+/// To how many digits detections are rounded before anything else (decision D24). It makes ties of scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rounding {
+    /// Not at all.
+    Off,
+    /// Times to 0.01 s, scores to 4 decimals.
+    Opentad,
+    /// Times to 0.1 s, scores to 6 decimals.
+    Gtad,
+}
+
+impl Rounding {
+    /// A detection's start, end and score.
+    pub(super) fn of(self, start: f64, end: f64, score: f64) -> [f64; 3] {
+        let to = |value: f64, places: f64| (value * places).round_ties_even() / places;
+        match self {
+            Self::Off => [start, end, score],
+            Self::Opentad => [to(start, 1e2), to(end, 1e2), to(score, 1e4)],
+            Self::Gtad => [to(start, 1e1), to(end, 1e1), to(score, 1e6)],
+        }
+    }
+}
+
+/// Whether detections of classes without ground truth count as other classes (decision D22).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Labels {
+    /// They are ignored.
+    ByName,
+    /// As in EPIC-Kitchens' evaluator and its copies: see [`super::collided`].
+    Colliding,
+}
+
 impl Options {
     /// Longtake's own rules: the official ones, made stable.
     pub fn new(tiou: Vec<f64>) -> Self {
@@ -58,12 +98,16 @@ impl Options {
             unknown_videos: UnknownVideos::Wrong,
             clean_ground_truth: false,
             arithmetic: Arithmetic::Double,
+            disputed_videos: DisputedVideos::Dropped,
+            rounding: Rounding::Off,
+            labels: Labels::ByName,
         }
     }
 
-    /// The rules of a run; evenly spaced thresholds are computed as the official evaluator does.
+    /// The rules of a run; evenly spaced thresholds are computed as the official evaluator does. Which videos count was
+    /// decided when the data set was loaded (`data.disputed_videos`).
     pub fn of_config(config: &EvaluationConfig) -> Self {
-        Self::new(respaced(&config.tiou))
+        Self { disputed_videos: DisputedVideos::Kept, ..Self::new(respaced(&config.tiou)) }
     }
 
     /// ActivityNet's evaluator. It refuses classes without ground truth, which are ignored here (decision D17).
@@ -87,12 +131,13 @@ impl Options {
             ties: TieOrder::EarlierFirst,
             unknown_videos: UnknownVideos::Dropped,
             arithmetic: Arithmetic::Single,
+            disputed_videos: DisputedVideos::Kept,
             ..Self::new(tiou)
         }
     }
 
-    /// What was chosen, as sentences.
-    pub(super) fn sentences(&self) -> Vec<String> {
+    /// What was chosen, as sentences; `has_disputed` is whether the data set is one with disputed videos.
+    pub(super) fn sentences(&self, has_disputed: bool) -> Vec<String> {
         let ties = match self.ties {
             TieOrder::LaterFirst => "of two detections with the same score the later one counts first",
             TieOrder::EarlierFirst => "of two detections with the same score the earlier one counts first",
@@ -110,8 +155,25 @@ impl Options {
             Arithmetic::Double => "computed in 64 bits; the union of two intervals is at least 1e-8",
             Arithmetic::Single => "computed in 32 bits; the union of two intervals is at least 1e-8",
         };
-        let labels = "detections of classes without ground truth are ignored";
-        [ties, unknown, labels, cleaning, arithmetic].map(str::to_owned).to_vec()
+        let labels = match self.labels {
+            Labels::ByName => "detections of classes without ground truth are ignored",
+            Labels::Colliding => {
+                "detections of classes without ground truth count as the class in the place of their number"
+            }
+        };
+        let rounding = match self.rounding {
+            Rounding::Off => "detections are not rounded",
+            Rounding::Opentad => "detections are rounded to 0.01 s and scores to 4 decimals",
+            Rounding::Gtad => "detections are rounded to 0.1 s and scores to 6 decimals",
+        };
+        let disputed = match self.disputed_videos {
+            DisputedVideos::Dropped => "test videos of THUMOS14 with wrong or no labels are left out",
+            DisputedVideos::Kept => "test videos of THUMOS14 with wrong or no labels count",
+        };
+        let mut sentences = vec![ties, unknown, labels, cleaning, rounding, arithmetic];
+        // Other data sets have none of them.
+        sentences.extend(has_disputed.then_some(disputed));
+        sentences.into_iter().map(str::to_owned).collect()
     }
 }
 

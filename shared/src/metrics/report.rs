@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+use super::AverageRecall;
+
 /// The outcome of an evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -15,6 +17,9 @@ pub struct Report {
     pub map: Vec<f64>,
     /// Mean of `map`.
     pub average: f64,
+    /// Recall of the detections as proposals, where that was asked for.
+    #[serde(default)]
+    pub average_recall: Option<AverageRecall>,
     /// Which rule was used where evaluators differ.
     pub rules: Vec<String>,
     /// How much was compared with how much.
@@ -110,6 +115,13 @@ impl Report {
                 counts.unknown_labels.join("`, `")
             ));
         }
+        notes.extend(self.average_recall.as_ref().map(|recall| {
+            let shown = [1, 5, 10, 50, 100].into_iter().filter_map(|count: usize| {
+                Some(format!("{:.1} at {count}", 100.0 * recall.at.get(count - 1)?))
+            });
+            let (shown, area) = (shown.collect::<Vec<_>>().join(", "), 100.0 * recall.area);
+            format!("average recall by detections a video, whatever their class (AR@AN, %): {shown}; area {area:.1}")
+        }));
         notes.extend(self.rules.iter().cloned());
         notes
     }

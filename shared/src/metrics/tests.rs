@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use serde_json::Value as Json;
 
 use super::*;
+use crate::config::DisputedVideos;
 use crate::hint::Hint as _;
 
 fn truth_of(actions: &[(u32, f64, f64)]) -> GroundTruth {
@@ -28,6 +29,7 @@ fn labelled_truth(actions: &[(u32, u32, f64, f64)]) -> GroundTruth {
                 end: *end,
             })
             .collect(),
+        numbers: BTreeMap::new(),
     }
 }
 
@@ -134,6 +136,91 @@ fn a_class_that_no_video_shows_is_ignored_and_counted() {
     close(&report.map, &[0.5], 1e-12);
     assert_eq!(report.counts.unknown_labels, ["wash"]);
     assert_eq!((report.counts.of_unknown_labels, report.counts.classes_without_predictions), (1, 1));
+}
+
+/// The worked example of spec 60, section 7: classes 0 and 2 happen, and a detection names class 1.
+#[test]
+fn labels_collide_only_where_that_is_asked_for() {
+    let truth = GroundTruth {
+        classes: vec!["open".into(), "close".into()],
+        numbers: BTreeMap::from([("open".into(), 0), ("wash".into(), 1), ("close".into(), 2)]),
+        ..labelled_truth(&[(0, 0, 0.0, 10.0), (0, 1, 20.0, 30.0)])
+    };
+    let found = |labels: [&str; 2]| Detections {
+        labels: labels.map(str::to_owned).to_vec(),
+        ..labelled(&[(0, 0, 0.0, 10.0, 0.9), (0, 1, 20.0, 30.0, 0.8)])
+    };
+    let by_name = Options::new(vec![0.5]);
+    let colliding = Options { labels: Labels::Colliding, ..by_name.clone() };
+    let average = |truth: &GroundTruth, options: &Options, labels| {
+        evaluate(truth, &found(labels), options).unwrap().average
+    };
+    close(&[average(&truth, &by_name, ["open", "wash"])], &[0.5], 1e-12);
+    close(&[average(&truth, &colliding, ["open", "wash"])], &[1.0], 1e-12);
+    close(&[average(&truth, &colliding, ["open", "close"])], &[1.0], 1e-12);
+    // Names that are numbers need no list; without either nothing collides.
+    let numbers =
+        GroundTruth { classes: vec!["0".into(), "2".into()], numbers: BTreeMap::new(), ..truth.clone() };
+    close(&[average(&numbers, &colliding, ["0", "1"])], &[1.0], 1e-12);
+    let names = GroundTruth { numbers: BTreeMap::new(), ..truth.clone() };
+    close(&[average(&names, &colliding, ["open", "wash"])], &[0.5], 1e-12);
+}
+
+#[test]
+fn class_numbers_of_every_subset_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("annotations.json");
+    let text = r#"{"database": {
+        "a": {"subset": "training", "annotations": [{"label": "wash", "label_id": 1, "segment": [0, 1]}]},
+        "b": {"subset": "validation", "annotations": [{"label": "open", "label_id": 0, "segment": [0, 1]}]}}}"#;
+    std::fs::write(&path, text).unwrap();
+    let truth = GroundTruth::read(&path, "validation", None).unwrap();
+    assert_eq!(truth.numbers, BTreeMap::from([("open".to_owned(), 0), ("wash".to_owned(), 1)]));
+}
+
+#[test]
+fn disputed_videos_of_thumos14_are_left_out_with_their_detections_unless_kept() {
+    let mut truth = truth_of(&[(0, 0.0, 10.0), (1, 0.0, 10.0), (2, 0.0, 10.0)]);
+    truth.videos =
+        ["video_test_0000004", "video_test_0000270", "video_test_0000308"].map(str::to_owned).to_vec();
+    let mut detections = found_in(&[(0, 0.0, 10.0, 0.5), (1, 50.0, 60.0, 0.9), (2, 0.0, 10.0, 0.4)]);
+    detections.videos.clone_from(&truth.videos);
+    let said = |report: &Report| report.rules.iter().find(|rule| rule.contains("THUMOS14")).cloned();
+    let dropped = evaluate(&truth, &detections, &Options::new(vec![0.5])).unwrap();
+    assert_eq!((dropped.average, dropped.counts.videos, dropped.counts.predictions), (1.0, 2, 2));
+    assert!(said(&dropped).unwrap().ends_with("left out"));
+    let options = Options { disputed_videos: DisputedVideos::Kept, ..Options::new(vec![0.5]) };
+    let kept = evaluate(&truth, &detections, &options).unwrap();
+    assert_eq!((kept.counts.videos, kept.counts.predictions), (3, 3));
+    assert!(kept.average < 0.5 && said(&kept).unwrap().ends_with("count"));
+    let (others, found) = check_b();
+    assert_eq!(said(&evaluate(&others, &found, &options).unwrap()), None, "no other data set has them");
+}
+
+#[test]
+fn rounding_makes_ties_and_moves_ends() {
+    let truth = truth_of(&[(0, 0.0, 10.0), (0, 20.0, 30.0)]);
+    // To 4 decimals both scores are 0.5, and then the later detection comes first.
+    let detections = found_in(&[(0, 0.0, 10.0, 0.500_04), (0, 40.0, 50.0, 0.500_01)]);
+    let map = |rounding, detections: &Detections| {
+        evaluate(&truth, detections, &Options { rounding, ..Options::new(vec![0.98]) }).unwrap().average
+    };
+    close(&[map(Rounding::Off, &detections), map(Rounding::Opentad, &detections)], &[0.5, 0.25], 1e-12);
+    close(&[map(Rounding::Gtad, &detections)], &[0.5], 1e-12);
+    // 0 to 9.76 s overlaps by 0.976; rounded to 0.1 s by 0.98.
+    let detections = found_in(&[(0, 0.0, 9.76, 0.9)]);
+    close(&[map(Rounding::Opentad, &detections), map(Rounding::Gtad, &detections)], &[0.0, 0.5], 1e-12);
+}
+
+/// Check B of spec 60, section 9, with three proposals a video at most.
+#[test]
+fn average_recall_is_that_of_the_worked_example() {
+    let (truth, detections) = check_b();
+    let recall = average_recall(&truth, &detections, &Options::new(vec![0.5]), 3).unwrap();
+    close(&recall.at, &[0.0, 1.0 / 3.0, 1.0 / 3.0], 1e-9);
+    close(&[recall.area], &[1.0 / 6.0], 1e-9);
+    let none = average_recall(&truth, &Detections::default(), &Options::new(vec![0.5]), 100).unwrap();
+    assert_eq!((none.at.len(), none.area), (100, 0.0));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The commands around a run, on what it leaves behind.
 
 use std::fs;
+use std::path::Path;
 
 use longtake_shared::checkpoint::PartRef;
 use serde_json::Value;
@@ -50,6 +51,44 @@ fn the_best_weights_are_those_of_the_best_validation() {
     let checkpoint = lab.manifests().into_iter().find(|manifest| manifest.step == best.step).unwrap();
     let weights = fs::read(lab.path("runs/tiny/best.safetensors")).unwrap();
     assert_eq!(PartRef::of(&weights), checkpoint.model);
+}
+
+/// Rewrites a file of weights without the parameter whose name ends so.
+fn drop_weight(file: &Path, ending: &str) -> String {
+    let bytes = fs::read(file).unwrap();
+    let stored = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let (dropped, kept): (Vec<_>, Vec<_>) =
+        stored.tensors().into_iter().partition(|(name, _)| name.ends_with(ending));
+    assert_eq!(dropped.len(), 1, "{ending}");
+    fs::write(file, safetensors::serialize(kept, None).unwrap()).unwrap();
+    dropped[0].0.strip_prefix("backbone.").unwrap().to_owned()
+}
+
+#[test]
+fn weights_to_begin_with_are_reported_and_refused_where_one_is_missing() {
+    let lab = Lab::new();
+    lab.train("--set pretrain.steps=0 --set train.max_steps=1");
+    fs::rename(lab.path("runs/tiny/best.safetensors"), lab.path("start.safetensors")).unwrap();
+    let words = "--init start.safetensors --set pretrain.steps=0 --set train.max_steps=1 --set run.name";
+    let said = lab.train(&format!("{words}=whole"));
+    assert!(said.stderr.contains("the backbone begins with `start.safetensors`"), "{said:?}");
+    let line = |what: &str| said.stderr.lines().find(|line| line.contains(what)).unwrap_or_default();
+    assert!(line("begin at random").trim_start().starts_with("0 "), "{said:?}");
+    assert!(line("in the file, not used").contains("`head."), "{said:?}");
+    let log = fs::read_to_string(lab.path("runs/whole/logs/worker-0.log")).unwrap();
+    assert!(log.contains("patch_embed.proj.bias"), "{log}");
+
+    let dropped = drop_weight(&lab.path("start.safetensors"), "patch_embed.proj.bias");
+    let said = lab.run(&format!("train tiny.toml {words}=refused"));
+    assert_eq!(said.code, Some(78), "{said:?}");
+    assert!(
+        said.stderr.contains(&format!("lacks 1 weights of the backbone, the first `{dropped}`")),
+        "{said:?}"
+    );
+    assert!(!lab.path("runs/refused").exists(), "{said:?}");
+    let said = lab.train(&format!("{words}=allowed --set model.backbone.weights_may_lack=true"));
+    let line = said.stderr.lines().find(|line| line.contains("begin at random")).unwrap_or_default();
+    assert!(line.trim_start().starts_with("1 ") && line.contains(&dropped), "{said:?}");
 }
 
 #[test]

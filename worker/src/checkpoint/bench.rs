@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use longtake_shared::bench::{Row, Times};
 use longtake_shared::checkpoint::{CheckpointStore, ContentHash};
 use longtake_shared::hint::Failure;
 use longtake_shared::objects::Objects;
 use longtake_shared::random::Key;
-use longtake_shared::role::BenchRow;
 use rand::{Rng as _, RngExt as _};
 
 use super::{NamedTensor, SaveRequest, Saver, TensorData, TensorFile};
@@ -44,21 +44,25 @@ impl SaveBench {
     ///
     /// # Errors
     /// The folder cannot be written, or a save failed.
-    pub fn run(&self, folder: &Path) -> Result<Vec<BenchRow>, Failure> {
+    pub fn run(&self, folder: &Path) -> Result<Vec<Row>, Failure> {
         let folder = folder.join("longtake-bench-checkpoint");
         let measured = self.save(&folder);
         let removed = std::fs::remove_dir_all(&folder);
         let measured = measured?;
         removed
             .map_err(|error| Failure::new(format!("`{}` cannot be removed: {error}", folder.display())))?;
-        let of = |time: fn(&Measured) -> Duration| measured.iter().map(time).collect::<Vec<_>>();
-        let mut rows = Vec::new();
-        rows.extend(quantiles("training waits", of(|save| save.blocked)));
-        rows.extend(quantiles("durable", of(|save| save.durable)));
-        let noticed = self.flip()?;
-        let share = format!("bit flips noticed of {}", self.flips);
-        rows.push(BenchRow { name: share, value: noticed as f64, unit: "flips".into() });
-        Ok(rows)
+        let (mut blocked, mut durable) = (Times::default(), Times::default());
+        for save in measured {
+            blocked.push(save.blocked);
+            durable.push(save.durable);
+        }
+        let size = format!("{} MiB x {} ranks", self.bytes >> 20, self.ranks);
+        let (noticed, flips) = self.flip()?;
+        Ok(vec![
+            blocked.row(format!("saving {size}: training waits")),
+            durable.row(format!("saving {size}: durable")),
+            flips.row(format!("a flipped bit noticed on load, {noticed} of {}", self.flips)),
+        ])
     }
 
     /// All ranks save at the same moment, again and again.
@@ -120,7 +124,7 @@ impl SaveBench {
     }
 
     /// Flips bits of a part in memory and counts how many of them loading notices.
-    fn flip(&self) -> Result<usize, Failure> {
+    fn flip(&self) -> Result<(usize, Times), Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -130,28 +134,20 @@ impl SaveBench {
         let mut rng = Key::root(1).child("bit flips", 0).rng();
         let mut bytes = vec![0; 64 << 10];
         rng.fill_bytes(&mut bytes);
-        let mut noticed = 0;
+        let (mut noticed, mut times) = (0, Times::default());
         runtime.block_on(async {
             let part = store.put_part(Bytes::from(bytes.clone())).await?;
             for _ in 0..self.flips {
                 let bit = rng.random_range(0..bytes.len() * 8);
                 bytes[bit / 8] ^= 1 << (bit % 8);
                 objects.put(&part.object(), Bytes::from(bytes.clone())).await?;
+                let begun = Instant::now();
                 noticed += usize::from(store.get_part(&part).await.is_err());
+                times.push(begun.elapsed());
                 bytes[bit / 8] ^= 1 << (bit % 8);
             }
             debug_assert_eq!(ContentHash::of(&bytes), part.hash, "every flip was undone");
-            Ok(noticed)
+            Ok((noticed, times))
         })
     }
-}
-
-fn quantiles(what: &str, mut times: Vec<Duration>) -> [BenchRow; 2] {
-    times.sort();
-    let at = |share: f64| {
-        let index = ((times.len() as f64 * share).ceil() as usize).clamp(1, times.len().max(1)) - 1;
-        times.get(index).map_or(0.0, |time| time.as_secs_f64() * 1e3)
-    };
-    let row = |name: &str, value| BenchRow { name: format!("{what}, {name}"), value, unit: "ms".into() };
-    [row("median", at(0.5)), row("p99", at(0.99))]
 }

@@ -299,18 +299,7 @@ fn the_benchmark_measures_saves_and_notices_every_flip() {
     let folder = tempfile::tempdir().unwrap();
     let small = SaveBench { ranks: 2, bytes: 1 << 16, saves: 2, flips: 20 };
     let rows = small.run(folder.path()).unwrap();
-    let names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
-    assert_eq!(
-        names,
-        [
-            "training waits, median",
-            "training waits, p99",
-            "durable, median",
-            "durable, p99",
-            "bit flips noticed of 20"
-        ]
-    );
-    assert!(rows[..4].iter().all(|row| row.value > 0.0), "{rows:?}");
-    assert_eq!(rows[4].value, 20.0);
+    assert!(rows.iter().all(|row| row.runs > 0 && row.median <= row.p99), "{rows:?}");
+    assert_eq!(rows[2].name, "a flipped bit noticed on load, 20 of 20");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
 }

@@ -33,7 +33,7 @@ pub use abort::Aborter;
 pub use faulty::{Fault, FaultKind, Faulty};
 pub use local::Local;
 pub use moments::SharedCollective;
-pub use ring::{Membership, Ring, RingListener};
+pub use ring::{Membership, Ring, RingListener, loopback};
 
 /// What all ranks of a generation do together. Every rank makes the same calls in the same order with the same lengths.
 pub trait Collective: Send {

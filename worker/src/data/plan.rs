@@ -122,7 +122,6 @@ impl Planner<'_> {
             (0, 0)
         };
         let clips = self.data.clips() + extra;
-        let sampled = self.memory.sampled_clips(self.data.clips());
         Some(SamplePlan {
             step,
             lane,
@@ -132,7 +131,7 @@ impl Planner<'_> {
             shift,
             clips,
             clip_frames,
-            sampled: choose_clips(self.memory.sampler, clips, sampled, key).sampled,
+            sampled: choose_clips(self.memory, self.data.clips(), clips, key).sampled,
             augment: AugmentDraw::draw(key, &self.data.augment, self.data),
             actions: self.actions(self.dataset.video(video), start, sampled_length),
             frames_total: sampled_length,

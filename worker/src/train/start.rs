@@ -145,7 +145,7 @@ fn starting_backbone(run: &RunContext) -> Result<Option<VideoSwin>, TrainError> 
     }
     let init = Init::new(&run.device, run.root.child("init", 0)).field("backbone");
     let (backbone, report) =
-        import::load_into(VideoSwin::new(config, &init), std::path::Path::new(&config.weights), false)?;
-    tracing::info!(weights = %config.weights, used = report.used.len(), unused = report.unused.len(), "backbone loaded");
+        import::load_into(VideoSwin::new(config, &init), config.weights.as_ref(), config.weights_may_lack)?;
+    tracing::info!(weights = %config.weights, ?report, "backbone loaded");
     Ok(Some(backbone))
 }

@@ -51,6 +51,8 @@ const CALLS: RetryPolicy = RetryPolicy {
     first: Duration::from_millis(20),
     factor: 2.0,
     longest: Duration::from_millis(200),
+    // A call that is not answered ends with the lease.
+    patience: Duration::MAX,
 };
 
 /// How the agent stands with its coordinator.

@@ -5,6 +5,7 @@ mod conclude;
 mod prepare;
 mod start;
 mod validation;
+mod weights;
 
 use std::time::Instant;
 
@@ -54,6 +55,7 @@ fn run(prepared: &Prepared, workers: Workers, session: &Session) -> Result<ExitC
     // A control plane without the worker library leaves it to the workers.
     if let Some(worker) = session.worker.filter(|_| !prepared.resume) {
         prepare::probe_videos(config, &dataset, worker, session.console)?;
+        weights::check(config, worker, session.console)?;
     }
 
     let begun = Instant::now();

@@ -10,6 +10,9 @@ mod connect;
 /// Messages on their way.
 mod link;
 
+/// A world inside one process.
+mod loopback;
+
 use std::net::Shutdown;
 use std::ops::Range;
 
@@ -17,6 +20,7 @@ use longtake_shared::ids::{Generation, Rank};
 
 pub use connect::{Membership, RingListener};
 use link::{Call, Incoming, Kind, Outgoing, Peer, transfer};
+pub use loopback::loopback;
 
 use super::{Aborter, Collective, CollectiveError, check_peers};
 

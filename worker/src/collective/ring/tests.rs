@@ -20,25 +20,10 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
 }
 
-fn rings(world: usize) -> Vec<Ring> {
-    let (listeners, peers): (Vec<_>, Vec<_>) = (0..world).map(|_| listen()).unzip();
-    thread::scope(|scope| {
-        let threads: Vec<_> = (listeners.iter().enumerate())
-            .map(|(rank, listener)| {
-                let peers = &peers;
-                scope.spawn(move || {
-                    listener.connect(&member("run", 3, rank), peers, soon(), Aborter::new().unwrap()).unwrap()
-                })
-            })
-            .collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    })
-}
-
 #[test]
 fn a_ring_conforms() {
     conformance::check(&[1, 2, 3, 4, 5], &|world| {
-        rings(world).into_iter().map(|ring| Box::new(ring) as Box<dyn Collective>).collect()
+        loopback(world).unwrap().into_iter().map(|ring| Box::new(ring) as Box<dyn Collective>).collect()
     });
 }
 
@@ -109,7 +94,7 @@ fn a_peer_of_another_run_or_with_another_protocol_is_refused() {
 
 #[test]
 fn an_error_is_final() {
-    let mut rings = rings(2);
+    let mut rings = loopback(2).unwrap();
     let mut first = rings.remove(0);
     drop(rings);
     let error = first.barrier().unwrap_err();

@@ -86,10 +86,7 @@ fn sampled_clips_are_ascending_and_as_many_as_the_rate_says() {
     }
     let memory =
         MemoryConfig { sampling_rate: 0.4, sampler: ClipSampler::Uniform, ..MemoryConfig::default() };
-    assert_eq!(
-        choose_clips(memory.sampler, 15, memory.sampled_clips(15), Key::root(0)).sampled,
-        [0, 2, 5, 8, 11, 14]
-    );
+    assert_eq!(choose_clips(&memory, 15, 15, Key::root(0)).sampled, [0, 2, 5, 8, 11, 14]);
 }
 
 #[test]

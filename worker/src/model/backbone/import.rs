@@ -147,7 +147,8 @@ impl Hint for ImportError {
             Self::NotFloat { .. } => "import the float checkpoint, not a quantised one".to_owned(),
             Self::Unwritable { .. } => "check that the folder exists and has room".to_owned(),
             Self::Missing { .. } => {
-                "set `model.backbone.variant` to what the file was trained as, or allow missing weights"
+                "set `model.backbone.variant` to what the file was trained as, or let the rest begin at random with \
+                 `--set model.backbone.weights_may_lack=true`"
                     .to_owned()
             }
             Self::Shape { .. } => {

@@ -50,11 +50,9 @@ impl RowCopies {
 
     /// Adds what a step wrote, as [`MemoryStore::write`] is given it.
     pub fn add(&mut self, lane: LaneId, video: VideoIndex, written: Step, first_row: i64, values: &[f32]) {
-        let mut bytes = Aligned::default();
         let rows = values.len() / self.channels;
         let row_bytes = self.channels * self.dtype.bytes();
-        let bytes = bytes.bytes_mut(rows * row_bytes);
-        to_bytes(self.dtype, &values[..rows * self.channels], bytes);
+        let bytes = to_bytes(self.dtype, &values[..rows * self.channels]);
         for (position, bytes) in (first_row..).zip(bytes.chunks_exact(row_bytes)) {
             if let Ok(position) = u32::try_from(position) {
                 self.put(lane, video, position, written, bytes);
@@ -206,7 +204,7 @@ impl MemoryStore {
                     bytes.extend_from_slice(&copy.bytes);
                 }
                 put += places.len();
-                self.replace(*lane, *video, &places, &bytes, &[])?;
+                self.replace(*lane, *video, &places, &bytes.into(), &[])?;
             }
         }
         Ok(put)

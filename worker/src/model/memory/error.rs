@@ -53,9 +53,9 @@ pub enum MemoryError {
         /// What the system says.
         source: std::io::Error,
     },
-    /// The ledger can no longer be written.
-    #[error("the ledger of the long memory in `{}` cannot be written: {problem}", folder.display())]
-    Ledger {
+    /// It can no longer be written.
+    #[error("the long memory in `{}` can no longer be written: {problem}", folder.display())]
+    Unwritable {
         /// Folder of the store.
         folder: PathBuf,
         /// What went wrong first.
@@ -98,7 +98,7 @@ impl Hint for MemoryError {
         match self {
             Self::InUse { .. } => Some("stop the other worker, or give this one a folder of its own".into()),
             Self::Full { .. } => Some("free some space; what was remembered before is intact".into()),
-            Self::Io { .. } | Self::Ledger { .. } | Self::Unusable { .. } => {
+            Self::Io { .. } | Self::Unwritable { .. } | Self::Unusable { .. } => {
                 Some("check the disk; the memory can be rebuilt from the newest checkpoint".into())
             }
             Self::Segment { .. } => Some("resume with the settings and data of the checkpoint".into()),

@@ -11,7 +11,7 @@ use longtake_shared::ids::{LaneId, Step, VideoIndex};
 use super::rows::Row;
 
 /// Version of keys, values and slab.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Bytes that sled may use for its cache: an entry takes about 40.
 const CACHE_BYTES: u64 = 16 << 20;

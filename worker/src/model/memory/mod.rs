@@ -15,6 +15,7 @@ pub mod snapshot;
 
 mod copies;
 mod error;
+mod folder;
 mod ledger;
 mod place;
 mod rows;

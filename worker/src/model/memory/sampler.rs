@@ -1,7 +1,8 @@
 //! Which clips of a window train the backbone; the features of the others are remembered (spec 20, sections 4 and 6).
 
-use longtake_shared::config::ClipSampler;
+use longtake_shared::config::{ClipSampler, MemoryConfig};
 use longtake_shared::random::Key;
+use rand::RngExt as _;
 use rand::seq::SliceRandom as _;
 
 /// The clips of a window, divided. Both lists are sorted; together they are all clips.
@@ -13,12 +14,14 @@ pub struct ClipChoice {
     pub remembered: Vec<usize>,
 }
 
-/// Chooses `sampled` of `clips` clips; all of them where there are not more.
-pub fn choose_clips(sampler: ClipSampler, clips: usize, sampled: usize, key: Key) -> ClipChoice {
-    let count = sampled.min(clips);
-    let mut chosen = match sampler {
+/// Chooses some of `clips` clips: as many as the sampling rate says for a window of `window_clips` clips, which are fewer
+/// where the division into clips is shifted; all of them where there are not more.
+pub fn choose_clips(config: &MemoryConfig, window_clips: usize, clips: usize, key: Key) -> ClipChoice {
+    let count = config.sampled_clips(window_clips).min(clips);
+    let mut chosen = match config.sampler {
         ClipSampler::Random => random(clips, count, key),
         ClipSampler::Uniform => uniform(clips, count),
+        ClipSampler::UniformJitter => jittered(clips, count, config.sampled_share(window_clips), key),
     };
     chosen.sort_unstable();
     chosen.dedup();
@@ -42,12 +45,32 @@ fn uniform(clips: usize, count: usize) -> Vec<usize> {
         .collect()
 }
 
+/// Evenly spread from the first clip on, each moved on by up to the distance of two; some may be the same (spec 20,
+/// section 6, step 3: `share` is r' times the number of clips there).
+fn jittered(clips: usize, count: usize, share: f64, key: Key) -> Vec<usize> {
+    let last = clips.saturating_sub(1);
+    if count > last {
+        return (0..clips).collect();
+    }
+    let mut rng = key.child("sampled clips", 0).rng();
+    let step = last as f64 / count.max(1) as f64;
+    (0..count)
+        .map(|place| {
+            let moved = place as f64 * step + rng.random::<f64>() * (last as f64 / share);
+            (moved as usize).min(last)
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use longtake_shared::config::MemoryConfig;
     use serde::Deserialize;
 
     use super::*;
+
+    fn config(sampler: ClipSampler, sampling_rate: f64) -> MemoryConfig {
+        MemoryConfig { sampler, sampling_rate, ..MemoryConfig::default() }
+    }
 
     #[derive(Deserialize)]
     struct Golden {
@@ -71,11 +94,13 @@ mod tests {
         assert!(!golden.cases.is_empty());
         for case in golden.cases {
             let clips = case.num_frames / case.chunk_size;
-            let config = MemoryConfig { sampling_rate: case.keep_ratio, ..MemoryConfig::default() };
-            let count = config.sampled_clips(clips);
-            let uniform = choose_clips(ClipSampler::Uniform, clips, count, Key::root(0));
+            let choose = |sampler| {
+                let config = config(sampler, case.keep_ratio);
+                choose_clips(&config, clips, clips, Key::root(0))
+            };
+            let uniform = choose(ClipSampler::Uniform);
             assert_eq!((uniform.sampled, uniform.remembered), (case.keep, case.drop));
-            let random = choose_clips(ClipSampler::Random, clips, count, Key::root(0));
+            let random = choose(ClipSampler::Random);
             assert_eq!(random.sampled.len(), case.random_keep_count);
         }
     }
@@ -84,7 +109,7 @@ mod tests {
     fn random_clips_are_distinct_sorted_and_evenly_drawn() {
         let mut drawn = [0; 15];
         for seed in 0..3000 {
-            let choice = choose_clips(ClipSampler::Random, 15, 4, Key::root(seed));
+            let choice = choose_clips(&config(ClipSampler::Random, 4.0 / 15.0), 15, 15, Key::root(seed));
             assert_eq!(choice.sampled.len(), 4);
             assert!(choice.sampled.windows(2).all(|pair| pair[0] < pair[1]));
             let mut all = [choice.sampled.clone(), choice.remembered].concat();
@@ -96,19 +121,48 @@ mod tests {
         }
         // 800 each on average, with a standard deviation of 24.
         assert!(drawn.iter().all(|count| (680..920).contains(count)), "{drawn:?}");
-        let again = |seed| choose_clips(ClipSampler::Random, 15, 4, Key::root(seed));
+        let again = |seed| choose_clips(&config(ClipSampler::Random, 4.0 / 15.0), 15, 15, Key::root(seed));
         assert_eq!(again(1), again(1));
         assert_ne!(again(1), again(2));
     }
 
     #[test]
     fn none_one_and_all_clips_can_be_sampled() {
-        for sampler in [ClipSampler::Random, ClipSampler::Uniform] {
-            assert!(choose_clips(sampler, 15, 0, Key::root(0)).sampled.is_empty());
-            assert_eq!(choose_clips(sampler, 15, 1, Key::root(0)).sampled.len(), 1);
-            assert_eq!(choose_clips(sampler, 3, 3, Key::root(0)).sampled, [0, 1, 2]);
-            assert_eq!(choose_clips(sampler, 1, 9, Key::root(0)).sampled, [0]);
-            assert!(choose_clips(sampler, 0, 3, Key::root(0)).sampled.is_empty());
+        for sampler in [ClipSampler::Random, ClipSampler::Uniform, ClipSampler::UniformJitter] {
+            let choose = |rate: f64, clips: usize| {
+                choose_clips(&config(sampler, rate), clips, clips, Key::root(0)).sampled
+            };
+            assert!(choose(0.0, 15).is_empty());
+            assert_eq!(choose(1.0 / 15.0, 15).len(), 1);
+            assert_eq!(choose(1.0, 3), [0, 1, 2]);
+            assert_eq!(choose(1.0, 1), [0]);
+            assert!(choose(0.5, 0).is_empty());
         }
+    }
+
+    /// The numbers of the published recipe: 24 clips and one more for the shift, r = 0.375.
+    #[test]
+    fn jittered_clips_lie_within_one_distance_of_their_place() {
+        let distance = 24.0 / 9.0;
+        let (mut fewer, mut first) = (0, [0; 25]);
+        for seed in 0..2000 {
+            let choice = choose_clips(&config(ClipSampler::UniformJitter, 0.375), 24, 25, Key::root(seed));
+            let sampled = &choice.sampled;
+            assert!(sampled.windows(2).all(|pair| pair[0] < pair[1]) && *sampled.last().unwrap() <= 24);
+            assert_eq!(sampled.len() + choice.remembered.len(), 25);
+            for place in 0..9 {
+                let from = f64::from(place) * distance;
+                let reach = from as usize..=(from + distance) as usize;
+                assert!(sampled.iter().any(|clip| reach.contains(clip)), "{sampled:?} miss {reach:?}");
+            }
+            fewer += usize::from(sampled.len() < 9);
+            first[sampled[0]] += 1;
+        }
+        assert!(fewer > 0, "two that fall together are one");
+        // The first lies evenly in [0, 2.67): 3 of 8 times each in clips 0 and 1, 2 of 8 times in clip 2.
+        assert!((650..850).contains(&first[0]) && (650..850).contains(&first[1]), "{first:?}");
+        assert_eq!(first[3..], [0; 22]);
+        let all = choose_clips(&config(ClipSampler::UniformJitter, 1.0), 24, 25, Key::root(1)).sampled;
+        assert!(all.len() <= 24, "24 of 25 are asked for");
     }
 }

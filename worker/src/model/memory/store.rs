@@ -3,24 +3,24 @@
 //! Takes: rows of sampled clips `[rows, C]` f32 after a step has committed. Gives: the rows of a window. Next: the merge
 //! of fresh and remembered features. Reads and writes go to an index in memory and to the slab; the ledger follows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
+use bytes::Bytes;
 use longtake_shared::config::MemoryDtype;
 use longtake_shared::ids::{LaneId, Step, VideoIndex};
 
 use super::error::{MemoryError, Warning};
-use super::ledger::{FoundRows, Ledger, LedgerError};
-use super::place::LOCK;
+use super::folder::{self, Opened};
+use super::ledger::FoundRows;
 use super::rows::{Aligned, Row, checksum, to_bytes, to_values};
 use super::slab::Slab;
 use super::slots::{Freed, Slots};
 use super::snapshot::{Snapshot, decode_segment};
-use super::writer::Writer;
+use super::writer::{Failure, Writer};
 
 /// Changed rows that are made durable together: a few steps' worth, so that syncing costs little and few slots wait.
 const COMMIT_ROWS: usize = 4096;
@@ -103,42 +103,13 @@ impl MemoryStore {
         dtype: MemoryDtype,
         commit_rows: usize,
     ) -> Result<(Self, Vec<Warning>), MemoryError> {
-        let failed = |action| move |source| MemoryError::Io { action, folder: folder.to_owned(), source };
-        std::fs::create_dir_all(folder).map_err(failed("create"))?;
-        let lock = File::create(folder.join(LOCK)).map_err(failed("lock"))?;
-        let in_use = || MemoryError::InUse { folder: folder.to_owned() };
-        patiently(|| match lock.try_lock() {
-            Ok(()) => Some(Ok(())),
-            Err(std::fs::TryLockError::WouldBlock) => None,
-            Err(std::fs::TryLockError::Error(source)) => Some(Err(failed("lock")(source))),
-        })
-        .ok_or_else(in_use)??;
-        let index = folder.join("index");
-        let open_ledger = || {
-            patiently(|| match Ledger::open(&index, channels, dtype) {
-                Err(LedgerError::Locked) => None,
-                opened => Some(opened),
-            })
-            .ok_or_else(in_use)
-        };
-        let mut warnings = Vec::new();
-        let (ledger, mut found) = match open_ledger()? {
-            Ok(opened) => opened,
-            Err(error) => {
-                warnings.push(set_aside(folder, &error).map_err(failed("set aside"))?);
-                open_ledger()?.map_err(|error| MemoryError::Unusable {
-                    folder: folder.to_owned(),
-                    problem: error.to_string(),
-                })?
-            }
-        };
-        let slab = Slab::open(&folder.join("rows.slab"), channels * dtype.bytes()).map_err(failed("open"))?;
-        let length = slab.slots().map_err(failed("open"))?;
-        let used = claim_slots(&mut found, length, &mut warnings);
+        let Opened { lock, ledger, found, slab, used, warnings } = folder::open(folder, channels, dtype)?;
         let slots = Slots::new(&used);
         let slab = Arc::new(slab);
-        let writer = Writer::start(ledger, Arc::clone(&slab), slots.settled(), commit_rows)
-            .map_err(failed("start the thread of"))?;
+        let writer =
+            Writer::start(ledger, Arc::clone(&slab), slots.settled(), commit_rows).map_err(|source| {
+                MemoryError::Io { action: "start the thread of", folder: folder.to_owned(), source }
+            })?;
         let store = Self {
             channels,
             dtype,
@@ -180,7 +151,7 @@ impl MemoryStore {
             let slots = stale.values().map(|row| row.slot).collect();
             let gone = stale.into_keys().map(|position| (position, Row::ABSENT)).collect();
             let freed = self.freed(slots);
-            self.writer.change(lane, video, gone, freed).map_err(|problem| self.ledger_error(problem))?;
+            self.writer.change(lane, video, gone, freed).map_err(|failure| self.write_error(failure))?;
         }
         Ok(())
     }
@@ -196,7 +167,7 @@ impl MemoryStore {
         let rows = added.values().flat_map(|rows| rows.iter());
         slots.extend(rows.filter(|row| row.is_present()).map(|row| row.slot));
         let freed = self.freed(slots);
-        self.writer.forget(lane, freed).map_err(|problem| self.ledger_error(problem))
+        self.writer.forget(lane, freed).map_err(|failure| self.write_error(failure))
     }
 
     /// Lanes that have been added, in order.
@@ -288,16 +259,8 @@ impl MemoryStore {
         }
         let skipped = (inside.start as i64 - first_row) as usize;
         let values = &values[skipped * self.channels..][..inside.len() * self.channels];
-        let mut bytes = Aligned::default();
-        let bytes: &[u8] = if self.dtype == MemoryDtype::F32 {
-            bytemuck::cast_slice(values)
-        } else {
-            let bytes = bytes.bytes_mut(inside.len() * self.slab.row_bytes());
-            to_bytes(self.dtype, values, bytes);
-            bytes
-        };
         let rows: Vec<(u32, Step)> = inside.map(|position| (position as u32, step)).collect();
-        self.replace(lane, video, &rows, bytes, &[])
+        self.replace(lane, video, &rows, &to_bytes(self.dtype, values), &[])
     }
 
     /// A lane's rows as they are now, whatever is written later; cheap.
@@ -354,7 +317,7 @@ impl MemoryStore {
             if present.is_empty() && absent.is_empty() {
                 continue;
             }
-            self.replace(segment.lane, video.video, &present, &bytes, &absent)?;
+            self.replace(segment.lane, video.video, &present, &bytes.into(), &absent)?;
         }
         Ok((segment.lane, segment.videos.iter().map(|video| video.video).collect()))
     }
@@ -384,7 +347,7 @@ impl MemoryStore {
     /// # Errors
     /// The ledger can no longer be written.
     pub fn flush(&self) -> Result<(), MemoryError> {
-        self.writer.flush().map_err(|problem| self.ledger_error(problem))
+        self.writer.flush().map_err(|failure| self.write_error(failure))
     }
 
     /// Slots the slab has: rows, free slots and slots that wait for a commit or a snapshot.
@@ -398,22 +361,17 @@ impl MemoryStore {
         lane: LaneId,
         video: VideoIndex,
         rows: &[(u32, Step)],
-        bytes: &[u8],
+        bytes: &Bytes,
         absent: &[u32],
     ) -> Result<(), MemoryError> {
-        if let Some(problem) = self.writer.failure() {
-            return Err(self.ledger_error(problem));
+        if let Some(failure) = self.writer.failure() {
+            return Err(self.write_error(failure));
         }
         let row_bytes = self.slab.row_bytes();
         let runs = self.slots.allocate(rows.len() as u64);
-        let mut written = 0;
-        for run in &runs {
-            let length = (run.end - run.start) as usize * row_bytes;
-            if let Err(source) = self.slab.write(run.start, &bytes[written..written + length]) {
-                self.slots.give_back(runs);
-                return Err(self.write_error(source));
-            }
-            written += length;
+        if let Err(error) = self.slab.put(&runs, bytes.clone()) {
+            self.slots.give_back(runs);
+            return Err(self.write_error(Failure::from(error)));
         }
         let slots = runs.into_iter().flatten();
         let mut changes: Vec<(u32, Row)> = rows
@@ -436,7 +394,7 @@ impl MemoryStore {
             }
         }
         let freed = self.freed(replaced);
-        self.writer.change(lane, video, changes, freed).map_err(|problem| self.ledger_error(problem))
+        self.writer.change(lane, video, changes, freed).map_err(|failure| self.write_error(failure))
     }
 
     pub(super) fn rows_of(&self, lane: LaneId, video: VideoIndex) -> Result<&Arc<Vec<Row>>, MemoryError> {
@@ -456,31 +414,13 @@ impl MemoryStore {
         Freed { before: self.slots.pins().taken(), slots }
     }
 
-    fn ledger_error(&self, problem: String) -> MemoryError {
-        MemoryError::Ledger { folder: self.folder.clone(), problem }
-    }
-
-    fn write_error(&self, source: std::io::Error) -> MemoryError {
-        use std::io::ErrorKind;
-        match source.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-                MemoryError::Full { folder: self.folder.clone() }
-            }
-            _ => MemoryError::Io { action: "write", folder: self.folder.clone(), source },
+    pub(super) fn write_error(&self, failure: Failure) -> MemoryError {
+        let folder = self.folder.clone();
+        match failure {
+            Failure::Full => MemoryError::Full { folder },
+            Failure::Other(problem) => MemoryError::Unwritable { folder, problem },
         }
     }
-}
-
-/// Tries for a second: a process that is just being started holds copies of its parent's locks until it runs its program.
-fn patiently<T>(mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
-    const ATTEMPTS: u32 = 50;
-    for _ in 1..ATTEMPTS {
-        if let Some(done) = attempt() {
-            return Some(done);
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    attempt()
 }
 
 /// The part of `rows` rows from `first` on that lies in a video of `length` rows.
@@ -505,44 +445,4 @@ pub(super) fn slot_runs(rows: &[Row], inside: Range<usize>) -> Vec<Range<usize>>
         }
     }
     runs
-}
-
-/// Forgets durable rows that have no slot of their own; gives the slots of the others.
-fn claim_slots(
-    found: &mut BTreeMap<LaneId, FoundRows>,
-    length: u64,
-    warnings: &mut Vec<Warning>,
-) -> BTreeSet<u64> {
-    let mut used = BTreeSet::new();
-    for (lane, videos) in found {
-        let mut lost = 0;
-        for rows in videos.values_mut() {
-            let before = rows.len();
-            rows.retain(|_, row| row.slot < length && used.insert(row.slot));
-            lost += before - rows.len();
-        }
-        if lost > 0 {
-            warnings.push(Warning::RowsLost { lane: *lane, rows: lost });
-        }
-    }
-    used
-}
-
-/// Renames index and slab out of the way.
-fn set_aside(folder: &Path, reason: &LedgerError) -> std::io::Result<Warning> {
-    let name = |base: &str, number: u32| folder.join(format!("{base}.damaged-{number}"));
-    let number = (1..u32::MAX)
-        .find(|number| !name("index", *number).exists() && !name("rows.slab", *number).exists())
-        .unwrap_or(u32::MAX);
-    for base in ["index", "rows.slab"] {
-        match std::fs::rename(folder.join(base), name(base, number)) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            other => other?,
-        }
-    }
-    Ok(Warning::SetAside {
-        folder: folder.to_owned(),
-        aside: name("index", number),
-        reason: reason.to_string(),
-    })
 }

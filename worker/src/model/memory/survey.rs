@@ -29,8 +29,8 @@ impl MemoryStore {
     }
 
     /// Why nothing can be written any more, if so: the store is to be given up then.
-    pub fn failure(&self) -> Option<String> {
-        self.writer.failure()
+    pub fn failure(&self) -> Option<MemoryError> {
+        self.writer.failure().map(|failure| self.write_error(failure))
     }
 
     /// Position and writer of the rows of a lane that were written after a step, by video.

@@ -1,9 +1,11 @@
 //! The thread that writes the ledger, so that no call of sled is on the training thread.
 //!
-//! What a step wrote is gathered until enough has come together or someone asks. Then: sync the slab, commit to the
-//! ledger, release the slots that were replaced. In this order a crash leaves each row as it was or as it became.
+//! Rows go to the slab as they come; what the ledger must know of them is gathered until enough has come together or
+//! someone asks. Then: sync the slab, commit to the ledger, release the slots that were replaced. In this order a crash
+//! leaves each row as it was or as it became.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -15,18 +17,45 @@ use super::rows::Row;
 use super::slab::Slab;
 use super::slots::{Freed, Settled};
 
+/// Why nothing can be written any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The disk is full.
+    Full,
+    /// Anything else, as a sentence.
+    Other(String),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
+            _ => Self::Other(error.to_string()),
+        }
+    }
+}
+
+impl From<sled::Error> for Failure {
+    fn from(error: sled::Error) -> Self {
+        match error {
+            sled::Error::Io(error) => error.into(),
+            other => Self::Other(other.to_string()),
+        }
+    }
+}
+
 /// What the training thread asks for.
 enum Order {
     Change { lane: LaneId, video: VideoIndex, rows: Vec<(u32, Row)>, freed: Freed },
     Forget { lane: LaneId, freed: Freed },
-    Flush(Sender<Result<(), String>>),
+    Flush(Sender<Result<(), Failure>>),
 }
 
 /// Handle of the thread; dropping it commits what is left and waits.
 #[derive(Debug)]
 pub(super) struct Writer {
     orders: Option<Sender<Order>>,
-    failure: Arc<Mutex<Option<String>>>,
+    failure: Arc<Mutex<Option<Failure>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -37,7 +66,7 @@ impl Writer {
         slab: Arc<Slab>,
         settled: Settled,
         commit_rows: usize,
-    ) -> std::io::Result<Self> {
+    ) -> io::Result<Self> {
         let (orders, received) = channel();
         let failure = Arc::new(Mutex::new(None));
         let mut work = Work {
@@ -62,28 +91,28 @@ impl Writer {
         video: VideoIndex,
         rows: Vec<(u32, Row)>,
         freed: Freed,
-    ) -> Result<(), String> {
+    ) -> Result<(), Failure> {
         self.send(Order::Change { lane, video, rows, freed })
     }
 
     /// Nothing of a lane is remembered any more.
-    pub(super) fn forget(&self, lane: LaneId, freed: Freed) -> Result<(), String> {
+    pub(super) fn forget(&self, lane: LaneId, freed: Freed) -> Result<(), Failure> {
         self.send(Order::Forget { lane, freed })
     }
 
     /// Returns when all that was asked for is durable.
-    pub(super) fn flush(&self) -> Result<(), String> {
+    pub(super) fn flush(&self) -> Result<(), Failure> {
         let (answer, answered) = channel();
         self.send(Order::Flush(answer))?;
         answered.recv().unwrap_or_else(|_| Err(self.failure().unwrap_or_else(stopped)))
     }
 
     /// Why the ledger can no longer be written, if so.
-    pub(super) fn failure(&self) -> Option<String> {
+    pub(super) fn failure(&self) -> Option<Failure> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn send(&self, order: Order) -> Result<(), String> {
+    fn send(&self, order: Order) -> Result<(), Failure> {
         if let Some(failure) = self.failure() {
             return Err(failure);
         }
@@ -92,8 +121,8 @@ impl Writer {
     }
 }
 
-fn stopped() -> String {
-    "its thread has stopped".to_owned()
+fn stopped() -> Failure {
+    Failure::Other("its thread has stopped".to_owned())
 }
 
 impl Drop for Writer {
@@ -111,7 +140,7 @@ struct Work {
     ledger: Ledger,
     slab: Arc<Slab>,
     settled: Settled,
-    failure: Arc<Mutex<Option<String>>>,
+    failure: Arc<Mutex<Option<Failure>>>,
     changes: BTreeMap<LaneId, LaneChanges>,
     freed: Vec<Freed>,
     changed: usize,
@@ -137,35 +166,38 @@ impl Work {
                     let _ = answer.send(self.commit());
                 }
             }
-            if self.changed >= commit_rows {
-                self.commit_or_note();
-            }
+            // What fails here has been logged, and is the answer to the next order.
+            let _ = if self.changed >= commit_rows { self.commit() } else { self.settle() };
         }
-        self.commit_or_note();
+        let _ = self.commit();
     }
 
-    fn commit_or_note(&mut self) {
-        if let Err(problem) = self.commit() {
-            tracing::error!(problem, "the ledger of the long memory cannot be written");
-        }
+    /// Writes rows to the slab that wait.
+    fn settle(&self) -> Result<(), Failure> {
+        self.unless_failed(|| Ok(self.slab.settle()?))
     }
 
-    fn commit(&mut self) -> Result<(), String> {
-        if let Some(failure) = self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone() {
-            return Err(failure);
-        }
-        let committed = self
-            .slab
-            .sync()
-            .map_err(|error| error.to_string())
-            .and_then(|()| self.ledger.commit(&self.changes).map_err(|error| error.to_string()));
-        if let Err(problem) = committed {
-            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem.clone());
-            return Err(problem);
-        }
+    fn commit(&mut self) -> Result<(), Failure> {
+        self.unless_failed(|| {
+            self.slab.settle()?;
+            self.slab.sync()?;
+            Ok(self.ledger.commit(&self.changes)?)
+        })?;
         self.changes.clear();
         self.changed = 0;
         self.settled.lock().unwrap_or_else(PoisonError::into_inner).append(&mut self.freed);
         Ok(())
+    }
+
+    /// The first failure is the last thing that happens to the store's files.
+    fn unless_failed(&self, work: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+        let known = || self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(failure) = known().clone() {
+            return Err(failure);
+        }
+        work().inspect_err(|failure| {
+            tracing::error!(?failure, "the long memory can no longer be written");
+            *known() = Some(failure.clone());
+        })
     }
 }

@@ -58,13 +58,16 @@ impl Cluster {
         let mut engine = RunEngine::new(settings, Incarnation(1), Generation(0), Duration::ZERO);
         let mut commands = Vec::new();
         for node in 0..WORKERS / WORKERS_A_NODE {
-            commands.extend(engine.handle(Duration::ZERO, Event::AgentConnected {
-                agent: AgentId(format!("node{node}")),
-                host: format!("node{node}"),
-                slots: WORKERS_A_NODE,
-                held: Vec::new(),
-                ended: Vec::new(),
-            }));
+            commands.extend(engine.handle(
+                Duration::ZERO,
+                Event::AgentConnected {
+                    agent: AgentId(format!("node{node}")),
+                    host: format!("node{node}"),
+                    slots: WORKERS_A_NODE,
+                    held: Vec::new(),
+                    ended: Vec::new(),
+                },
+            ));
         }
         for command in commands {
             if let Command::StartWorker { worker, index, .. } = command {
@@ -94,7 +97,8 @@ impl Cluster {
     /// Gives whether the survivors were told of their generation.
     fn loses_one(&mut self) -> bool {
         let Some(lost) = self.team.members.get(WORKERS / 2).cloned() else { return false };
-        let end = WorkerEnd { worker: lost.clone(), cause: ExitCause::Signal(9), log: Vec::new(), last: None };
+        let end =
+            WorkerEnd { worker: lost.clone(), cause: ExitCause::Signal(9), log: Vec::new(), last: None };
         let mut commands = self.engine.handle(Duration::from_secs(1), Event::WorkerExited(end));
         let lanes: Vec<Vec<LaneId>> = self.team.lanes.clone();
         for (worker, lanes) in self.team.members.clone().into_iter().zip(lanes) {

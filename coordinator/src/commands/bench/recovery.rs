@@ -30,9 +30,25 @@ const RECOVERED: &str = "\"recovered\"";
 
 /// What every run of this benchmark is started with.
 const SETTINGS: &[&str] = &[
-    "launch.toml", "--set", "train.max_steps=0", "--set", "train.epochs=100000000", "--set", "train.validate_every=0",
-    "--set", "cluster.lease=1", "--set", "cluster.recovery=fast", "--set", "cluster.min_workers=1", "--set",
-    "cluster.threads=1", "--set", "checkpoint.interval=5", "--set", "run.name=recovery",
+    "launch.toml",
+    "--set",
+    "train.max_steps=0",
+    "--set",
+    "train.epochs=100000000",
+    "--set",
+    "train.validate_every=0",
+    "--set",
+    "cluster.lease=1",
+    "--set",
+    "cluster.recovery=fast",
+    "--set",
+    "cluster.min_workers=1",
+    "--set",
+    "cluster.threads=1",
+    "--set",
+    "checkpoint.interval=5",
+    "--set",
+    "run.name=recovery",
 ];
 
 /// Strikes a run of four workers on two nodes.
@@ -180,11 +196,7 @@ impl Cluster {
         fs::read_to_string(self.folder.join("runs/recovery/metrics.jsonl")).unwrap_or_default()
     }
 
-    fn wait(
-        &mut self,
-        what: &str,
-        mut there: impl FnMut(&mut Self) -> Option<()>,
-    ) -> Result<(), Failure> {
+    fn wait(&mut self, what: &str, mut there: impl FnMut(&mut Self) -> Option<()>) -> Result<(), Failure> {
         let begun = Instant::now();
         while there(self).is_none() {
             if begun.elapsed() > PATIENCE {

@@ -1,0 +1,60 @@
+//! `longtake bench`: measures a part of Longtake on this machine.
+
+mod control;
+mod launch;
+mod recovery;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use longtake_shared::bench::{self, Row};
+use longtake_shared::hint::{ExitCode, Failure};
+use longtake_shared::role::WorkerBenchmark;
+use serde_json::json;
+
+use super::Session;
+use crate::cli::{BenchArgs, Benchmark};
+
+pub(super) fn run(args: &BenchArgs, session: &Session) -> Result<ExitCode, Failure> {
+    let folder = Folder::make(&args.folder)?;
+    let rows = measure(args.name, &folder.0, session)?;
+    session.console.result(&bench::table(&rows), &json!({ "rows": rows }))?;
+    Ok(ExitCode::Done)
+}
+
+/// One line a benchmark: the only place that knows where each of them lives.
+fn measure(name: Benchmark, folder: &Path, session: &Session) -> Result<Vec<Row>, Failure> {
+    let of_worker = |what| (session.worker("bench")?.bench)(what, folder);
+    match name {
+        Benchmark::Map => Ok(bench::map::measure()?),
+        Benchmark::Memory => of_worker(WorkerBenchmark::Memory),
+        Benchmark::Backbone => of_worker(WorkerBenchmark::Backbone),
+        Benchmark::AllReduce => of_worker(WorkerBenchmark::AllReduce),
+        Benchmark::Checkpoint => of_worker(WorkerBenchmark::Checkpoint),
+        Benchmark::Control => control::measure(),
+        Benchmark::Recovery => recovery::measure(folder, session.worker("bench")?),
+        Benchmark::Launch => launch::measure(folder, session.worker("bench")?),
+    }
+}
+
+/// A folder of this process alone, removed in the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn make(below: &Path) -> Result<Self, Failure> {
+        let folder = below.join(format!("longtake-bench-{}", std::process::id()));
+        fs::create_dir(&folder).map_err(|error| {
+            Failure::new(format!("the folder `{}` cannot be made: {error}", folder.display()))
+                .hint("name a folder that exists and may be written, with --folder")
+        })?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::warn!(folder = %self.0.display(), %error, "the files of the benchmark are left behind");
+        }
+    }
+}
