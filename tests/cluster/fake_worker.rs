@@ -147,6 +147,9 @@ fn until_stopped(
             step += 1;
             session.enter(Step(step), StepPhase::Judge);
             session.progress(assignment.generation, &progress(step));
+            if step == 100 {
+                session.rest();
+            }
         }
         std::thread::yield_now();
     }

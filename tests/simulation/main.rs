@@ -15,6 +15,7 @@
 mod chain;
 mod coordinators;
 mod faults;
+mod histories;
 mod judge;
 mod nodes;
 mod scheduler;

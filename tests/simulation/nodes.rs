@@ -163,10 +163,7 @@ impl World {
     }
 
     pub(crate) fn send_order(&mut self, link: usize, order: wire::AgentOrder) {
-        let mut at = self.now() + self.latency();
-        if !self.shape.wild {
-            at = at.max(self.links[link].last_down);
-        }
+        let at = (self.now() + self.latency()).max(self.links[link].last_down);
         self.links[link].last_down = at;
         let after = at - self.now();
         self.plan(after, Happening::ToAgent { link, order });

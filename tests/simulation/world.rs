@@ -31,7 +31,7 @@ pub(crate) struct Shape {
     pub(crate) recovery: Recovery,
     pub(crate) step: Duration,
     pub(crate) faults: usize,
-    /// Messages of one link may overtake each other.
+    /// Messages of an agent may overtake each other: more than a link allows.
     pub(crate) wild: bool,
 }
 

@@ -118,7 +118,7 @@ impl RunEngine {
         if self.state.flags.checkpoint || self.state.flags.stop {
             self.tell_flags(commands);
         }
-        self.start_workers(commands);
+        self.start_workers(now, commands);
         self.end_where_all_are_through(now, commands);
     }
 

@@ -112,7 +112,7 @@ impl RunEngine {
             }
         }
         self.member_lost(now, &of_agent, true, incident, commands);
-        self.start_workers(commands);
+        self.start_workers(now, commands);
     }
 
     pub(super) fn start_failed(
@@ -144,7 +144,7 @@ impl RunEngine {
             waiting.remove(id);
         }
         self.member_lost(now, std::slice::from_ref(id), false, incident, commands);
-        self.start_workers(commands);
+        self.start_workers(now, commands);
     }
 
     /// What the loss of these workers, which are marked as gone, means where the run stands.

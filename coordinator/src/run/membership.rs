@@ -62,6 +62,8 @@ pub struct Worker {
     pub index: usize,
     /// The agent that started it.
     pub agent: AgentId,
+    /// Since when it is known.
+    pub since: Duration,
     /// What is known of its process.
     pub state: WorkerState,
     /// The stage it is in, and the units of it that are done.
@@ -72,8 +74,8 @@ pub struct Worker {
 
 impl Worker {
     /// A worker of an agent, of which nothing else is known.
-    pub fn new(index: usize, agent: AgentId, state: WorkerState) -> Self {
-        Self { index, agent, state, done: None, doing: None }
+    pub fn new(index: usize, agent: AgentId, since: Duration, state: WorkerState) -> Self {
+        Self { index, agent, since, state, done: None, doing: None }
     }
 
     /// Whether its process may still run.

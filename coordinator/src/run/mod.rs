@@ -90,7 +90,9 @@ impl RunEngine {
             .members
             .iter()
             .zip(indices)
-            .map(|(id, index)| (id.clone(), Worker::new(index, AgentId(String::new()), WorkerState::Unseen)))
+            .map(|(id, index)| {
+                (id.clone(), Worker::new(index, AgentId(String::new()), now, WorkerState::Unseen))
+            })
             .collect();
         let phase = Phase::Forming {
             team,
@@ -146,7 +148,7 @@ impl RunEngine {
                 for end in ended {
                     self.worker_exited(now, end, commands);
                 }
-                self.start_workers(commands);
+                self.start_workers(now, commands);
             }
             Event::AgentRenewed { agent, doing } => self.agent_renewed(now, &agent, doing),
             Event::AgentDisconnected { agent } => self.agent_disconnected(now, &agent),

@@ -54,7 +54,7 @@ impl RunEngine {
                 }
             }
             None if has_room => {
-                let worker = Worker::new(index, agent.clone(), joined.unwrap_or(WorkerState::Starting));
+                let worker = Worker::new(index, agent.clone(), now, joined.unwrap_or(WorkerState::Starting));
                 self.state.workers.insert(id.clone(), worker);
                 self.state.last_joined = now;
             }
@@ -120,7 +120,7 @@ impl RunEngine {
     }
 
     /// Starts what is missing, on the agents in their order, as long as they have slots.
-    pub(super) fn start_workers(&mut self, commands: &mut Vec<Command>) {
+    pub(super) fn start_workers(&mut self, now: Duration, commands: &mut Vec<Command>) {
         let adopting = matches!(self.state.phase, Phase::Forming { adopted: Some(_), .. });
         let over = matches!(self.state.phase, Phase::Ending { .. } | Phase::Finished { .. });
         if adopting || over || self.state.flags.stop {
@@ -143,7 +143,7 @@ impl RunEngine {
             let worker = membership::worker_id(index, self.state.incarnation, self.state.started);
             self.state.started += 1;
             self.state.workers.retain(|_, worker| worker.index != index);
-            let known = Worker::new(index, agent.clone(), WorkerState::Starting);
+            let known = Worker::new(index, agent.clone(), now, WorkerState::Starting);
             self.state.workers.insert(worker.clone(), known);
             commands.push(Command::StartWorker { agent, worker, index });
         }

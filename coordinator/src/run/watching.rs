@@ -8,7 +8,7 @@ use longtake_shared::units::Seconds;
 
 use super::command::Command;
 use super::incident::{Incident, Nearness};
-use super::membership::{self, AgentId, Lease, WorkerState};
+use super::membership::{self, AgentId, Lease, Worker, WorkerState};
 use super::phase::Phase;
 use super::quorum::Quorum;
 use super::settings::NOTICE_EVERY;
@@ -35,6 +35,7 @@ impl RunEngine {
         for (agent, silent) in lost {
             self.agent_lost(now, &agent, silent, commands);
         }
+        self.judge_starts(now, commands);
         self.judge_deadlines(now, commands);
         self.judge_stop(now, commands);
         self.say_who_is_missing(now, commands);
@@ -71,6 +72,31 @@ impl RunEngine {
         }
     }
 
+    /// A process that was started and does not connect is given up, and another one is started in its place.
+    fn judge_starts(&mut self, now: Duration, commands: &mut Vec<Command>) {
+        let late = |worker: &Worker| {
+            worker.state == WorkerState::Starting
+                && now.saturating_sub(worker.since) > self.settings.gather_timeout
+        };
+        let late: Vec<(WorkerId, AgentId)> = self
+            .state
+            .workers
+            .iter()
+            .filter(|(_, worker)| late(worker))
+            .map(|(id, worker)| (id.clone(), worker.agent.clone()))
+            .collect();
+        // While the run gathers, it is itself over then.
+        if matches!(self.state.phase, Phase::Gathering { .. } | Phase::Ending { .. } | Phase::Finished { .. })
+        {
+            return;
+        }
+        for (worker, agent) in late {
+            let cause = format!("{} did not connect", self.name(&worker));
+            commands.push(Command::KillWorker { agent, worker: worker.clone() });
+            self.lose(now, &worker, None, Incident::new(Nearness::Cause, cause), commands);
+        }
+    }
+
     fn nobody_came(&mut self, now: Duration, commands: &mut Vec<Command>) {
         let present = self.joined().count();
         if present >= self.settings.fewest {
@@ -103,7 +129,7 @@ impl RunEngine {
             }
             self.state.phase = Phase::Gathering { since: now };
             self.state.owned.clear();
-            self.start_workers(commands);
+            self.start_workers(now, commands);
         } else if !none_is_back && waited > self.settings.adoption_grace() {
             for member in unseen {
                 let cause = format!("{} did not come back", self.name(&member));

@@ -72,7 +72,7 @@ impl SmallDisk {
     fn at(folder: std::path::PathBuf) -> Option<Self> {
         fs::create_dir_all(&folder).unwrap();
         let mut mount = Command::new("mount");
-        let mounted = mount.args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&folder).output();
+        let mounted = mount.args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(&folder).output();
         mounted.is_ok_and(|output| output.status.success()).then_some(Self(folder))
     }
 }

@@ -65,7 +65,7 @@ fn recorders_of_a_killed_run_tell_what_its_workers_did() {
     lab.wait_for_step(&mut running, "train", 3);
     running.signal(Signal::KILL);
     assert_eq!(running.end().code, None);
-    let said = lab.run("flight runs/tiny --last 50");
+    let said = lab.run("flight runs/tiny --last 4096");
     assert_eq!(said.code, Some(0), "{said:?}");
     for phase in ["worker 0, process", "worker 1, process", "look", "judge", "reduce", "write_back"] {
         assert!(said.stdout.contains(phase), "{phase} is missing: {}", said.stdout);

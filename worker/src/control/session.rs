@@ -524,7 +524,9 @@ impl Shared {
                 match &directive {
                     Directive::Form(assignment) => {
                         let over = Generation(inbox.identity.generation);
-                        aborted = Some((over, format!("{} takes its place", assignment.generation)));
+                        if inbox.identity.incarnation > 0 {
+                            aborted = Some((over, format!("{} takes its place", assignment.generation)));
+                        }
                         let former = std::mem::replace(&mut inbox.identity, identity);
                         inbox.former.insert(former.generation, former);
                         if inbox.former.len() > FORMER {

@@ -38,6 +38,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Renewals, and looks at the workers, in a lease.
 const TICKS_PER_LEASE: u32 = 5;
 
+/// Steps that are kept for a coordinator that was away: what a grace of a minute brings together at a hundred a second.
+const STEPS_KEPT: usize = 8192;
+
 /// Until a coordinator has told its own.
 const FIRST_TERMS: Terms = Terms {
     lease: Duration::from_secs(1),
@@ -113,6 +116,8 @@ pub struct AgentCore {
     unanswered: VecDeque<Duration>,
     workers: BTreeMap<WorkerId, Worker>,
     ends: Vec<End>,
+    /// Steps that were told and may not have been heard, with the time when they were told.
+    steps: VecDeque<(Duration, wire::FromWorker)>,
     last_tick: Duration,
 }
 
@@ -129,6 +134,7 @@ impl AgentCore {
             unanswered: VecDeque::new(),
             workers: BTreeMap::new(),
             ends: Vec::new(),
+            steps: VecDeque::new(),
             last_tick: now,
         };
         (core, vec![AgentOutput::Call { after: Duration::ZERO }])
@@ -177,7 +183,7 @@ impl AgentCore {
             AgentInput::Refused { reason } => outputs.push(AgentOutput::End(AgentEnd::Refused(reason))),
             AgentInput::Order(order) => self.order(now, order, outputs),
             AgentInput::WorkerJoined { link, hello } => self.worker_joined(link, hello, outputs),
-            AgentInput::WorkerSaid { link, message } => self.worker_said(link, message, outputs),
+            AgentInput::WorkerSaid { link, message } => self.worker_said(now, link, message, outputs),
             AgentInput::WorkerSilent { link } => {
                 let Some(id) = self.worker_of(link).cloned() else { return };
                 if let Some(worker) = self.workers.get_mut(&id) {
@@ -265,7 +271,7 @@ impl AgentCore {
             OrderBody::Goodbye(goodbye) => {
                 outputs.push(AgentOutput::End(AgentEnd::Over(ExitCode::of_code(goodbye.exit_code))));
             }
-            OrderBody::Welcome(welcome) => self.welcomed(now, order.incarnation, &welcome),
+            OrderBody::Welcome(welcome) => self.welcomed(now, order.incarnation, &welcome, outputs),
             _ if !self.is_welcomed() => {}
             OrderBody::StartWorker(start) => self.start(start, outputs),
             OrderBody::ToWorker(to) => {
@@ -287,7 +293,13 @@ impl AgentCore {
         }
     }
 
-    fn welcomed(&mut self, now: Duration, incarnation: u64, welcome: &wire::Welcome) {
+    fn welcomed(
+        &mut self,
+        now: Duration,
+        incarnation: u64,
+        welcome: &wire::Welcome,
+        outputs: &mut Vec<AgentOutput>,
+    ) {
         let Contact::Greeted { at, .. } = self.contact else { return };
         self.incarnation = incarnation;
         self.terms = messages::terms(welcome, FIRST_TERMS);
@@ -299,6 +311,10 @@ impl AgentCore {
         for worker in self.workers.values_mut() {
             // Who reported a hang may have been heard by nobody.
             worker.watch.forget_report();
+        }
+        // Steps that nobody has heard, and some that were heard: a step that is told twice does no harm.
+        for (_, step) in &self.steps {
+            outputs.push(AgentOutput::Send(self.message(AgentBody::FromWorker(step.clone()))));
         }
     }
 
@@ -326,7 +342,13 @@ impl AgentCore {
         }
     }
 
-    fn worker_said(&mut self, link: LinkId, message: wire::WorkerMessage, outputs: &mut Vec<AgentOutput>) {
+    fn worker_said(
+        &mut self,
+        now: Duration,
+        link: LinkId,
+        message: wire::WorkerMessage,
+        outputs: &mut Vec<AgentOutput>,
+    ) {
         let Some(id) = self.worker_of(link) else { return };
         if let Some(wire::worker_message::Body::Failed(_)) = &message.body {
             let noted = Some(wire::worker_order::Body::Noted(wire::Noted {}));
@@ -334,7 +356,21 @@ impl AgentCore {
             outputs.push(AgentOutput::Tell { link, order });
         }
         let from = wire::FromWorker { worker: id.0.clone(), message: Some(message) };
+        self.keep_step(now, &from);
         self.send(AgentBody::FromWorker(from), outputs);
+    }
+
+    /// Links keep their order: what was said before a renewal that was answered has been heard.
+    fn keep_step(&mut self, now: Duration, from: &wire::FromWorker) {
+        let body = from.message.as_ref().and_then(|message| message.body.as_ref());
+        if !matches!(body, Some(wire::worker_message::Body::Progress(_))) {
+            return;
+        }
+        let heard = self.heard;
+        while self.steps.front().is_some_and(|(told, _)| *told < heard) || self.steps.len() == STEPS_KEPT {
+            self.steps.pop_front();
+        }
+        self.steps.push_back((now, from.clone()));
     }
 
     /// Tells an end once everything the worker had said was told, or will be told with the next hello.

@@ -1,6 +1,5 @@
 //! The engine as a table: in this state, at this event, exactly these commands.
 
-mod histories;
 mod recovery;
 
 use longtake_shared::config::Recovery;

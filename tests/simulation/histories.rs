@@ -1,36 +1,45 @@
 //! Random histories of a small cluster: workers that answer, die, hang and say things twice, agents that vanish and come back,
-//! coordinators that start anew. The invariants hold after every event, and once faults stop, the run gets on.
+//! coordinators that start anew. The engine alone, without driver and network; its invariants hold after every event, and once
+//! faults stop, the run gets on.
 //!
 //! A history is its seed. A failing one says it; `LONGTAKE_HISTORY=<seed>` plays it alone.
 
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
-use super::*;
-use crate::run::event::{Doing, HeldWorker};
+use longtake_coordinator::journal::Record;
+use longtake_coordinator::run::command::{Command, Order};
+use longtake_coordinator::run::event::{
+    Doing, Event, HeldWorker, Identity, StopSource, WorkerEnd, WorkerReport,
+};
+use longtake_coordinator::run::membership::AgentId;
+use longtake_coordinator::run::{Orphan, RunEngine, Settings};
+use longtake_shared::config::Recovery;
+use longtake_shared::ids::{Epoch, Generation, Incarnation, LaneId, RunId, Step, WorkerId};
 use longtake_shared::protocol::stamp::StepPhase;
+use longtake_shared::protocol::{ExitCause, Kept, Progress, SavedParts, Stage};
+use longtake_shared::units::Seconds;
+
+use crate::scheduler::Dice;
 
 /// Histories of one test run; nightly more.
 const HISTORIES: u64 = 50_000;
 
-/// A generator of numbers that is nothing but its state (SplitMix64, Steele et al. 2014).
-struct Dice(u64);
+fn ring(index: u32) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 4000 + index as u16))
+}
 
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.roll() % bound.max(1) as u64) as usize
-    }
-
-    fn one_in(&mut self, odds: usize) -> bool {
-        self.below(odds) == 0
-    }
+fn progress(done: u64) -> WorkerReport {
+    WorkerReport::Progress(Progress {
+        stage: Stage::Train,
+        done,
+        total: 10,
+        epoch: Epoch(0),
+        loss: Some(1.0),
+        numbers: BTreeMap::new(),
+        elapsed: Seconds(1.0),
+    })
 }
 
 /// A worker process as it really is.
@@ -62,14 +71,21 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let mut dice = Dice(seed);
+        let mut dice = Dice::new(seed);
         let workers = 1 + dice.below(4);
         let settings = Settings {
             workers,
             fewest: 1 + dice.below(workers),
             spares: dice.below(2),
             recovery: if dice.one_in(2) { Recovery::Exact } else { Recovery::Fast },
-            ..settings(workers)
+            run: RunId("r".into()),
+            lanes: 4,
+            lease: Duration::from_secs(1),
+            gather_timeout: Duration::from_mins(1),
+            coordinator_grace: Duration::from_secs(20),
+            phase_deadline: Duration::from_secs(30),
+            stop_grace: Duration::from_secs(15),
+            started_from: None,
         };
         let engine = RunEngine::new(settings, Incarnation(3), Generation(8), Duration::ZERO);
         let mut world = Self {
