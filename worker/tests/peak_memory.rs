@@ -141,6 +141,7 @@ fn peak(replay: Replay, sampled: usize) -> usize {
         moments: Arc::new(LocalMoments),
         device: &device,
         goes_on: None,
+        enter: &|_| {},
     };
     // Tables, scratch memory and the like are made in the first step and stay.
     let warm = step(&context, &inputs).expect("the window is not too long");

@@ -72,7 +72,7 @@ impl StepSettings {
     }
 
     /// The first part of a step: everything that this rank computes for itself. `control` holds its flags and what recalling
-    /// its samples counted. Nothing has changed afterwards.
+    /// its samples counted, `enter` is told what comes next. Nothing has changed afterwards.
     ///
     /// # Errors
     /// The generation was aborted, or a window is longer than the model was built for.
@@ -81,10 +81,11 @@ impl StepSettings {
         learner: &Learner<Detector>,
         inputs: &[LaneInput],
         mut control: Control,
+        enter: &dyn Fn(StepPhase),
     ) -> Result<Computed, TrainError> {
         let targets = self.targets(inputs);
         let normaliser = count::agree(local_normaliser(&targets), &self.collective)?;
-        let pending = self.pending(learner, inputs, &targets, normaliser)?;
+        let pending = self.pending(learner, inputs, &targets, normaliser, enter)?;
         self.collective.check()?;
         control.loss = pending.loss;
         control.class_loss = pending.class_loss;
@@ -108,10 +109,10 @@ impl StepSettings {
         &self,
         learner: &mut Learner<Detector>,
         computed: Computed,
-        phase: &mut dyn FnMut(StepPhase),
+        enter: &dyn Fn(StepPhase),
     ) -> Result<Committed, TrainError> {
         let now = learner.step;
-        phase(StepPhase::Reduce);
+        enter(StepPhase::Reduce);
         let Computed { gradients, statistics, rows, mut control } = computed;
         let own = self.digest(learner, now);
         control.digest = own.unwrap_or_default();
@@ -122,7 +123,7 @@ impl StepSettings {
             return Err(TrainError::Diverged { step: now });
         }
 
-        phase(StepPhase::Move);
+        enter(StepPhase::Move);
         let moved = learner.advance(gradients, control.loss.is_finite())?;
         if moved.applied {
             let detection = learner.module.detection.clone();
@@ -142,6 +143,7 @@ impl StepSettings {
         inputs: &[LaneInput],
         targets: &[Option<SampleTargets>],
         normaliser: f32,
+        enter: &dyn Fn(StepPhase),
     ) -> Result<Pending, StepError> {
         let context = StepContext {
             learner,
@@ -154,6 +156,7 @@ impl StepSettings {
             moments: Arc::clone(&self.moments),
             device: &self.device,
             goes_on: Some(&self.collective),
+            enter,
         };
         step(&context, inputs)
     }

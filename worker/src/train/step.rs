@@ -16,6 +16,7 @@ use super::learner::Learner;
 use super::pretrain::stack;
 use super::tape::host;
 use crate::collective::{CollectiveError, SharedCollective};
+use crate::control::StepPhase;
 use crate::data::plan::SamplePlan;
 use crate::loss::{Criterion, SampleTargets};
 use crate::model::detector::Detector;
@@ -25,7 +26,6 @@ use crate::model::tcm::consistency::TooLong;
 use crate::optim::Flat;
 
 /// What a step is told besides its samples.
-#[derive(Debug)]
 pub struct StepContext<'a> {
     /// The model, the layout of its parameters.
     pub learner: &'a Learner<Detector>,
@@ -47,6 +47,8 @@ pub struct StepContext<'a> {
     pub device: &'a Device,
     /// Asked between two chunks whether the generation still lives.
     pub goes_on: Option<&'a SharedCollective>,
+    /// Told what comes next.
+    pub enter: &'a dyn Fn(StepPhase),
 }
 
 impl StepContext<'_> {
@@ -138,6 +140,7 @@ pub fn step(cx: &StepContext<'_>, inputs: &[LaneInput]) -> Result<Pending, StepE
     let trained = clips_where(inputs, |clip| clip.trains);
 
     // LOOK
+    (cx.enter)(StepPhase::Look);
     let plain = &cx.learner.module;
     let mut fresh = look(cx, plain, inputs, &clips_where(inputs, |clip| !clip.trains || replay), false)?;
     let mut rows = fresh_rows(&fresh);
@@ -152,6 +155,7 @@ pub fn step(cx: &StepContext<'_>, inputs: &[LaneInput]) -> Result<Pending, StepE
     let features_bct = remember(cx, inputs, &fresh, !replay);
 
     // JUDGE
+    (cx.enter)(StepPhase::Judge);
     let features_bct = if replay { features_bct.autodiff().require_grad() } else { features_bct };
     let keys: Vec<Key> = inputs.iter().map(|input| lane_key(cx.key, input.lane)).collect();
     let weights: Vec<f32> = inputs.iter().map(|input| f32::from(u8::from(input.sample.is_some()))).collect();
@@ -167,6 +171,7 @@ pub fn step(cx: &StepContext<'_>, inputs: &[LaneInput]) -> Result<Pending, StepE
 
     // REPLAY
     if replay && !trained.is_empty() {
+        (cx.enter)(StepPhase::Replay);
         let upstream_bct = features_bct.grad_remove(&mut tape).expect("every loss depends on the features");
         gradients = replay_clips(cx, &taped, inputs, &trained, &upstream_bct, gradients)?;
     }

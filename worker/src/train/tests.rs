@@ -123,8 +123,8 @@ fn try_step(
     learner: &mut Learner<Detector>,
     inputs: &[LaneInput],
 ) -> Result<Committed, TrainError> {
-    let computed = settings.compute(learner, inputs, Control::default())?;
-    settings.commit(learner, computed, &mut |_| {})
+    let computed = settings.compute(learner, inputs, Control::default(), &|_| {})?;
+    settings.commit(learner, computed, &|_| {})
 }
 
 /// Largest difference of two lists of tensors, over the largest value of each tensor.
@@ -171,7 +171,7 @@ fn gradient_of_step(replay: Replay, chunk_clips: usize, shift: Option<usize>) ->
             if let Some(shift) = shift { shifted(input, shift) } else { input }
         })
         .collect();
-    let pending = settings.pending(&learner, &inputs, &settings.targets(&inputs), 7.0).unwrap();
+    let pending = settings.pending(&learner, &inputs, &settings.targets(&inputs), 7.0, &|_| {}).unwrap();
     (pending.gradients.to_host().unwrap(), pending.loss, pending.rows.len())
 }
 
@@ -335,7 +335,7 @@ fn remembered_rows_carry_no_gradient_but_change_the_loss() {
         input.sample.as_mut().unwrap().remembered.iter_mut().for_each(|value| *value *= scale);
         let inputs = [input];
         let targets = settings.targets(&inputs);
-        settings.pending(&learner(&config, &device), &inputs, &targets, 3.0).unwrap().loss
+        settings.pending(&learner(&config, &device), &inputs, &targets, 3.0, &|_| {}).unwrap().loss
     };
     assert!((loss(1.0) - loss(0.0)).abs() > 1e-4);
 }

@@ -156,13 +156,12 @@ impl Trainer<'_> {
         let mut control = self.saver.wishes(&self.rhythm);
         control.skipped = loaded.unreadable() as f32;
         let inputs = self.recall(loaded, &mut control)?;
-        session.enter(now, StepPhase::Look);
-        let mut computed = self.steps.compute(&self.state.learner, &inputs, control)?;
+        let enter = |phase| session.enter(now, phase);
+        let mut computed = self.steps.compute(&self.state.learner, &inputs, control, &enter)?;
         let rows = std::mem::take(&mut computed.rows);
         // From here on others may commit the step while this rank is aborted.
         self.state.pending = Some(self.pending(&inputs, rows));
-        let mut enter = |phase| session.enter(now, phase);
-        let committed = self.steps.commit(&mut self.state.learner, computed, &mut enter)?;
+        let committed = self.steps.commit(&mut self.state.learner, computed, &enter)?;
         session.enter(now, StepPhase::WriteBack);
         let written = self.state.pending.take().filter(|_| committed.moved.applied);
         if let Some(rows) = &written {
