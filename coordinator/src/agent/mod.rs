@@ -6,8 +6,8 @@
 //!                                 +-------------------------------+
 //! ```
 //!
-//! [`core`] decides; this carries out. A worker never outlives its agent: the kernel kills it when the agent's process ends,
-//! the agent kills it when the agent itself ends in any other way, panics included.
+//! [`crate::agent::core`] decides; this carries out. A worker never outlives its agent: the kernel kills it when the agent's
+//! process ends, the agent kills it when the agent itself ends in any other way, panics included.
 
 /// What an agent decides, as a value.
 pub mod core;

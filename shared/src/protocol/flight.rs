@@ -7,8 +7,8 @@
 //!
 //! The worker's file is mapped into its memory, so a record costs some stores and no system call, and the kernel keeps what
 //! a killed process has stored. Readers use plain reads. A record that was caught half written does not check and is left
-//! out. All times are those of [`now`], which no change of the machine's clock touches; the header says what they are since
-//! the Unix epoch.
+//! out. All times are those of [`crate::protocol::flight::now`], which no change of the clock touches; the header says what
+//! they are since the Unix epoch.
 
 mod log;
 mod mapped;

@@ -1,4 +1,4 @@
-//! What an agent decides, as a value: (now, input) -> outputs. No I/O, no clock, no randomness: [`super`] carries out.
+//! What an agent decides, as a value: (now, input) -> outputs. No I/O, no clock, no randomness: [`crate::agent`] carries out.
 //!
 //! ```text
 //!   Apart --Reached--> Greeted --Welcome--> Welcomed
