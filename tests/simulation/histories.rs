@@ -87,7 +87,7 @@ impl World {
             stop_grace: Duration::from_secs(15),
             started_from: None,
         };
-        let engine = RunEngine::new(settings, Incarnation(3), Generation(8), Duration::ZERO);
+        let engine = RunEngine::new(settings, Incarnation(1), Generation(8), Duration::ZERO);
         let mut world = Self {
             dice,
             engine,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use longtake_shared::config::Recovery;
-use longtake_shared::ids::{LaneId, Rank, WorkerId};
+use longtake_shared::ids::{Generation, Incarnation, LaneId, Rank, WorkerId};
 use longtake_shared::protocol::Carried;
 
 use super::command::{Command, Order};
@@ -53,8 +53,11 @@ impl RunEngine {
 
     pub(super) fn try_form(&mut self, now: Duration, commands: &mut Vec<Command>) {
         let Some(Quorum::Form { members }) = self.quorum(now) else { return };
-        let generation = self.state.generation.next();
-        let lanes = assignment::assign(self.settings.lanes, &members, &self.state.owned);
+        let generation = self.state.generation.next().max(first_generation(self.state.incarnation));
+        // Where all return to a checkpoint, lanes depend on nothing but the ranks: sums are then rounded as they would have been.
+        let nobody = BTreeMap::new();
+        let before = if self.returns() { &nobody } else { &self.state.owned };
+        let lanes = assignment::assign(self.settings.lanes, &members, before);
         let carried = self.carried(&members, &lanes);
         let team = Team { generation, incarnation: self.state.incarnation, members, lanes };
         let peers = team.members.iter().filter_map(|id| self.state.workers[id].ring_address()).collect();
@@ -82,10 +85,20 @@ impl RunEngine {
         self.tell(members, order, commands);
     }
 
-    /// In mode `exact`, a loss sends everyone back to the newest checkpoint; a change that all agreed on loses nothing.
+    /// Whether the next generation begins at the newest checkpoint, or at the start. In mode `exact`, a loss sends everyone
+    /// back there; a change that all agreed on loses nothing.
+    fn returns(&self) -> bool {
+        match &self.state.phase {
+            Phase::Recovering { incident, .. } => {
+                incident.is_some() && self.settings.recovery == Recovery::Exact
+            }
+            _ => true,
+        }
+    }
+
+    /// What the members take with them.
     fn carried(&self, members: &[WorkerId], lanes: &[Vec<LaneId>]) -> Option<Carried> {
-        let Phase::Recovering { incident, .. } = &self.state.phase else { return None };
-        if incident.is_some() && self.settings.recovery == Recovery::Exact {
+        if self.returns() {
             return None;
         }
         recovery::carry(members, lanes, &self.state.kept, self.checkpoint())
@@ -130,4 +143,11 @@ impl RunEngine {
         };
         (0..self.settings.workers).filter(|index| !joined(*index)).collect()
     }
+}
+
+/// The first generation that a coordinator may announce. An earlier one that still announced some where its lock did not hold
+/// would need a thousand changes of membership to reach it.
+fn first_generation(incarnation: Incarnation) -> Generation {
+    const A_COORDINATOR: u64 = 1000;
+    Generation(incarnation.0.saturating_sub(1) * A_COORDINATOR + 1)
 }

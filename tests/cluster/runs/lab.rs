@@ -227,7 +227,7 @@ impl Lab {
             .as_array()
             .unwrap()
             .iter()
-            .map(|worker| Process::of(worker["pid"].as_i64().unwrap()))
+            .filter_map(|worker| worker["pid"].as_i64().map(Process::of))
             .collect()
     }
 }

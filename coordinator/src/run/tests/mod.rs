@@ -45,7 +45,7 @@ impl Scene {
     }
 
     fn gathering_with(settings: Settings) -> Self {
-        let engine = RunEngine::new(settings, Incarnation(3), Generation(8), Duration::ZERO);
+        let engine = RunEngine::new(settings, Incarnation(1), Generation(8), Duration::ZERO);
         let mut scene = Self { engine, now: Duration::ZERO };
         scene.at(
             0.0,
@@ -127,7 +127,7 @@ fn agent() -> AgentId {
 }
 
 fn worker(index: u32) -> WorkerId {
-    membership::worker_id(index as usize, Incarnation(3), index as usize)
+    membership::worker_id(index as usize, Incarnation(1), index as usize)
 }
 
 fn both() -> Vec<WorkerId> {
@@ -137,7 +137,7 @@ fn both() -> Vec<WorkerId> {
 fn identity(rank: u32, generation: u64) -> Identity {
     Identity {
         run: RunId("r".into()),
-        incarnation: Incarnation(3),
+        incarnation: Incarnation(1),
         generation: Generation(generation),
         rank: Rank(rank),
     }
@@ -177,7 +177,7 @@ fn committed(step: u64) -> Event {
 
 #[test]
 fn an_agent_is_asked_for_the_workers_that_are_missing() {
-    let mut engine = RunEngine::new(settings(2), Incarnation(3), Generation(0), Duration::ZERO);
+    let mut engine = RunEngine::new(settings(2), Incarnation(1), Generation(0), Duration::ZERO);
     let start = |agent: &str, index: u32| Command::StartWorker {
         agent: AgentId(agent.into()),
         worker: worker(index),
@@ -201,7 +201,7 @@ fn the_last_worker_to_come_forms_a_generation_that_was_journaled_first() {
     let waiting = Command::Announce(RunUpdate::Gathering { present: 1, needed: 2 });
     assert_eq!(scene.happens(joined(1)), [waiting]);
     let lanes = vec![vec![LaneId(0), LaneId(1)], vec![LaneId(2), LaneId(3)]];
-    let (generation, incarnation) = (Generation(9), Incarnation(3));
+    let (generation, incarnation) = (Generation(9), Incarnation(1));
     let team = Team { generation, incarnation, members: both(), lanes: lanes.clone() };
     assert_eq!(
         scene.happens(joined(0)),
@@ -240,7 +240,7 @@ fn messages_of_another_generation_incarnation_run_or_rank_are_dropped() {
         identity(0, 8),
         identity(0, 10),
         identity(1, 9),
-        Identity { incarnation: Incarnation(2), ..good.clone() },
+        Identity { incarnation: Incarnation(0), ..good.clone() },
         Identity { run: RunId("other".into()), ..good.clone() },
     ];
     for identity in bad {
@@ -258,7 +258,7 @@ fn a_checkpoint_is_committed_once_every_rank_has_saved_the_same_step() {
     assert_eq!(scene.saves(0, 5), []);
     assert_eq!(scene.saves(1, 6), []);
     let request = |step| CommitRequest {
-        incarnation: Incarnation(3),
+        incarnation: Incarnation(1),
         generation: Generation(9),
         stage: Stage::Train,
         step: Step(step),

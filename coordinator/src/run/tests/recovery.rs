@@ -9,7 +9,7 @@ use crate::run::incident::Nearness;
 
 /// The process that is started in the place of worker 1.
 fn replacement() -> WorkerId {
-    membership::worker_id(1, Incarnation(3), 2)
+    membership::worker_id(1, Incarnation(1), 2)
 }
 
 fn start_replacement() -> Command {
@@ -337,12 +337,12 @@ fn a_failure_that_any_worker_would_meet_ends_the_run() {
 fn adopting() -> Scene {
     let team = Team {
         generation: Generation(9),
-        incarnation: Incarnation(3),
+        incarnation: Incarnation(1),
         members: both(),
         lanes: vec![vec![LaneId(0), LaneId(1)], vec![LaneId(2), LaneId(3)]],
     };
     let orphan = Orphan { team, indices: vec![0, 1] };
-    let engine = RunEngine::adopting(settings(2), Incarnation(4), orphan, Duration::ZERO);
+    let engine = RunEngine::adopting(settings(2), Incarnation(2), orphan, Duration::ZERO);
     Scene { engine, now: Duration::ZERO }
 }
 
