@@ -275,7 +275,7 @@ fn a_folder_in_use_is_refused_and_a_second_run_has_higher_numbers() {
         let mut second = Run::with_chain(folder.path(), fake_worker(), "short", 1, chain);
         assert_eq!(second.end().await, Outcome::Done);
         let commits = second.chain.commits.lock().unwrap();
-        assert_eq!((commits[1].incarnation, commits[1].generation), (Incarnation(2), Generation(6)));
+        assert_eq!((commits[1].incarnation, commits[1].generation), (Incarnation(2), Generation(1001)));
     });
 }
 

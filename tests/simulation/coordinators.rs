@@ -111,7 +111,7 @@ impl World {
         if !coordinator.up {
             return;
         }
-        let outcome = coordinator.core.take(now - coordinator.started, input);
+        let outcome = coordinator.core.take(now.saturating_sub(coordinator.started), input);
         while let Ok(update) = coordinator.updates.try_recv() {
             drop(update);
         }

@@ -45,7 +45,7 @@ impl World {
                 19 => Fault::CoordinatorPause,
                 20 => Fault::Zombie(0),
                 21..=22 => Fault::SlowStore,
-                _ if number % 8 == 0 => Fault::Stop,
+                _ if number.is_multiple_of(8) => Fault::Stop,
                 _ => Fault::WorkerCrash(number),
             };
             self.plan(at, Happening::Fails(fault));

@@ -188,7 +188,7 @@ impl World {
                 let run = RunId("r".into());
                 process.place = Some(Identity { run, incarnation, generation, rank });
                 (process.trains, process.leaves) = (false, false);
-                process.lanes = lanes[rank.index()].clone();
+                process.lanes.clone_from(&lanes[rank.index()]);
                 self.says(id, WorkerReport::Ready);
             } else if matches!(order, Order::Shutdown) {
                 self.dies(id, ExitCause::Code(0));

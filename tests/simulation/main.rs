@@ -27,11 +27,11 @@ use std::time::{Duration, Instant};
 use world::{Shape, World};
 
 /// Seeds of small clusters and of large ones; all of them nightly.
-const SMALL: (u64, u64) = (60, 1_980);
+const SMALL: (u64, u64) = (400, 1_980);
 const LARGE: (u64, u64) = (1, 20);
 
 /// Simulated time with faults.
-const FAULTY: Duration = Duration::from_secs(60);
+const FAULTY: Duration = Duration::from_mins(1);
 
 /// Simulated time after the last fault, within which the run must get on.
 const CALM: Duration = Duration::from_secs(40);

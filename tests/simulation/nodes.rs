@@ -25,7 +25,11 @@ pub(crate) struct Node {
     pub(crate) ring_cut: bool,
     /// Its agent is stopped until then.
     pub(crate) paused_until: Duration,
+    /// Those that were started here and may live.
+    pub(crate) workers: Vec<WorkerId>,
     link: Option<usize>,
+    /// The link that was opened last.
+    newest: usize,
     call: u64,
 }
 
@@ -73,7 +77,7 @@ impl World {
         self.processes.retain(|_, process| !of_node(process));
         if let Some(link) = self.nodes[number].link.take() {
             self.links[link].over_here = true;
-            let after = if self.nodes[number].cut { Duration::from_secs(3600) } else { self.latency() };
+            let after = if self.nodes[number].cut { Duration::from_hours(1) } else { self.latency() };
             self.plan(after, Happening::LinkOverThere(link));
         }
     }
@@ -92,18 +96,17 @@ impl World {
             }
             AgentOutput::HangUp => self.hang_up(node),
             AgentOutput::Send(message) | AgentOutput::SendWithLog { message, .. } => {
-                self.send_up(node, message)
+                self.send_up(node, message);
             }
             AgentOutput::Tell { link, order } => {
-                let worker = self.processes.iter().find(|(_, process)| process.link == link);
-                if let Some(worker) = worker.map(|(id, _)| id.clone()) {
+                if let Some(worker) = self.of_link.get(&link).cloned() {
                     let after = self.dice.millis(0, 1);
                     self.plan(after, Happening::ToWorker { worker, order });
                 }
             }
             AgentOutput::Start { worker, index } => self.start_worker(node, worker, index),
             AgentOutput::Kill { worker } => {
-                self.plan(Duration::from_millis(1), Happening::WorkerDies { worker })
+                self.plan(Duration::from_millis(1), Happening::WorkerDies { worker });
             }
             AgentOutput::End(end) => self.agent_ends(node, &end),
         }
@@ -142,7 +145,7 @@ impl World {
             at = at.max(self.links[link].last_up);
         }
         self.links[link].last_up = at;
-        let after = at - self.now();
+        let after = at.saturating_sub(self.now());
         if self.dice.one_in(60) {
             let again = after + self.dice.millis(1, 400);
             self.plan(again, Happening::ToCoordinator { link, message: message.clone() });
@@ -152,12 +155,14 @@ impl World {
 
     /// What a core has said since, on all of its links.
     pub(crate) fn send_orders(&mut self, coordinator: usize) {
-        let open: Vec<usize> = self.nodes.iter().filter_map(|node| node.link).collect();
-        for link in open {
-            if self.links[link].coordinator == coordinator {
-                while let Ok(order) = self.links[link].orders.try_recv() {
-                    self.send_order(link, order);
-                }
+        for node in 0..self.nodes.len() {
+            let Some(link) =
+                self.nodes[node].link.filter(|link| self.links[*link].coordinator == coordinator)
+            else {
+                continue;
+            };
+            while let Ok(order) = self.links[link].orders.try_recv() {
+                self.send_order(link, order);
             }
         }
     }
@@ -165,14 +170,16 @@ impl World {
     pub(crate) fn send_order(&mut self, link: usize, order: wire::AgentOrder) {
         let at = (self.now() + self.latency()).max(self.links[link].last_down);
         self.links[link].last_down = at;
-        let after = at - self.now();
+        let after = at.saturating_sub(self.now());
         self.plan(after, Happening::ToAgent { link, order });
     }
 
     /// Whether no newer link of the same agent exists.
     pub(crate) fn newest_link(&self, coordinator: usize, link: usize) -> bool {
-        let agent = &self.links[link].agent;
-        !self.links[link + 1..].iter().any(|other| other.coordinator == coordinator && other.agent == *agent)
+        let newest = self.nodes[self.links[link].node].newest;
+        newest <= link
+            || self.links[newest].coordinator != coordinator
+            || self.links[newest].agent != self.links[link].agent
     }
 
     pub(crate) fn agent_calls(&mut self, node: usize, call: u64) {
@@ -200,6 +207,7 @@ impl World {
             last_up: now,
             last_down: now,
         });
+        self.nodes[node].newest = self.links.len() - 1;
         self.nodes[node].link = Some(self.links.len() - 1);
         let run = self.shape.settings().run;
         self.agent_input(node, AgentInput::Reached { run });
@@ -242,9 +250,12 @@ impl World {
 
     fn readings(&mut self, node: usize) -> BTreeMap<WorkerId, Reading> {
         let now = self.now();
-        let of_node =
-            self.processes.iter_mut().filter(|(_, process)| process.node == node && process.connected);
-        let readings = of_node.map(|(id, process)| {
+        let mut readings = BTreeMap::new();
+        self.nodes[node].workers.retain(|id| self.processes.contains_key(id));
+        for id in &self.nodes[node].workers {
+            let Some(process) = self.processes.get_mut(id).filter(|process| process.connected) else {
+                continue;
+            };
             if !process.frozen {
                 process.alive = now;
             }
@@ -254,9 +265,10 @@ impl World {
                 phase: process.phase,
                 entered_at: process.since,
             };
-            (id.clone(), Reading { alive: Some(process.alive), doing: Some(doing), finished: vec![] })
-        });
-        readings.collect()
+            let reading = Reading { alive: Some(process.alive), doing: Some(doing), finished: vec![] };
+            readings.insert(id.clone(), reading);
+        }
+        readings
     }
 
     pub(crate) fn worker_dies(&mut self, worker: &WorkerId) {

@@ -59,7 +59,9 @@ pub(crate) struct Crew {
 impl World {
     pub(crate) fn start_worker(&mut self, node: usize, worker: WorkerId, index: u32) {
         let now = self.now();
-        let link = self.dice.below(usize::MAX / 2) as u64;
+        let link = self.of_link.len() as u64;
+        self.of_link.insert(link, worker.clone());
+        self.nodes[node].workers.push(worker.clone());
         let process = Process {
             node,
             link,
@@ -176,13 +178,12 @@ impl World {
         process.flags = wire::SetFlags::default();
         (process.phase, process.since) = (StepPhase::Idle, now);
         process.lanes.clone_from(&lanes[rank as usize]);
-        process.step = match &form.carried {
-            Some(carried) => carried.step,
-            None => {
-                process.held.clear();
-                let manifest = form.resume_json.as_deref().map(serde_json::from_str::<serde_json::Value>);
-                manifest.and_then(Result::ok).and_then(|manifest| manifest["step"].as_u64()).unwrap_or(0)
-            }
+        process.step = if let Some(carried) = &form.carried {
+            carried.step
+        } else {
+            process.held.clear();
+            let manifest = form.resume_json.as_deref().map(serde_json::from_str::<serde_json::Value>);
+            manifest.and_then(Result::ok).and_then(|manifest| manifest["step"].as_u64()).unwrap_or(0)
         };
         process.whole = false;
         let crew = self.crews.entry(generation).or_default();

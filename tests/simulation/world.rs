@@ -154,6 +154,8 @@ pub(crate) struct World {
     pub(crate) nodes: Vec<Node>,
     pub(crate) links: Vec<Link>,
     pub(crate) processes: BTreeMap<WorkerId, Process>,
+    /// Whose link that is.
+    pub(crate) of_link: BTreeMap<u64, WorkerId>,
     pub(crate) crews: BTreeMap<Generation, Crew>,
     /// How long the store takes for a commit.
     pub(crate) store_delay: Duration,
@@ -178,6 +180,7 @@ impl World {
             nodes: Vec::new(),
             links: Vec::new(),
             processes: BTreeMap::new(),
+            of_link: BTreeMap::new(),
             crews: BTreeMap::new(),
             store_delay: Duration::from_millis(20),
             over: false,
@@ -244,7 +247,7 @@ impl World {
             self.trace.update(line.as_bytes());
             if self.tell {
                 let short: String = line.chars().take(220).collect();
-                eprint!("{}\n", short.trim_end());
+                eprintln!("{}", short.trim_end());
             }
         }
     }

@@ -42,6 +42,7 @@ impl Incident {
     }
 
     /// Takes the place of what was known where it is nearer to the cause; what came first stands otherwise.
+    #[must_use]
     pub fn or_nearer(self, other: Self) -> Self {
         if other.nearness > self.nearness { other } else { self }
     }

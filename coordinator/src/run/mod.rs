@@ -144,7 +144,7 @@ impl RunEngine {
     fn react(&mut self, now: Duration, event: Event, commands: &mut Vec<Command>) {
         match event {
             Event::AgentConnected { agent, host, slots, held, ended } => {
-                self.agent_connected(now, agent, (host, slots), held, commands);
+                self.agent_connected(now, &agent, (host, slots), held, commands);
                 for end in ended {
                     self.worker_exited(now, end, commands);
                 }

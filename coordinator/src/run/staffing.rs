@@ -17,7 +17,7 @@ impl RunEngine {
     pub(super) fn agent_connected(
         &mut self,
         now: Duration,
-        id: AgentId,
+        id: &AgentId,
         (host, slots): (String, usize),
         held: Vec<HeldWorker>,
         commands: &mut Vec<Command>,
@@ -25,14 +25,14 @@ impl RunEngine {
         self.state.agents.insert(id.clone(), Agent { host, slots, heard: now, broken: None });
         let holds: Vec<WorkerId> = held.iter().map(|held| held.worker.clone()).collect();
         for held in held {
-            self.take_back(now, &id, held, commands);
+            self.take_back(now, id, held, commands);
         }
         // What it has lost without a word.
         let lost: Vec<WorkerId> = self
             .state
             .workers
             .iter()
-            .filter(|(worker, known)| known.agent == id && known.alive() && !holds.contains(worker))
+            .filter(|(worker, known)| known.agent == *id && known.alive() && !holds.contains(worker))
             .map(|(worker, _)| worker.clone())
             .collect();
         for worker in lost {

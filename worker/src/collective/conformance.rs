@@ -172,7 +172,7 @@ fn an_abort_ends_pending_and_later_calls(mut world: World) {
     let expected = Err(CollectiveError::Aborted { reason: "a test says so".into() });
     // The last rank never joins the call, so the others' cannot succeed. In a world of one nothing is ever pending.
     let absent = (world.len() > 1).then(|| world.pop());
-    let aborters: Vec<_> = world.iter().map(|collective| collective.aborter()).collect();
+    let aborters: Vec<_> = world.iter().map(Collective::aborter).collect();
     let (entered, watch) = channel();
     thread::scope(|scope| {
         let pending: Vec<_> = world

@@ -67,7 +67,7 @@ pub enum TrainError {
         step: Step,
         /// Why.
         #[source]
-        source: CheckpointLoadError,
+        source: Box<CheckpointLoadError>,
     },
     /// What learns cannot be handed over to another rank.
     #[error("the state that a rank handed over cannot be read")]
@@ -211,13 +211,13 @@ impl Hint for TrainError {
             Self::Import(error) => error.hint(),
             Self::Memory(error) => error.hint(),
             Self::Save(error) => error.hint(),
-            Self::Archive(source) | Self::Checkpoint { source, .. } => source.hint(),
-            Self::Handover(_) | Self::HoldsOther { .. } => None,
+            Self::Archive(source) => source.hint(),
+            Self::Checkpoint { source, .. } => source.hint(),
+            Self::Handover(_) | Self::HoldsOther { .. } | Self::OutOfSamples { .. } => None,
             Self::TensorFile(error) => error.hint(),
             Self::Location(error) => error.hint(),
             Self::Clip(error) => error.hint(),
             Self::Prefetch(error) => error.hint(),
-            Self::OutOfSamples { .. } => None,
             Self::Conditions(error) => error.hint(),
             Self::Device(error) => error.hint(),
             Self::Collective(error) => error.hint(),

@@ -105,17 +105,13 @@ impl Place {
         config_json: &str,
         run_folder: &Path,
     ) -> Result<&'a mut Self, TrainError> {
-        if place.as_ref().is_some_and(|place| !place.workplace.fits(config_json)) {
-            *place = None;
-        }
-        match place {
-            Some(place) => Ok(place),
-            None => {
-                let workplace = Workplace::open(config_json)?;
-                let archive = Archive::open(workplace.config(), run_folder)?;
-                Ok(place.insert(Self { workplace, archive }))
-            }
-        }
+        let fitting = place.take().filter(|place| place.workplace.fits(config_json));
+        let open = || {
+            let workplace = Workplace::open(config_json)?;
+            let archive = Archive::open(workplace.config(), run_folder)?;
+            Ok::<_, TrainError>(Self { workplace, archive })
+        };
+        Ok(place.insert(fitting.map_or_else(open, Ok)?))
     }
 }
 

@@ -268,7 +268,7 @@ impl Archive {
 /// A checkpoint that is not whole is told apart from all else: the coordinator may choose an older one.
 fn unloadable(manifest: &Manifest) -> impl FnOnce(checkpoint::LoadError) -> TrainError {
     let step = manifest.step;
-    move |source| TrainError::Checkpoint { step, source }
+    move |source| TrainError::Checkpoint { step, source: Box::new(source) }
 }
 
 /// What is reported when its upload has ended.

@@ -1,6 +1,6 @@
 //! Where a worker begins that goes on from nothing it holds: at the newest checkpoint, or at the start of the run.
 
-use longtake_shared::checkpoint::{Manifest, Stage as SavedStage};
+use longtake_shared::checkpoint::{Counters, Manifest, Stage as SavedStage};
 use longtake_shared::ids::LaneId;
 
 use super::TrainError;
@@ -58,7 +58,7 @@ fn recall_lane(
 fn first_state(run: &RunContext) -> Result<State, TrainError> {
     if run.config.pretrain.steps > 0 {
         let learner = blank_classifier(run, None)?;
-        return Ok(State::Pretrain(Box::new(Pretraining { learner, counters: Default::default() })));
+        return Ok(State::Pretrain(Box::new(Pretraining { learner, counters: Counters::default() })));
     }
     Ok(first_training(run, starting_backbone(run)?))
 }

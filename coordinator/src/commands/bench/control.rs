@@ -49,10 +49,10 @@ impl Cluster {
             lanes: 2 * WORKERS,
             recovery: Recovery::Fast,
             lease: Duration::from_secs(1),
-            gather_timeout: Duration::from_secs(60),
-            coordinator_grace: Duration::from_secs(60),
-            phase_deadline: Duration::from_secs(60),
-            stop_grace: Duration::from_secs(60),
+            gather_timeout: Duration::from_mins(1),
+            coordinator_grace: Duration::from_mins(1),
+            phase_deadline: Duration::from_mins(1),
+            stop_grace: Duration::from_mins(1),
             started_from: None,
         };
         let mut engine = RunEngine::new(settings, Incarnation(1), Generation(0), Duration::ZERO);

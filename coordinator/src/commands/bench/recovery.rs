@@ -20,7 +20,7 @@ use crate::worker_role::WorkerRole;
 const FAULTS: usize = 20;
 
 /// Longer than any recovery should take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// In a line of the metrics that tells of a step of the training.
 const STEP: &str = "\"positives\"";
@@ -171,8 +171,8 @@ impl Cluster {
 
     fn last_member(&self) -> Result<i32, Failure> {
         let members = self.status()?.workers;
-        let pids = members.iter().filter(|worker| worker.rank.is_some()).filter_map(|worker| worker.pid);
-        pids.last().map(u32::cast_signed).ok_or_else(|| Failure::new("the run has no member"))
+        let mut pids = members.iter().filter(|worker| worker.rank.is_some()).filter_map(|worker| worker.pid);
+        pids.next_back().map(u32::cast_signed).ok_or_else(|| Failure::new("the run has no member"))
     }
 
     /// Steps that were told: lines of the metrics that a step of the training has.

@@ -16,16 +16,16 @@ fn start_replacement() -> Command {
     Command::StartWorker { agent: agent(), worker: replacement(), index: 1 }
 }
 
-fn kept(step: u64, lanes: &[u32]) -> Option<Kept> {
-    let lanes = lanes.iter().copied().map(LaneId).collect();
-    Some(Kept { stage: Stage::Train, step: Step(step), lanes, copies: vec![] })
-}
-
 fn left(step: u64, lanes: &[u32]) -> WorkerReport {
-    WorkerReport::Left { kept: kept(step, lanes) }
+    let lanes = lanes.iter().copied().map(LaneId).collect();
+    let kept = Kept { stage: Stage::Train, step: Step(step), lanes, copies: vec![] };
+    WorkerReport::Left { kept: Some(kept) }
 }
 
-fn form(commands: &[Command]) -> Option<(Vec<WorkerId>, Vec<Vec<LaneId>>, Option<Carried>)> {
+/// Members, lanes, and what is carried over.
+type Formed = (Vec<WorkerId>, Vec<Vec<LaneId>>, Option<Carried>);
+
+fn form(commands: &[Command]) -> Option<Formed> {
     commands.iter().find_map(|command| match command {
         Command::Tell { workers, order: Order::Form { lanes, carried, .. }, .. } => {
             Some((workers.clone(), lanes.clone(), carried.clone()))

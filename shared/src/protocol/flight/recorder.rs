@@ -38,7 +38,10 @@ impl Recorder {
         let newest = words.word(header::NEWEST).load(Ordering::Relaxed);
         words.word(header::PID).store(u64::from(std::process::id()), Ordering::Relaxed);
         let (step, phase) = (AtomicU64::new(0), AtomicU64::new(StepPhase::Idle as u64));
-        Ok(Self { words, next: AtomicU64::new(newest + 1), step, phase })
+        let recorder = Self { words, next: AtomicU64::new(newest + 1), step, phase };
+        // Who is stopped before it has said anything else is noticed all the same.
+        recorder.beat();
+        Ok(recorder)
     }
 
     /// A phase begins now.

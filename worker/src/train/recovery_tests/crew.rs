@@ -210,20 +210,20 @@ impl Crew {
         let at = |kept: &Kept| (kept.stage, kept.step);
         let (stage, step) = kept.iter().flatten().map(|kept| at(kept)).max().unwrap();
         let ranks = || (0u32..).map(Rank).zip(&kept);
-        let has = |kept: &Option<&Kept>| kept.is_some_and(|kept| at(kept) == (stage, step));
-        let holder = ranks().find(|(_, kept)| has(kept)).unwrap().0;
-        let behind = ranks().filter(|(_, kept)| !has(kept)).map(|(rank, _)| rank).collect();
+        let has = |kept: Option<&Kept>| kept.is_some_and(|kept| at(kept) == (stage, step));
+        let holder = ranks().find(|(_, kept)| has(**kept)).unwrap().0;
+        let behind = ranks().filter(|(_, kept)| !has(**kept)).map(|(rank, _)| rank).collect();
         let mut moves = Vec::new();
         for (owner, lanes) in ranks().map(|(rank, _)| rank).zip(lanes) {
             for &lane in lanes {
-                let holds = |kept: &Option<&Kept>| kept.is_some_and(|kept| kept.lanes.contains(&lane));
-                let copies = |kept: &Option<&Kept>| kept.is_some_and(|kept| kept.copies.contains(&lane));
-                if holds(&kept[owner.index()]) {
+                let holds = |kept: Option<&Kept>| kept.is_some_and(|kept| kept.lanes.contains(&lane));
+                let copies = |kept: Option<&Kept>| kept.is_some_and(|kept| kept.copies.contains(&lane));
+                if holds(kept[owner.index()]) {
                     continue;
                 }
-                if let Some((from, _)) = ranks().find(|(_, kept)| holds(kept)) {
+                if let Some((from, _)) = ranks().find(|(_, kept)| holds(**kept)) {
                     moves.push(LaneMove { lane, from, copy: false });
-                } else if let Some((from, _)) = ranks().find(|(_, kept)| copies(kept)) {
+                } else if let Some((from, _)) = ranks().find(|(_, kept)| copies(**kept)) {
                     moves.push(LaneMove { lane, from, copy: true });
                 }
             }

@@ -4,7 +4,7 @@ mod crew;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use longtake_shared::config::RunConfig;
+use longtake_shared::config::{MemoryInit, RunConfig};
 use longtake_shared::ids::{LaneId, Rank, Step};
 
 use crew::{Crew, Held, Videos};
@@ -181,6 +181,8 @@ fn a_lost_lane_comes_back_from_checkpoint_and_copies() {
     let videos = Videos::make();
     let mut crew = Crew::new(&videos, config(), |config| {
         config.memory.replicas = 1;
+        // Extraction would leave off at the first wish to leave.
+        config.memory.init = MemoryInit::Absent;
         config.checkpoint.every = 0;
     });
     // The first step is in a checkpoint. The second is copied when the third generation begins, the third when it is done.
