@@ -21,6 +21,9 @@ impl RunEngine {
     pub(super) fn worker_exited(&mut self, now: Duration, end: WorkerEnd, commands: &mut Vec<Command>) {
         let WorkerEnd { worker: id, cause, log, last } = end;
         let name = self.name(&id);
+        if self.state.at_large.remove(&id) {
+            self.look_for_members(now);
+        }
         let Some(worker) = self.state.workers.get_mut(&id).filter(|worker| worker.alive()) else {
             self.state.stale += 1;
             return;
@@ -71,6 +74,7 @@ impl RunEngine {
             doing: Some(doing),
             log,
         };
+        self.state.at_large.insert(id.clone());
         self.lose(now, id, None, incident, commands);
     }
 
@@ -100,18 +104,12 @@ impl RunEngine {
         };
         for worker in &of_agent {
             self.gone(worker, None);
+            self.state.at_large.insert(worker.clone());
         }
-        if let Phase::Recovering { not_before, waiting, team, .. } = &mut self.state.phase {
+        if let Phase::Recovering { waiting, .. } = &mut self.state.phase {
             waiting.retain(|member| !of_agent.contains(member));
-            let in_sight = team
-                .members
-                .iter()
-                .any(|member| self.state.workers.get(member).is_some_and(super::Worker::alive));
-            if !in_sight && team.members.iter().any(|member| of_agent.contains(member)) {
-                *not_before = (*not_before).max(now + self.settings.coordinator_grace);
-            }
         }
-        self.member_lost(now, &of_agent, true, incident, commands);
+        self.member_lost(now, &of_agent, incident, commands);
         self.start_workers(now, commands);
     }
 
@@ -143,7 +141,7 @@ impl RunEngine {
         if let Phase::Recovering { waiting, .. } = &mut self.state.phase {
             waiting.remove(id);
         }
-        self.member_lost(now, std::slice::from_ref(id), false, incident, commands);
+        self.member_lost(now, std::slice::from_ref(id), incident, commands);
         self.start_workers(now, commands);
     }
 
@@ -152,20 +150,20 @@ impl RunEngine {
         &mut self,
         now: Duration,
         lost: &[WorkerId],
-        out_of_sight: bool,
         incident: Incident,
         commands: &mut Vec<Command>,
     ) {
         let of = |members: &[WorkerId]| lost.iter().any(|worker| members.contains(worker));
         match &mut self.state.phase {
             Phase::Forming { team, .. } | Phase::Training { team, .. } if of(&team.members) => {
-                self.recover(now, Some(incident), out_of_sight, commands);
+                self.recover(now, Some(incident), commands);
             }
             Phase::Recovering { team, incident: known, .. } if of(&team.members) => {
                 *known = Some(match known.take() {
                     Some(known) => known.or_nearer(incident),
                     None => incident,
                 });
+                self.look_for_members(now);
             }
             Phase::Gathering { .. } | Phase::Recovering { .. } if !lost.is_empty() => {
                 if self.state.patience.try_again() {
@@ -185,14 +183,8 @@ impl RunEngine {
         }
     }
 
-    /// The live generation is over. `out_of_sight`: members may live where nobody sees them.
-    pub(super) fn recover(
-        &mut self,
-        now: Duration,
-        incident: Option<Incident>,
-        out_of_sight: bool,
-        commands: &mut Vec<Command>,
-    ) {
+    /// The live generation is over.
+    pub(super) fn recover(&mut self, now: Duration, incident: Option<Incident>, commands: &mut Vec<Command>) {
         let Some(team) = self.state.phase.team().cloned() else { return };
         let survivors: Vec<WorkerId> =
             team.members.iter().filter(|member| self.state.is_alive(member)).cloned().collect();
@@ -215,13 +207,25 @@ impl RunEngine {
         let has_left = |member: &WorkerId| team.rank(member).is_some_and(|rank| left.contains(&rank));
         let waiting: BTreeSet<WorkerId> =
             survivors.iter().filter(|member| !has_left(member)).cloned().collect();
-        let not_before =
-            if survivors.is_empty() && out_of_sight { now + self.settings.coordinator_grace } else { now };
         self.state.saves.forget_gathered();
         self.state.validation = None;
         self.state.reporting = None;
         self.state.last_notice = now;
-        self.state.phase = Phase::Recovering { team, since: now, waiting, not_before, incident };
+        self.state.phase = Phase::Recovering { team, since: now, waiting, not_before: now, incident };
+        self.look_for_members(now);
+    }
+
+    /// Where no member of the generation that is over is seen, and one may live unseen, it may be all that is needed to take
+    /// steps: no other generation forms until its end is told, or the time is over in which it may go on by itself.
+    fn look_for_members(&mut self, now: Duration) {
+        let Phase::Recovering { team, not_before, .. } = &mut self.state.phase else { return };
+        let seen = |member: &WorkerId| self.state.workers.get(member).is_some_and(super::Worker::alive);
+        let unseen = team.members.iter().any(|member| self.state.at_large.contains(member));
+        if team.members.iter().any(seen) || !unseen {
+            *not_before = now;
+        } else if *not_before <= now {
+            *not_before = now + self.settings.coordinator_grace;
+        }
     }
 
     /// A member has left its generation.
@@ -246,7 +250,7 @@ impl RunEngine {
                 let all = left.len() == team.world();
                 self.keep(worker, kept);
                 if all {
-                    self.recover(now, None, false, commands);
+                    self.recover(now, None, commands);
                 }
             }
             // Its collective has failed before it could be ready, and it did not wait to be told.
@@ -254,7 +258,7 @@ impl RunEngine {
                 let cause = format!("{} left its generation", self.name(worker));
                 let incident = Incident { rank: Some(rank), ..Incident::new(Nearness::Consequence, cause) };
                 self.keep(worker, kept);
-                self.recover(now, Some(incident), false, commands);
+                self.recover(now, Some(incident), commands);
                 if let Phase::Recovering { waiting, .. } = &mut self.state.phase {
                     waiting.remove(worker);
                 }
@@ -279,7 +283,7 @@ impl RunEngine {
     ) {
         let cause = format!("a collective failed on {rank}: {message}");
         let incident = Incident { rank: Some(rank), ..Incident::new(Nearness::Consequence, cause) };
-        self.recover(now, Some(incident), false, commands);
+        self.recover(now, Some(incident), commands);
     }
 
     /// Notes that a process is over, or must be taken for it.

@@ -31,6 +31,8 @@ pub struct RunState {
     pub owned: BTreeMap<WorkerId, Vec<LaneId>>,
     /// What workers that have left their generation hold.
     pub kept: BTreeMap<WorkerId, Kept>,
+    /// Workers that were given up and whose end nobody has seen: one that was only frozen may go on.
+    pub at_large: BTreeSet<WorkerId>,
     /// How far the run has come, and how often it has not.
     pub patience: Patience,
     /// A generation has trained in this coordinator's time.
@@ -72,6 +74,7 @@ impl RunState {
             started: 0,
             owned: BTreeMap::new(),
             kept: BTreeMap::new(),
+            at_large: BTreeSet::new(),
             patience: Patience::default(),
             trained: false,
             saves: Saves::default(),

@@ -132,6 +132,7 @@ impl RunEngine {
             self.start_workers(now, commands);
         } else if !none_is_back && waited > self.settings.adoption_grace() {
             for member in unseen {
+                self.state.at_large.insert(member.clone());
                 let cause = format!("{} did not come back", self.name(&member));
                 self.lose(now, &member, None, Incident::new(Nearness::Cause, cause), commands);
             }
@@ -148,13 +149,14 @@ impl RunEngine {
         };
         if team.world() > 1 && team.members.iter().all(waits) {
             let cause = format!("all workers have waited in a collective for more than {deadline:.0} s");
-            self.recover(now, Some(Incident::new(Nearness::Consequence, cause)), false, commands);
+            self.recover(now, Some(Incident::new(Nearness::Consequence, cause)), commands);
         }
     }
 
     fn does_not_leave(&mut self, now: Duration, member: &WorkerId, commands: &mut Vec<Command>) {
         let Some(worker) = self.state.workers.get(member) else { return };
         commands.push(Command::KillWorker { agent: worker.agent.clone(), worker: member.clone() });
+        self.state.at_large.insert(member.clone());
         let cause = format!("{} did not leave its generation", self.name(member));
         self.lose(now, member, None, Incident::new(Nearness::Consequence, cause), commands);
     }

@@ -43,7 +43,8 @@ fn a_worker_rests_once_and_gives_signs_of_life_as_often_as_it_is_told() {
         log.read().unwrap().records.iter().map(|record| (record.step, record.phase)).collect();
     assert_eq!(phases, [(Step(4), StepPhase::Save), (Step(4), StepPhase::Idle)]);
 
-    assert_eq!((log.read().unwrap().alive, recorder.beat_period()), (None, Duration::from_millis(40)));
+    assert!(log.read().unwrap().alive.is_some(), "whoever has opened it lives");
+    assert_eq!(recorder.beat_period(), Duration::from_millis(40));
     let before = now();
     recorder.beat();
     assert!(log.read().unwrap().alive.is_some_and(|alive| alive >= before && alive <= now()));
