@@ -1,4 +1,4 @@
-//! Coordinators: the real core behind a modelled network; they crash, come back from their journal, pause, and live on as zombies.
+//! Coordinators: the real core behind a modelled network; they crash, come back from their journal, and pause.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,8 +19,6 @@ use crate::world::{Happening, World};
 pub(crate) struct Coordinator {
     pub(crate) core: Core,
     pub(crate) up: bool,
-    /// Nobody can reach it.
-    pub(crate) cut: bool,
     /// Stopped until then: what comes meanwhile waits.
     pub(crate) paused_until: Duration,
     started: Duration,
@@ -33,8 +31,7 @@ pub(crate) struct Coordinator {
 const TICK: Duration = Duration::from_millis(200);
 
 impl World {
-    /// A coordinator comes up with the journal of the last one. A zombie keeps its own copy: locks keep two coordinators from
-    /// one journal where they work, and the fence must hold where they do not.
+    /// A coordinator comes up with the journal of the last one, whose lock it has taken over.
     pub(crate) fn start_coordinator(&mut self) {
         if self.over {
             return;
@@ -68,7 +65,6 @@ impl World {
         self.coordinators.push(Coordinator {
             core,
             up: true,
-            cut: false,
             paused_until: Duration::ZERO,
             started: self.now(),
             commits: commits_of,
@@ -83,7 +79,7 @@ impl World {
     pub(crate) fn current(&self) -> Option<usize> {
         let newest = self.coordinators.len() - 1;
         let coordinator = &self.coordinators[newest];
-        (coordinator.up && !coordinator.cut).then_some(newest)
+        coordinator.up.then_some(newest)
     }
 
     pub(crate) fn coordinator_ticks(&mut self, number: usize) {
@@ -148,7 +144,7 @@ impl World {
             return;
         }
         let pause = coordinator.paused_until.saturating_sub(now);
-        if coordinator.cut || self.nodes[self.links[link].node].cut || !pause.is_zero() {
+        if self.nodes[self.links[link].node].cut || !pause.is_zero() {
             // What is sent again by TCP arrives late, if the link still exists then.
             let later = pause.max(Duration::from_millis(200));
             self.plan(later, Happening::ToCoordinator { link, message });

@@ -21,8 +21,6 @@ pub(crate) enum Fault {
     AgentPause(usize),
     CoordinatorCrash,
     CoordinatorPause,
-    /// It is cut off and replaced, and lives on.
-    Zombie(usize),
     SlowStore,
     Stop,
 }
@@ -43,8 +41,7 @@ impl World {
                 15 => Fault::AgentPause(node),
                 16..=18 => Fault::CoordinatorCrash,
                 19 => Fault::CoordinatorPause,
-                20 => Fault::Zombie(0),
-                21..=22 => Fault::SlowStore,
+                20..=22 => Fault::SlowStore,
                 _ if number.is_multiple_of(8) => Fault::Stop,
                 _ => Fault::WorkerCrash(number),
             };
@@ -86,15 +83,6 @@ impl World {
                 let (now, newest) = (self.now(), self.coordinators.len() - 1);
                 self.coordinators[newest].paused_until = now + length;
             }
-            Fault::Zombie(_) => {
-                let newest = self.coordinators.len() - 1;
-                if self.coordinators[newest].up {
-                    self.coordinators[newest].cut = true;
-                    self.plan(Duration::from_millis(500), Happening::CoordinatorStarts);
-                    self.plan(length, Happening::Mends(Fault::Zombie(newest)));
-                }
-                return;
-            }
             Fault::SlowStore => self.store_delay = length,
             Fault::Stop => {
                 if let Some(current) = self.current() {
@@ -132,7 +120,6 @@ impl World {
             }
             Fault::NodeCut(node) => self.nodes[node].cut = false,
             Fault::RingCut(node) => self.nodes[node].ring_cut = false,
-            Fault::Zombie(number) => self.coordinators[number].cut = false,
             Fault::SlowStore => self.store_delay = Duration::from_millis(20),
             _ => {}
         }
@@ -151,7 +138,6 @@ impl World {
             process.frozen = false;
         }
         for coordinator in &mut self.coordinators {
-            coordinator.cut = false;
             coordinator.paused_until = now;
         }
         self.store_delay = Duration::from_millis(20);

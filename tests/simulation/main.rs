@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use world::{Shape, World};
 
 /// Seeds of small clusters and of large ones; all of them nightly.
-const SMALL: (u64, u64) = (400, 1_980);
+const SMALL: (u64, u64) = (200, 1_980);
 const LARGE: (u64, u64) = (1, 20);
 
 /// Simulated time with faults.

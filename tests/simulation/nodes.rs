@@ -214,12 +214,12 @@ impl World {
     }
 
     pub(crate) fn agent_hears(&mut self, link: usize, order: wire::AgentOrder) {
-        let Link { node, life, over_here, coordinator, .. } = self.links[link];
+        let Link { node, life, over_here, .. } = self.links[link];
         if over_here || self.nodes[node].life != life || self.nodes[node].link != Some(link) {
             return;
         }
         let pause = self.nodes[node].paused_until.saturating_sub(self.now());
-        if self.nodes[node].cut || self.coordinators[coordinator].cut || !pause.is_zero() {
+        if self.nodes[node].cut || !pause.is_zero() {
             let later = pause.max(Duration::from_millis(200));
             self.plan(later, Happening::ToAgent { link, order });
             return;

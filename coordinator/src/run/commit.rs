@@ -24,7 +24,7 @@ struct Gathered {
 pub struct Saves {
     gathering: BTreeMap<Moment, Gathered>,
     in_flight: Option<Moment>,
-    /// What the live generation has in the chain.
+    /// What the live generation has in the chain, or on its way there.
     done: BTreeSet<Moment>,
     newest: Option<Committed>,
 }
@@ -81,6 +81,7 @@ impl Saves {
     pub fn start(&mut self, moment: Moment, incarnation: Incarnation, team: &Team) -> Option<CommitRequest> {
         let gathered = self.gathering.remove(&moment)?;
         self.in_flight = Some(moment);
+        self.done.insert(moment);
         Some(CommitRequest {
             incarnation,
             generation: team.generation,
@@ -99,7 +100,6 @@ impl Saves {
         }
         self.in_flight = None;
         self.newest = Some(committed);
-        self.done.insert((committed.stage, committed.step));
         true
     }
 
@@ -114,7 +114,7 @@ impl Saves {
         self.done.clear();
     }
 
-    /// Whether the live generation has this moment in the chain already: a rank that says it again has missed the answer.
+    /// Whether the live generation has this moment in the chain, or on its way there: a rank that says it again is not heard twice.
     pub fn is_done(&self, moment: Moment) -> bool {
         self.done.contains(&moment)
     }

@@ -86,6 +86,7 @@ impl RunEngine {
         commands: &mut Vec<Command>,
     ) {
         let Some(agent) = self.state.agents.remove(id) else { return };
+        self.state.lost.insert(id.clone(), agent.clone());
         let of_agent: Vec<WorkerId> = self
             .state
             .workers

@@ -53,7 +53,7 @@ use crate::updates::{Outcome, RunUpdate};
 use command::{Command, Order};
 use commit::Committed;
 use event::{Event, Identity, StopSource};
-use membership::{AgentId, Worker, WorkerState};
+use membership::{Agent, AgentId, Worker, WorkerState};
 use phase::{Phase, Team};
 use recovery::ResumePoint;
 pub use settings::Settings;
@@ -126,6 +126,11 @@ impl RunEngine {
     /// What to do about an event that happens now.
     pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Command> {
         if let Event::AgentRenewed { agent, doing } = event {
+            if let Some(Agent { host, slots, .. }) = self.state.lost.remove(&agent) {
+                // It was stopped, or out of reach, and does not know that it was given up.
+                let (held, ended) = (Vec::new(), Vec::new());
+                return self.handle(now, Event::AgentConnected { agent, host, slots, held, ended });
+            }
             // The one event that changes nothing that an invariant speaks of, and by far the commonest.
             self.agent_renewed(now, &agent, doing);
             return Vec::new();

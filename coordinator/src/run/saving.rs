@@ -24,8 +24,11 @@ impl RunEngine {
             && self.state.saves.newest().is_none()
             && self.settings.started_from >= Some((stage, step));
         if by_predecessor || self.state.saves.is_done((stage, step)) {
-            let order = Order::Committed { stage, step, sequence: 0 };
-            self.tell(vec![worker.clone()], order, commands);
+            // One that is on its way is told when it is there.
+            if self.state.saves.in_flight() != Some((stage, step)) {
+                let order = Order::Committed { stage, step, sequence: 0 };
+                self.tell(vec![worker.clone()], order, commands);
+            }
             return;
         }
         self.state.saves.add(rank, saved);

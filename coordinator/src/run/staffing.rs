@@ -23,6 +23,12 @@ impl RunEngine {
         commands: &mut Vec<Command>,
     ) {
         self.state.agents.insert(id.clone(), Agent { host, slots, heard: now, broken: None });
+        self.state.lost.remove(id);
+        let at_large = self.state.at_large.iter();
+        let of_agent =
+            at_large.filter(|worker| self.state.workers.get(*worker).is_some_and(|known| known.agent == *id));
+        commands
+            .extend(of_agent.map(|worker| Command::KillWorker { agent: id.clone(), worker: worker.clone() }));
         let holds: Vec<WorkerId> = held.iter().map(|held| held.worker.clone()).collect();
         for held in held {
             self.take_back(now, id, held, commands);

@@ -23,6 +23,8 @@ pub struct RunState {
     pub phase: Phase,
     /// Agents that hold a lease.
     pub agents: BTreeMap<AgentId, Agent>,
+    /// Agents whose lease is over; one that is heard of again belongs to the run again, without its workers.
+    pub lost: BTreeMap<AgentId, Agent>,
     /// Every worker process that may still run, and the last one that is gone of each index.
     pub workers: BTreeMap<WorkerId, Worker>,
     /// Worker processes that were started in this coordinator's time.
@@ -70,6 +72,7 @@ impl RunState {
             generation,
             phase,
             agents: BTreeMap::new(),
+            lost: BTreeMap::new(),
             workers: BTreeMap::new(),
             started: 0,
             owned: BTreeMap::new(),
