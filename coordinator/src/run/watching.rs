@@ -131,6 +131,11 @@ impl RunEngine {
             self.state.owned.clear();
             self.start_workers(now, commands);
         } else if !none_is_back && waited > self.settings.adoption_grace() {
+            if unseen.is_empty() {
+                // All are there, and one has missed that the generation was to form.
+                let cause = "not all workers of the last generation had come to train in it".to_owned();
+                self.recover(now, Some(Incident::new(Nearness::Consequence, cause)), commands);
+            }
             for member in unseen {
                 self.state.at_large.insert(member.clone());
                 let cause = format!("{} did not come back", self.name(&member));

@@ -387,6 +387,24 @@ fn who_does_not_come_back_to_a_new_coordinator_is_lost() {
 }
 
 #[test]
+fn a_member_that_is_back_but_has_missed_its_form_holds_nobody_up() {
+    let mut scene = adopting();
+    scene.happens(back(0));
+    scene.happens(back(1));
+    scene.tells(0, WorkerReport::Ready);
+    for tick in 1..15 {
+        for agent in ["a0", "a1"] {
+            scene.happens(Event::AgentRenewed { agent: AgentId(agent.into()), doing: vec![] });
+        }
+        scene.at(0.2 * f64::from(tick), Event::Tick);
+    }
+    let Phase::Recovering { waiting, .. } = &scene.engine.state().phase else {
+        panic!("the run waits: {:?}", scene.engine.state().phase);
+    };
+    assert_eq!(waiting.len(), 2);
+}
+
+#[test]
 fn a_coordinator_that_finds_nobody_waits_before_it_begins_anew() {
     let mut scene = adopting();
     scene.at(
