@@ -14,6 +14,20 @@ const PACKAGES: [(&str, &[&str]); 3] = [
     ("worker", &["longtake-coordinator", "longtake-tests"]),
 ];
 
+/// What a pure decision does not do itself; and whose order of iteration differs from run to run.
+const DOINGS: &[&str] = &[
+    "tokio",
+    "tonic",
+    "prost",
+    "Instant",
+    "SystemTime",
+    "fs",
+    "TcpStream",
+    "TcpListener",
+    "thread",
+    "HashMap",
+];
+
 /// Folder, names that must not occur in its code, why, and files that may for a reason of their own.
 struct Absence {
     place: &'static str,
@@ -43,34 +57,13 @@ const ABSENCES: [Absence; 11] = [
     },
     Absence {
         place: "coordinator/src/run/",
-        names: &[
-            "tokio",
-            "tonic",
-            "prost",
-            "Instant",
-            "SystemTime",
-            "fs",
-            "TcpStream",
-            "TcpListener",
-            "thread",
-        ],
+        names: DOINGS,
         why: "the protocol is a value: it is told the time and does nothing itself",
         except: &[],
     },
     Absence {
         place: "coordinator/src/agent/core/",
-        names: &[
-            "tokio",
-            "tonic",
-            "prost",
-            "Instant",
-            "SystemTime",
-            "fs",
-            "TcpStream",
-            "TcpListener",
-            "thread",
-            "HashMap",
-        ],
+        names: DOINGS,
         why: "what a node decides is a value: it is told the time and does nothing itself",
         except: &[],
     },

@@ -88,15 +88,17 @@ impl Cluster {
 
     /// Processes of the workers that are members now, by rank.
     pub(crate) fn members(&self) -> Vec<Process> {
-        let status = until("the status", || self.status());
-        let mut members: Vec<(u64, i64)> = status["workers"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter_map(|worker| Some((worker["rank"].as_u64()?, worker["pid"].as_i64()?)))
-            .collect();
-        members.sort_unstable();
-        members.into_iter().map(|(_, pid)| Process::of(pid)).collect()
+        until("the members", || {
+            let status = self.status()?;
+            let mut members: Vec<(u64, i64)> = status["workers"]
+                .as_array()?
+                .iter()
+                .filter_map(|worker| Some((worker["rank"].as_u64()?, worker["pid"].as_i64()?)))
+                .collect();
+            members.sort_unstable();
+            // One that has just ended is about to be told.
+            members.into_iter().map(|(_, pid)| Process::of(pid)).collect()
+        })
     }
 
     /// Waits until that many workers train together.

@@ -1,10 +1,12 @@
 //! Mode `exact`: a run that was struck is, bit for bit, the run that was not.
 
+use rand::RngExt as _;
+use rand::seq::IndexedRandom as _;
 use rustix::process::Signal;
 
 use crate::cluster::send;
 use crate::lab::Lab;
-use crate::{roll, rounds, seed};
+use crate::{numbers, rounds};
 
 /// Long enough to be struck often, short enough for CI.
 fn length() -> u64 {
@@ -18,7 +20,7 @@ fn a_run_whose_workers_are_killed_at_random_ends_with_the_same_bits() {
     let whole = Lab::new();
     whole.train(&words);
 
-    let mut numbers = seed();
+    let mut numbers = numbers();
     let struck = Lab::new();
     let mut running = struck.start(&format!("train tiny.toml {words}"));
     let steps = whole.steps().len() as u64;
@@ -27,14 +29,14 @@ fn a_run_whose_workers_are_killed_at_random_ends_with_the_same_bits() {
     for kill in 1..=kills {
         // One in each part of the run, so that the run comes further between two.
         let part = steps / (kills + 1);
-        let at = kill * part + roll(&mut numbers) % part.max(1);
+        let at = kill * part + numbers.random_range(0..part.max(1));
         let (stage, step) = if at < 6 { ("pretrain", at.max(1)) } else { ("train", (at - 5).max(1)) };
         struck.wait_for_step(&mut running, stage, step);
         if running.has_ended() {
             break;
         }
-        let members: Vec<_> = struck.workers();
-        let victim = &members[(roll(&mut numbers) % members.len() as u64) as usize];
+        let members = struck.workers();
+        let Some(victim) = members.choose(&mut numbers) else { continue };
         send(victim.pid, Signal::KILL);
         killed += 1;
     }
@@ -77,6 +79,7 @@ fn any_sequence_of_worlds_meets_the_same_samples() {
             assert_eq!(value["numbers"][number], other["numbers"][number], "{step:?}");
         }
         let (loss, other) = (value["loss"].as_f64().unwrap(), other["loss"].as_f64().unwrap());
-        assert!((loss - other).abs() <= 2e-3 * loss.abs(), "{step:?}: {loss} and {other}");
+        // Sums over ranks are rounded in another order in another world; the bound is that of the suite of whole runs.
+        assert!((loss - other).abs() <= 1e-3 * loss.abs(), "{step:?}: {loss} and {other}");
     }
 }

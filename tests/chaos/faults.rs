@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use rand::RngExt as _;
 use rustix::process::Signal;
 
 use crate::cluster::{Cluster, send};
-use crate::{roll, rounds, seed};
+use crate::{numbers, rounds};
 
 /// Strikes, and tells how long it took until the next step was told.
 fn strike(cluster: &mut Cluster, name: &str, mut fault: impl FnMut(&mut Cluster, usize)) {
@@ -23,12 +24,12 @@ fn strike(cluster: &mut Cluster, name: &str, mut fault: impl FnMut(&mut Cluster,
 
 #[test]
 fn killed_workers_are_survived() {
-    let mut numbers = seed();
+    let mut numbers = numbers();
     let mut cluster = Cluster::start(2, 1, "--set cluster.min_workers=1");
     strike(&mut cluster, "worker killed", |cluster, _| {
         cluster.wait_for_world(2);
         let members = cluster.members();
-        let victim = &members[(roll(&mut numbers) % members.len() as u64) as usize];
+        let victim = &members[numbers.random_range(0..members.len())];
         send(victim.pid, Signal::KILL);
         assert!(victim.ends_within(Duration::from_secs(5)));
     });

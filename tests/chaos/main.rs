@@ -15,6 +15,9 @@ mod lab;
 mod partitions;
 mod soak;
 
+use longtake_shared::random::Key;
+use rand_chacha::ChaCha8Rng;
+
 /// How often a fault strikes.
 fn rounds(ci: usize, nightly: usize) -> usize {
     if is_nightly() { nightly } else { ci }
@@ -25,21 +28,12 @@ fn is_nightly() -> bool {
 }
 
 /// Numbers that differ from run to run of the suite, and are told where it fails.
-fn seed() -> u64 {
+fn numbers() -> ChaCha8Rng {
     let chosen = std::env::var("LONGTAKE_CHAOS").ok().and_then(|seed| seed.parse().ok());
     let seed = chosen.unwrap_or_else(|| {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         u64::from(now.subsec_nanos())
     });
     eprintln!("LONGTAKE_CHAOS={seed} draws the same numbers");
-    seed
-}
-
-/// The next number of a sequence (SplitMix64, Steele et al. 2014).
-fn roll(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+    Key::root(seed).rng()
 }

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use rand::RngExt as _;
 use rustix::process::Signal;
 
 use crate::cluster::{Cluster, send};
-use crate::{is_nightly, roll, seed};
+use crate::{is_nightly, numbers};
 
 const LENGTH: Duration = Duration::from_mins(10);
 const BETWEEN_FAULTS: Duration = Duration::from_secs(30);
@@ -19,7 +20,7 @@ fn a_run_under_steady_fire_gets_on_nine_tenths_of_the_time() {
         eprintln!("SKIPPED: ten minutes long, so only nightly (LONGTAKE_NIGHTLY=1)");
         return;
     }
-    let mut numbers = seed();
+    let mut numbers = numbers();
     let mut cluster = Cluster::start(2, 1, "--set cluster.min_workers=1");
     let coordinator = |cluster: &Cluster| cluster.coordinator.as_ref().map(crate::lab::Running::pid);
     let descriptors = |cluster: &Cluster| {
@@ -40,7 +41,7 @@ fn a_run_under_steady_fire_gets_on_nine_tenths_of_the_time() {
         }
         last_fault = Instant::now();
         faults += 1;
-        match roll(&mut numbers) % 4 {
+        match numbers.random_range(0..4) {
             0 => cluster.members().first().map(|member| send(member.pid, Signal::KILL)).unwrap_or_default(),
             1 => cluster.members().last().map(|member| send(member.pid, Signal::STOP)).unwrap_or_default(),
             2 => {

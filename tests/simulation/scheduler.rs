@@ -1,28 +1,24 @@
-//! Virtual time: what happens next, and a generator of numbers that is nothing but its state.
+//! Virtual time: what happens next, and the numbers that a seed draws.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-/// A generator of numbers (SplitMix64, Steele et al. 2014).
+use longtake_shared::random::Key;
+use rand::RngExt as _;
+use rand_chacha::ChaCha8Rng;
+
+/// A generator of numbers that a seed fixes.
 #[derive(Debug, Clone)]
-pub(crate) struct Dice(u64);
+pub(crate) struct Dice(ChaCha8Rng);
 
 impl Dice {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        Self(Key::root(seed).rng())
     }
 
     pub(crate) fn below(&mut self, bound: usize) -> usize {
-        (self.roll() % bound.max(1) as u64) as usize
+        self.0.random_range(0..bound.max(1))
     }
 
     pub(crate) fn one_in(&mut self, odds: usize) -> bool {
@@ -31,7 +27,7 @@ impl Dice {
 
     /// A length of time between two, in milliseconds.
     pub(crate) fn millis(&mut self, from: u64, to: u64) -> Duration {
-        Duration::from_micros(from * 1000 + self.roll() % ((to - from).max(1) * 1000))
+        Duration::from_micros(from * 1000 + self.0.random_range(0..(to - from).max(1) * 1000))
     }
 }
 

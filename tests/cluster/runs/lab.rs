@@ -13,6 +13,7 @@ use longtake_shared::checkpoint::{Manifest, Stage};
 use longtake_tests::Said;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use tempfile::TempDir;
 
@@ -227,7 +228,8 @@ impl Lab {
             .as_array()
             .unwrap()
             .iter()
-            .filter_map(|worker| worker["pid"].as_i64().map(Process::of))
+            // One may have ended since the status was told.
+            .filter_map(|worker| Process::of(worker["pid"].as_i64()?))
             .collect()
     }
 }
@@ -242,9 +244,14 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn of(pid: i64) -> Self {
+    /// The process of that number, unless it has ended and its parent knows.
+    pub(crate) fn of(pid: i64) -> Option<Self> {
         let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-        Self { pid, handle: pidfd_open(pid, PidfdFlags::empty()).unwrap() }
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(handle) => Some(Self { pid, handle }),
+            Err(Errno::SRCH) => None,
+            Err(error) => panic!("process {pid:?}: {error}"),
+        }
     }
 
     /// Whether it ends within this time.

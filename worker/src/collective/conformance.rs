@@ -187,7 +187,10 @@ fn an_abort_ends_pending_and_later_calls(mut world: World) {
                         while collective.barrier().is_ok() {}
                         collective.barrier()
                     };
-                    (result, Instant::now(), collective.barrier())
+                    let returned = Instant::now();
+                    let later = collective.barrier();
+                    // Dropped once all have returned: another must not find it gone before its own abort.
+                    (result, returned, later, collective)
                 })
             })
             .collect();
@@ -199,9 +202,12 @@ fn an_abort_ends_pending_and_later_calls(mut world: World) {
             aborter.abort("a test says so");
             aborter.abort("a later reason does not count");
         }
-        for pending in pending {
-            let (result, returned, later) = pending.join().expect("a rank's thread ends without a panic");
-            assert_eq!((result, &later), (expected.clone(), &expected));
+        let join = |pending: thread::ScopedJoinHandle<'_, _>| {
+            pending.join().expect("a rank's thread ends without a panic")
+        };
+        let ended: Vec<_> = pending.into_iter().map(join).collect();
+        for (result, returned, later, _) in &ended {
+            assert_eq!((result, later), (&expected, &expected));
             let took = returned.saturating_duration_since(aborted);
             assert!(took < Duration::from_millis(100), "the pending call returned after {took:?}");
         }

@@ -9,8 +9,8 @@ use longtake_shared::protocol::wire;
 use tokio::sync::mpsc;
 use wire::worker_order::Body;
 
+use super::inbox::Shared;
 use super::link;
-use super::session::Shared;
 
 /// What an agent has of a worker.
 pub(crate) struct Line {

@@ -14,7 +14,7 @@ use tonic::transport::Endpoint;
 use wire::worker_service_client::WorkerServiceClient;
 
 use super::ControlError;
-use super::session::Shared;
+use super::inbox::Shared;
 
 /// Starts the thread and waits until it is connected.
 pub(super) fn start(

@@ -1,6 +1,7 @@
 //! Talks to the agent; never touches a tensor. The training thread holds a [`crate::control::Session`]; the session's own thread holds the connection.
 
 mod convert;
+mod inbox;
 #[cfg(test)]
 pub(crate) mod line;
 mod link;
@@ -17,8 +18,9 @@ pub use longtake_shared::protocol::{
     Assignment, Carried, Detection, Directive, Ending, Flags, Kept, LaneMove, Progress, SavedParts, Stage,
 };
 
+pub use inbox::OnAbort;
 pub use process::live_with_parent;
-pub use session::{FailureScope, Hello, OnAbort, Session};
+pub use session::{FailureScope, Hello, Session};
 
 /// What can go wrong between a worker and its agent.
 #[derive(Debug, thiserror::Error)]

@@ -1,10 +1,9 @@
 //! The training thread's side of the link to the agent: what it may say, and what it is told.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,20 +15,16 @@ use longtake_shared::protocol::stamp::StepPhase;
 use longtake_shared::protocol::{
     Detection, Directive, Ending, Flags, Kept, Progress, SavedParts, Stage, wire,
 };
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
-use super::convert::{self, Order};
-use super::retained::Retained;
-use super::{ControlError, link};
+use super::inbox::{Inbox, OnAbort, Shared};
+use super::{ControlError, convert, link};
 
 /// Messages that wait for the connection before the training thread waits for them.
 const QUEUE: usize = 256;
 
 /// Steps whose progress may wait: some 8 MB, which no agent that lives lets come together.
 const PROGRESS_QUEUE: usize = 16_384;
-
-/// Generations before the newest of which a worker knows who it was.
-const FORMER: usize = 8;
 
 /// How long a failing or ending worker waits for its last words to be heard.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -56,9 +51,6 @@ pub enum FailureScope {
     Forever,
 }
 
-/// Called on the session's thread when a generation is over, so that a collective can be aborted.
-pub type OnAbort = Box<dyn Fn(Generation, &str) + Send>;
-
 /// A worker's link to its agent. Everything but [`Session::connect`] may be called from any thread outside tokio.
 ///
 /// Dropping it says the last words and closes the connection.
@@ -73,46 +65,6 @@ impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session").finish_non_exhaustive()
     }
-}
-
-/// What the training thread and the session's thread both touch.
-pub(super) struct Shared {
-    inbox: Mutex<Inbox>,
-    changed: Condvar,
-    stop: AtomicBool,
-    checkpoint: AtomicBool,
-    reconfigure: AtomicBool,
-    /// This side ends the connection.
-    closing: AtomicBool,
-    on_abort: Mutex<Option<OnAbort>>,
-    /// Progress that has not been sent.
-    progress: Mutex<VecDeque<wire::WorkerMessage>>,
-    /// What a new coordinator has to hear again, before anything else.
-    again: Mutex<VecDeque<wire::WorkerMessage>>,
-    /// Told when `progress` or `again` has grown.
-    pub(super) wake: Notify,
-    /// What this worker does, where its agent can see it.
-    pub(super) flight: Recorder,
-}
-
-/// What has come and has not been asked for yet.
-#[derive(Default)]
-struct Inbox {
-    directives: VecDeque<Directive>,
-    /// Who this worker is, since its last `Form`.
-    identity: wire::Identity,
-    /// Who it was in the newest generations: its last words in each bear that name.
-    former: BTreeMap<u64, wire::Identity>,
-    /// The newest incarnation that has given an order.
-    incarnation: u64,
-    /// What no order has answered.
-    retained: Retained,
-    committed: Option<((Stage, Step), u64)>,
-    aborted: Option<(Generation, String)>,
-    /// The agent has this worker's last words.
-    noted: bool,
-    /// Why the connection is over.
-    closed: Option<String>,
 }
 
 impl Session {
@@ -423,25 +375,6 @@ impl Session {
     }
 }
 
-impl Inbox {
-    /// Why a generation is over, if it is.
-    fn over(&self, generation: Generation) -> Option<String> {
-        if let Some((over, reason)) = &self.aborted
-            && *over >= generation
-        {
-            return Some(reason.clone());
-        }
-        let newest = Generation(self.identity.generation);
-        (newest > generation).then(|| format!("{newest} takes its place"))
-    }
-
-    /// Who this worker is, or was, in a generation.
-    fn identity_in(&self, generation: Generation) -> wire::Identity {
-        let known = self.former.get(&generation.0).unwrap_or(&self.identity);
-        wire::Identity { generation: generation.0, ..known.clone() }
-    }
-}
-
 impl Drop for Session {
     fn drop(&mut self) {
         self.shared.closing.store(true, Ordering::Release);
@@ -454,134 +387,6 @@ impl Drop for Session {
         if let (Err(ControlError::AgentLost(_)), Some(thread)) = (closed, self.thread.take()) {
             // A panic there has been reported by the panic hook; there is nothing left to end.
             drop(thread.join());
-        }
-    }
-}
-
-impl Shared {
-    /// Nothing has come yet.
-    fn new(flight: Recorder) -> Self {
-        Self {
-            inbox: Mutex::default(),
-            changed: Condvar::default(),
-            stop: AtomicBool::default(),
-            checkpoint: AtomicBool::default(),
-            reconfigure: AtomicBool::default(),
-            closing: AtomicBool::default(),
-            on_abort: Mutex::default(),
-            progress: Mutex::default(),
-            again: Mutex::default(),
-            wake: Notify::default(),
-            flight,
-        }
-    }
-
-    fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What is to be said before everything else: what a new coordinator has to hear again, then the oldest progress.
-    pub(super) fn take_first(&self) -> Option<wire::WorkerMessage> {
-        let again = self.again.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        again.or_else(|| self.take_progress())
-    }
-
-    fn take_progress(&self) -> Option<wire::WorkerMessage> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
-    }
-
-    /// Takes an order from the agent; one that is older than the newest generation is dropped.
-    pub(super) fn receive(&self, order: wire::WorkerOrder) {
-        let identity = order.identity.clone().unwrap_or_default();
-        let order = match convert::order(order) {
-            Ok(order) => order,
-            Err(error) => {
-                tracing::error!(%error, "an order of the agent makes no sense");
-                return;
-            }
-        };
-        let mut inbox = self.inbox();
-        if order == Order::Noted {
-            inbox.noted = true;
-            drop(inbox);
-            self.changed.notify_all();
-            return;
-        }
-        if identity.incarnation < inbox.incarnation || identity.generation < inbox.identity.generation {
-            tracing::debug!(generation = identity.generation, "a stale order is dropped");
-            return;
-        }
-        let formed = inbox.identity.generation == identity.generation && inbox.identity.incarnation > 0;
-        if formed && matches!(order, Order::Directive(Directive::Form(_))) {
-            tracing::debug!(generation = identity.generation, "this generation is formed already");
-            return;
-        }
-        inbox.incarnation = identity.incarnation;
-        inbox.retained.answered(&order);
-        let mut aborted = None;
-        match order {
-            Order::Directive(directive) => {
-                match &directive {
-                    Directive::Form(assignment) => {
-                        let over = Generation(inbox.identity.generation);
-                        if inbox.identity.incarnation > 0 {
-                            aborted = Some((over, format!("{} takes its place", assignment.generation)));
-                        }
-                        let former = std::mem::replace(&mut inbox.identity, identity);
-                        inbox.former.insert(former.generation, former);
-                        if inbox.former.len() > FORMER {
-                            inbox.former.pop_first();
-                        }
-                        inbox.directives.clear();
-                        inbox.committed = None;
-                        self.reconfigure.store(false, Ordering::Release);
-                    }
-                    Directive::Abort { generation, reason } => {
-                        inbox.directives.clear();
-                        inbox.aborted = Some((*generation, reason.clone()));
-                        aborted = Some((*generation, reason.clone()));
-                    }
-                    _ => {}
-                }
-                inbox.directives.push_back(directive);
-            }
-            Order::Flags(flags) => {
-                self.stop.store(flags.stop, Ordering::Release);
-                self.checkpoint.store(flags.checkpoint, Ordering::Release);
-                self.reconfigure.store(flags.reconfigure, Ordering::Release);
-            }
-            Order::Committed { stage, step, sequence } => inbox.committed = Some(((stage, step), sequence)),
-            Order::Adopted => {
-                let again = inbox.retained.all();
-                self.again.lock().unwrap_or_else(PoisonError::into_inner).extend(again);
-                self.wake.notify_one();
-            }
-            Order::Noted => {}
-        }
-        drop(inbox);
-        self.changed.notify_all();
-        if let Some((generation, reason)) = aborted {
-            self.abort(generation, &reason);
-        }
-    }
-
-    /// The connection is over.
-    pub(super) fn close(&self, reason: &str) {
-        let mut inbox = self.inbox();
-        let generation = Generation(inbox.identity.generation);
-        inbox.closed.get_or_insert_with(|| reason.to_owned());
-        drop(inbox);
-        self.changed.notify_all();
-        if self.closing.load(Ordering::Acquire) {
-            return;
-        }
-        self.abort(generation, &format!("the connection to the agent is lost: {reason}"));
-    }
-
-    fn abort(&self, generation: Generation, reason: &str) {
-        let on_abort = self.on_abort.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(on_abort) = on_abort.as_ref() {
-            on_abort(generation, reason);
         }
     }
 }

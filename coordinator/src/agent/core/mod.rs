@@ -116,6 +116,8 @@ pub struct AgentCore {
     unanswered: VecDeque<Duration>,
     workers: BTreeMap<WorkerId, Worker>,
     ends: Vec<End>,
+    /// What there was to tell between the hello, which lacks it, and the welcome.
+    untold: Vec<AgentBody>,
     /// Steps that were told and may not have been heard, with the time when they were told.
     steps: VecDeque<(Duration, wire::FromWorker)>,
     last_tick: Duration,
@@ -134,6 +136,7 @@ impl AgentCore {
             unanswered: VecDeque::new(),
             workers: BTreeMap::new(),
             ends: Vec::new(),
+            untold: Vec::new(),
             steps: VecDeque::new(),
             last_tick: now,
         };
@@ -232,6 +235,7 @@ impl AgentCore {
         }
         self.contact = Contact::Greeted { since, failed, at: now };
         self.unanswered.clear();
+        self.untold.clear();
         let hello = messages::hello(&self.identity, &self.run, &self.workers, &self.ends);
         outputs.push(AgentOutput::Send(self.message(AgentBody::Hello(hello))));
     }
@@ -316,6 +320,9 @@ impl AgentCore {
         for (_, step) in &self.steps {
             outputs.push(AgentOutput::Send(self.message(AgentBody::FromWorker(step.clone()))));
         }
+        for body in std::mem::take(&mut self.untold) {
+            outputs.push(AgentOutput::Send(self.message(body)));
+        }
     }
 
     fn start(&mut self, start: wire::StartWorker, outputs: &mut Vec<AgentOutput>) {
@@ -356,21 +363,26 @@ impl AgentCore {
             outputs.push(AgentOutput::Tell { link, order });
         }
         let from = wire::FromWorker { worker: id.0.clone(), message: Some(message) };
-        self.keep_step(now, &from);
-        self.send(AgentBody::FromWorker(from), outputs);
+        // A step that is kept follows the welcome of itself.
+        let kept = self.keep_step(now, &from);
+        if self.is_welcomed() || !kept {
+            self.send(AgentBody::FromWorker(from), outputs);
+        }
     }
 
-    /// Links keep their order: what was said before a renewal that was answered has been heard.
-    fn keep_step(&mut self, now: Duration, from: &wire::FromWorker) {
+    /// Keeps what tells a step; gives whether it does. Links keep their order: what was said before a renewal that was
+    /// answered has been heard.
+    fn keep_step(&mut self, now: Duration, from: &wire::FromWorker) -> bool {
         let body = from.message.as_ref().and_then(|message| message.body.as_ref());
         if !matches!(body, Some(wire::worker_message::Body::Progress(_))) {
-            return;
+            return false;
         }
         let heard = self.heard;
         while self.steps.front().is_some_and(|(told, _)| *told < heard) || self.steps.len() == STEPS_KEPT {
             self.steps.pop_front();
         }
         self.steps.push_back((now, from.clone()));
+        true
     }
 
     /// Tells an end once everything the worker had said was told, or will be told with the next hello.
@@ -449,10 +461,13 @@ impl AgentCore {
         wire::AgentMessage { incarnation: self.incarnation, body: Some(body) }
     }
 
-    /// Nothing goes out before the welcome: workers repeat what matters, and ends are kept.
-    fn send(&self, body: AgentBody, outputs: &mut Vec<AgentOutput>) {
-        if self.is_welcomed() {
-            outputs.push(AgentOutput::Send(self.message(body)));
+    /// Nothing goes out before the welcome. What comes before the hello is in it where it matters: workers, and their ends;
+    /// what comes after it follows the welcome.
+    fn send(&mut self, body: AgentBody, outputs: &mut Vec<AgentOutput>) {
+        match self.contact {
+            Contact::Welcomed => outputs.push(AgentOutput::Send(self.message(body))),
+            Contact::Greeted { .. } => self.untold.push(body),
+            Contact::Apart { .. } => {}
         }
     }
 }

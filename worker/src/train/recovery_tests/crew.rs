@@ -356,6 +356,15 @@ impl Crew {
         !self.failed.is_empty()
     }
 
+    /// Listens until every member has failed too, is done, or waits for an order: how far each has come is then settled.
+    pub(super) fn until_all_stand(&mut self) {
+        self.until("all to stand", |crew| {
+            let stands =
+                |who| [&crew.failed, &crew.finished, &crew.validating].iter().any(|set| set.contains(who));
+            crew.members.iter().all(stands)
+        });
+    }
+
     pub(super) fn abort(&mut self) {
         self.tell(&Order::Abort(wire::Abort { reason: "a test says so".into() }));
         self.until_left();

@@ -1,0 +1,110 @@
+//! Workers that hang, and those that only seem to.
+
+use super::*;
+
+/// Ticks for a while with a worker that lives and does one thing; gives the hangs with when they were told.
+fn watched(scene: &mut Scene, phase: StepPhase, finished: &[f64], seconds: f64) -> Vec<(String, f64, f64)> {
+    let began = scene.now;
+    let took: Vec<_> = finished.iter().map(|took| (phase, s(*took))).collect();
+    let mut hangs = Vec::new();
+    let mut finished = Some(took);
+    while scene.now < began + s(seconds) {
+        let reading = Reading {
+            alive: Some(scene.now),
+            doing: Some(doing(1, phase, began)),
+            finished: finished.take().unwrap_or_default(),
+        };
+        let outputs = scene.lives(0.2, Some(reading));
+        hangs.extend(hung(&outputs).into_iter().map(|(_, phase, since, deadline)| (phase, since, deadline)));
+    }
+    hangs
+}
+
+#[test]
+fn a_phase_that_lasts_too_long_is_told_once() {
+    let hang = |phase: StepPhase, since, deadline| vec![(phase.name().to_owned(), since, deadline)];
+    // Before five of its kind were measured the settings' deadline holds.
+    let table = [
+        (StepPhase::Replay, vec![], hang(StepPhase::Replay, 3.2, 3.0)),
+        (StepPhase::Data, vec![0.1; 4], hang(StepPhase::Data, 3.2, 3.0)),
+        (StepPhase::Data, vec![0.1; 5], hang(StepPhase::Data, 1.6, 1.5)),
+        (StepPhase::Look, vec![0.5; 200], hang(StepPhase::Look, 3.6, 3.5)),
+        // Only the last 64 count.
+        (StepPhase::Move, [vec![9.0; 10], vec![0.0; 64]].concat(), hang(StepPhase::Move, 1.2, 1.0)),
+        // Who waits for others is not to blame.
+        (StepPhase::Reduce, vec![0.1; 64], vec![]),
+        (StepPhase::Idle, vec![0.1; 64], vec![]),
+    ];
+    for (phase, finished, expected) in table {
+        let mut scene = Scene::with_workers();
+        assert_eq!(watched(&mut scene, phase, &finished, 8.0), expected, "{phase:?}");
+    }
+}
+
+#[test]
+fn a_worker_without_a_sign_of_life_is_told_after_a_lease() {
+    let mut scene = Scene::with_workers();
+    let reading = |scene: &Scene| Reading {
+        alive: Some(scene.now),
+        doing: Some(doing(1, StepPhase::Reduce, s(100.0))),
+        finished: vec![],
+    };
+    let first = reading(&scene);
+    for _ in 0..5 {
+        assert_eq!(scene.lives(0.2, Some(first.clone())), []);
+    }
+    let outputs = scene.lives(0.2, Some(first.clone()));
+    assert_eq!(hung(&outputs), [("w0.0".to_owned(), "reduce".to_owned(), 1.2, LEASE)]);
+    for _ in 0..10 {
+        assert_eq!(scene.lives(0.2, Some(first.clone())), [], "told once");
+    }
+    // It lives, and is stopped once more.
+    let second = reading(&scene);
+    for _ in 0..5 {
+        assert_eq!(hung(&scene.lives(0.2, Some(second.clone()))), []);
+    }
+    assert_eq!(hung(&scene.lives(0.2, Some(second))).len(), 1);
+}
+
+#[test]
+fn only_workers_with_a_link_and_a_recorder_are_judged() {
+    let mut scene = Scene::with_workers();
+    for _ in 0..20 {
+        assert_eq!(scene.lives(0.2, None), []);
+    }
+    let silent = Reading { alive: Some(scene.now), doing: None, finished: vec![] };
+    scene.does(AgentInput::WorkerSilent { link: 7 });
+    for _ in 0..20 {
+        assert_eq!(scene.lives(0.2, Some(silent.clone())), []);
+    }
+}
+
+#[test]
+fn an_agent_that_was_stopped_itself_blames_nobody() {
+    let mut scene = Scene::with_workers();
+    let reading = Reading {
+        alive: Some(scene.now),
+        doing: Some(doing(1, StepPhase::Look, scene.now)),
+        finished: vec![],
+    };
+    scene.lives(0.2, Some(reading.clone()));
+    // Less than a lease, so that the link holds: agent and worker were stopped together.
+    for _ in 0..4 {
+        assert_eq!(scene.lives(0.8, Some(reading.clone())), []);
+    }
+    for _ in 0..3 {
+        assert_eq!(scene.lives(0.2, Some(reading.clone())), []);
+    }
+    let outputs: Vec<AgentOutput> = (0..4).flat_map(|_| scene.lives(0.2, Some(reading.clone()))).collect();
+    assert_eq!(hung(&outputs).len(), 1, "what goes on afterwards counts");
+}
+
+#[test]
+fn a_hang_is_told_again_to_a_coordinator_that_has_come_back() {
+    let mut scene = Scene::with_workers();
+    assert_eq!(watched(&mut scene, StepPhase::Look, &[], 4.0).len(), 1);
+    scene.does(lost());
+    scene.does(reached());
+    scene.does(order(4, welcome()));
+    assert_eq!(hung(&scene.after(0.2, tick(None))).len(), 1);
+}
