@@ -27,8 +27,9 @@ pub(crate) enum Fault {
 
 impl World {
     pub(crate) fn plan_faults(&mut self) {
+        let last = self.shape.faulty.as_millis() as u64 - 2_000;
         for _ in 0..self.shape.faults {
-            let at = self.dice.millis(500, 58_000);
+            let at = self.dice.millis(500, last);
             let node = self.dice.below(self.shape.nodes);
             let number = self.dice.below(1 << 30) as u64;
             let fault = match self.dice.below(24) {

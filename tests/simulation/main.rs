@@ -30,12 +30,6 @@ use world::{Shape, World};
 const SMALL: (u64, u64) = (200, 1_980);
 const LARGE: (u64, u64) = (1, 20);
 
-/// Simulated time with faults.
-const FAULTY: Duration = Duration::from_mins(1);
-
-/// Simulated time after the last fault, within which the run must get on.
-const CALM: Duration = Duration::from_secs(40);
-
 /// What a history came to.
 #[derive(Debug, PartialEq, Eq)]
 struct Played {
@@ -47,10 +41,10 @@ struct Played {
 
 fn play(seed: u64, shape: Shape, tell: bool) -> Played {
     let mut world = World::new(seed, shape, tell);
-    world.run_until(FAULTY);
+    world.run_until(shape.faulty);
     world.heal();
     let before = world.judge.steps;
-    world.run_until(FAULTY + CALM);
+    world.run_until(shape.faulty + shape.calm);
     assert!(
         world.is_over() || world.judge.steps > before,
         "seed {seed}: the run stands still although nothing fails any more\n{}",

@@ -31,6 +31,10 @@ pub(crate) struct Shape {
     pub(crate) recovery: Recovery,
     pub(crate) step: Duration,
     pub(crate) faults: usize,
+    /// Simulated time in which faults strike.
+    pub(crate) faulty: Duration,
+    /// Simulated time after the last of them, within which the run must get on.
+    pub(crate) calm: Duration,
     /// Messages of an agent may overtake each other: more than a link allows.
     pub(crate) wild: bool,
 }
@@ -45,6 +49,8 @@ impl Shape {
         recovery: Recovery::Fast,
         step: Duration::from_millis(250),
         faults: 8,
+        faulty: Duration::from_secs(40),
+        calm: Duration::from_secs(20),
         wild: false,
     };
 
@@ -62,6 +68,8 @@ impl Shape {
             recovery: if dice.one_in(2) { Recovery::Exact } else { Recovery::Fast },
             step: Duration::from_millis(100),
             faults: 4 + dice.below(16),
+            faulty: Duration::from_mins(1),
+            calm: Duration::from_secs(40),
             wild: dice.one_in(4),
         }
     }

@@ -76,7 +76,8 @@ pub fn check(settings: &Settings, before: &Before, after: &RunState) -> Result<(
     generation_rises(before, after)?;
     ranks_exist(after)?;
     commits_rise(before, after)?;
-    if from == to && after.workers.len() > FULLY_CHECKED && !after.handled.is_multiple_of(CHECKED_EVERY) {
+    let workers = after.workers.len();
+    if from == to && workers > FULLY_CHECKED && !after.handled.is_multiple_of(workers as u64) {
         return Ok(());
     }
     if let Some(team) = after.phase.team() {
@@ -88,11 +89,9 @@ pub fn check(settings: &Settings, before: &Before, after: &RunState) -> Result<(
     nothing_is_left(after)
 }
 
-/// Up to this many workers, everything is checked after every event.
+/// Up to this many workers, everything is checked after every event. In a larger run, what takes a look at every worker is
+/// checked with each change of phase, and once in as many events as there are workers: an event then costs the same in both.
 const FULLY_CHECKED: usize = 64;
-
-/// In a larger run, what takes a look at every worker is checked with each change of phase and every so many events.
-const CHECKED_EVERY: u64 = 64;
 
 /// One generation lives; its number rises strictly with each change of membership.
 fn generation_rises(before: &Before, after: &RunState) -> Result<(), Broken> {
