@@ -1,12 +1,13 @@
 //! The one loop of a coordinator: select an event, hand it to the engine, carry out its commands. Stop signal first.
 
+mod committer;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use longtake_shared::hint::Failure;
-use longtake_shared::ids::{Epoch, Generation, Incarnation, Rank, Step, WorkerId};
+use longtake_shared::ids::{Epoch, Generation, Rank, Step, WorkerId};
 use longtake_shared::protocol::{Detection, Stage, wire};
 use longtake_shared::task::{TaskGroup, TaskKind};
 use tokio::sync::{mpsc, oneshot};
@@ -14,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use wire::agent_order::Body as AgentOrderBody;
 
 use crate::journal::{Journal, Record};
-use crate::run::command::{Command, CommitRequest, Order};
+use crate::run::command::{Command, Order};
 use crate::run::event::{Event, HeldWorker, Identity, ReportMade, WorkerEnd};
 use crate::run::membership::AgentId;
 use crate::run::{Orphan, RunEngine, Settings};
@@ -22,33 +23,9 @@ use crate::server::convert::{self, FormContext};
 use crate::signals::Signals;
 use crate::status::{self, StatusReport};
 use crate::updates::{Outcome, RunUpdate};
+use committer::keep_chain;
 
-/// What a run's chain of checkpoints tells a coordinator that starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fence {
-    /// This start, won by create-if-absent: no other coordinator of the run has it.
-    pub incarnation: Incarnation,
-    /// The newest generation that the chain knows.
-    pub generation: Generation,
-}
-
-/// What makes checkpoints real.
-pub trait Committer: Send {
-    /// Wins an incarnation, so that no earlier coordinator of the run can commit any more.
-    fn fence(&mut self) -> BoxFuture<'_, Result<Fence, Failure>>;
-
-    /// Writes the manifest, then the commit.
-    fn commit(&mut self, request: CommitRequest) -> BoxFuture<'_, Result<Sealed, Failure>>;
-}
-
-/// A checkpoint that is in the chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sealed {
-    /// Its place there.
-    pub sequence: u64,
-    /// Its manifest, as JSON: what workers are given that go on from it.
-    pub manifest_json: String,
-}
+pub use committer::{ChainRequest, Committer, Fence, Resume, Sealed, Whole};
 
 /// All detections of a validation.
 #[derive(Debug, Clone, PartialEq)]
@@ -122,6 +99,8 @@ pub enum Input {
         /// The rest.
         sealed: Sealed,
     },
+    /// Which checkpoint is whole.
+    Whole(Whole),
     /// Somebody asks how the run stands.
     Status(oneshot::Sender<StatusReport>),
 }
@@ -145,7 +124,7 @@ pub struct Core {
     journal: Journal,
     context: FormContext,
     updates: mpsc::UnboundedSender<RunUpdate>,
-    commits: mpsc::UnboundedSender<CommitRequest>,
+    chain: mpsc::UnboundedSender<ChainRequest>,
     validations: mpsc::UnboundedSender<Validation>,
     agents: BTreeMap<AgentId, mpsc::UnboundedSender<wire::AgentOrder>>,
     detections: BTreeMap<(Generation, Step), BTreeMap<String, Vec<Detection>>>,
@@ -157,7 +136,7 @@ pub struct Outlets {
     /// Who watches.
     pub updates: mpsc::UnboundedSender<RunUpdate>,
     /// What makes checkpoints real.
-    pub commits: mpsc::UnboundedSender<CommitRequest>,
+    pub chain: mpsc::UnboundedSender<ChainRequest>,
     /// What makes reports.
     pub validations: mpsc::UnboundedSender<Validation>,
 }
@@ -198,15 +177,15 @@ impl Driver {
             committer,
             reporter,
         } = parts;
-        let (commits, requests) = mpsc::unbounded_channel();
+        let (chain, requests) = mpsc::unbounded_channel();
         let (validations, done) = mpsc::unbounded_channel();
-        tasks.spawn(TaskKind::Committer, commit_all(committer, requests, sender.clone()));
+        tasks.spawn(TaskKind::Committer, keep_chain(committer, requests, sender.clone()));
         tasks.spawn(TaskKind::Reporter, report_all(reporter, done, sender));
         let engine = match orphan {
             Some(orphan) => RunEngine::adopting(settings, fence.incarnation, orphan, Duration::ZERO),
             None => RunEngine::new(settings, fence.incarnation, fence.generation, Duration::ZERO),
         };
-        let core = Core::new(engine, journal, context, Outlets { updates, commits, validations });
+        let core = Core::new(engine, journal, context, Outlets { updates, chain, validations });
         Self { core, started: Instant::now(), inputs }
     }
 
@@ -239,9 +218,9 @@ impl Driver {
 impl Core {
     /// A core whose words go to these outlets.
     pub fn new(engine: RunEngine, journal: Journal, context: FormContext, outlets: Outlets) -> Self {
-        let Outlets { updates, commits, validations } = outlets;
+        let Outlets { updates, chain, validations } = outlets;
         let (agents, detections) = (BTreeMap::new(), BTreeMap::new());
-        Self { engine, journal, context, updates, commits, validations, agents, detections }
+        Self { engine, journal, context, updates, chain, validations, agents, detections }
     }
 
     /// What the run knows.
@@ -272,6 +251,11 @@ impl Core {
             Input::Sealed { stage, step, sealed: Sealed { sequence, manifest_json } } => {
                 self.context.resume_json = Some(manifest_json);
                 Event::Committed { stage, step, sequence }
+            }
+            Input::Whole(Whole { found, passed_over }) => {
+                self.context.resume_json = found.as_ref().map(|found| found.manifest.to_string());
+                let found = found.map(|found| (found.stage, found.step));
+                Event::CheckpointFound { found, passed_over }
             }
             Input::Status(answer) => {
                 // Whoever asked may have gone.
@@ -312,7 +296,10 @@ impl Core {
             Command::Tell { generation, workers, order } => self.tell(generation, &workers, &order),
             Command::CommitCheckpoint(request) => {
                 // A committer that is gone is told by its group.
-                let _ = self.commits.send(request);
+                let _ = self.chain.send(ChainRequest::Commit(request));
+            }
+            Command::FindCheckpoint => {
+                let _ = self.chain.send(ChainRequest::FindWhole);
             }
             Command::ComputeReport { generation, step } => {
                 let detections = self.detections.remove(&(generation, step)).unwrap_or_default();
@@ -418,23 +405,6 @@ enum Carried {
 #[derive(Debug, thiserror::Error)]
 #[error("the coordinator's loop is gone")]
 struct LoopGone;
-
-/// One commit after the other, until the loop has gone.
-async fn commit_all(
-    mut committer: Box<dyn Committer>,
-    mut requests: mpsc::UnboundedReceiver<CommitRequest>,
-    inputs: mpsc::Sender<Input>,
-) -> Result<(), LoopGone> {
-    while let Some(request) = requests.recv().await {
-        let (stage, step) = (request.stage, request.step);
-        let event = match committer.commit(request).await {
-            Ok(sealed) => Input::Sealed { stage, step, sealed },
-            Err(Failure { message, hint, .. }) => Input::Event(Event::CommitFailed { message, hint }),
-        };
-        inputs.send(event).await.map_err(|_| LoopGone)?;
-    }
-    Ok(())
-}
 
 /// One report after the other, until the loop has gone.
 async fn report_all(

@@ -55,7 +55,8 @@ pub mod operator;
 pub mod train;
 
 pub use agent::join::join_as_agent;
-pub use train::{Resume, TrainError, TrainRequest, coordinate, train_local};
+pub use driver::Resume;
+pub use train::{TrainError, TrainRequest, coordinate, train_local};
 // Control plane: end.
 
 use std::ffi::OsString;

@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use longtake_shared::config::{Resolved, RunConfig};
 use longtake_shared::hint::{Failure, Hint};
-use longtake_shared::ids::{Incarnation, RunId, Step};
-use longtake_shared::protocol::Stage;
+use longtake_shared::ids::{Incarnation, RunId};
 use longtake_shared::task::{TaskGroup, TaskKind};
 use tokio::sync::mpsc;
 
 use crate::agent::core::OnLoss;
 use crate::agent::{self, AgentOptions};
-use crate::driver::{Committer, Driver, DriverParts, Fence, INPUT_QUEUE, Reporter};
+use crate::driver::{Committer, Driver, DriverParts, Fence, INPUT_QUEUE, Reporter, Resume};
 use crate::journal::{Journal, JournalError, Record};
 use crate::launch::local::LocalLauncher;
 use crate::run::{Orphan, Settings};
@@ -25,17 +24,6 @@ use crate::updates::{Outcome, RunUpdate};
 
 /// How long the parts of an ended run may take to end.
 const STOP_GRACE: Duration = Duration::from_secs(5);
-
-/// The checkpoint a run goes on from.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Resume {
-    /// The stage it was saved in.
-    pub stage: Stage,
-    /// Steps of it done.
-    pub step: Step,
-    /// What the workers are given.
-    pub manifest: serde_json::Value,
-}
 
 /// What is done when nothing keeps a run from beginning any more.
 pub type Begun = Box<dyn FnOnce() -> Result<(), Failure> + Send>;

@@ -22,7 +22,7 @@ pub mod stamp;
 pub mod wire;
 
 /// Rises with each incompatible change of `proto/longtake.proto`.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Bytes of the largest message that is accepted: a manifest of a large run is a few megabytes of JSON.
 pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
@@ -232,6 +232,19 @@ pub enum Ending {
     Completed,
     /// All ranks agreed to stop, and have saved.
     Stopped,
+}
+
+/// Whom a worker's failure concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureScope {
+    /// This worker: another in its place may do better.
+    Worker,
+    /// The checkpoint that its generation goes on from: an older one may be whole.
+    Checkpoint,
+    /// The run: any worker would fail, but a later start may do better.
+    Run,
+    /// Every start of the run: exit code 78.
+    Forever,
 }
 
 /// How a process ended.

@@ -49,6 +49,48 @@ fn a_run_whose_workers_are_killed_at_random_ends_with_the_same_bits() {
 }
 
 #[test]
+fn a_worker_that_is_lost_after_the_newest_checkpoint_was_damaged_costs_no_bit() {
+    const EVERY: u64 = 20;
+    let words = format!("--set train.epochs=40 --set checkpoint.every={EVERY} --set train.validate_every=0");
+    let whole = Lab::new();
+    whole.train(&words);
+
+    let struck = Lab::new();
+    let mut running = struck.start(&format!("train tiny.toml {words}"));
+    struck.wait_for_step(&mut running, "train", 2 * EVERY + 1);
+    let members = struck.workers();
+    let all = |signal| members.iter().for_each(|member| send(member.pid, signal));
+    // Frozen where no save is on its way.
+    crate::lab::until("a moment between two saves", || {
+        all(Signal::STOP);
+        let told = struck.steps().last_key_value().map_or(0, |((_, step), _)| *step);
+        let between = (2..EVERY - 2).contains(&(told % EVERY));
+        if !between {
+            all(Signal::CONT);
+        }
+        between.then_some(())
+    });
+    let newest = struck.newest();
+    assert!(newest.step.0 >= 2 * EVERY, "{newest:?}");
+    let part = struck.path("runs/tiny").join(newest.model.object());
+    let mut bytes = std::fs::read(&part).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&part, bytes).unwrap();
+    send(members[0].pid, Signal::KILL);
+    send(members[1].pid, Signal::CONT);
+    let said = running.end();
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let told = format!("{}` does not match the hash that is its name", newest.model.object());
+    assert!(said.stderr.contains(&told) && said.stderr.contains("is passed over"), "{said:?}");
+    assert_eq!(struck.steps(), whole.steps());
+    assert_eq!(struck.parts(), whole.parts());
+    assert!(struck.path("runs/tiny/damaged").join(newest.model.hash.to_string()).is_file());
+    let said = struck.run("checkpoint verify runs/tiny");
+    assert_eq!(said.code, Some(0), "{said:?}");
+}
+
+#[test]
 fn any_sequence_of_worlds_meets_the_same_samples() {
     let words = "--set synth.training_videos=6 --set train.lanes=6 --set train.epochs=40 --set pretrain.steps=0 \
          --set train.validate_every=0 --set checkpoint.every=1";

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt as _};
-use longtake_coordinator::driver::{Committer, Fence, Report, Sealed, Validation};
+use longtake_coordinator::driver::{Committer, Fence, Report, Sealed, Validation, Whole};
 use longtake_coordinator::run::command::CommitRequest;
 use longtake_coordinator::run::event::StopSource;
 use longtake_coordinator::signals::Signals;
@@ -50,6 +50,10 @@ impl Committer for Chain {
             Ok(Sealed { sequence: commits.len() as u64, manifest_json: "{}".to_owned() })
         };
         async move { result }.boxed()
+    }
+
+    fn find_whole(&mut self) -> BoxFuture<'_, Result<Whole, Failure>> {
+        async { Ok(Whole::default()) }.boxed()
     }
 }
 

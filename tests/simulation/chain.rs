@@ -11,6 +11,7 @@ pub(crate) struct Entry {
     pub(crate) generation: Generation,
     pub(crate) stage: Stage,
     pub(crate) step: Step,
+    pub(crate) damaged: bool,
 }
 
 #[derive(Debug, Default)]
@@ -42,20 +43,33 @@ impl Chain {
             last.is_none_or(|last| last.incarnation <= request.incarnation),
             "incarnations never fall along the chain"
         );
-        assert!(
-            last.is_none_or(|last| (last.generation, last.step) != (request.generation, request.step)),
-            "nothing is committed twice"
-        );
+        let again = |last: &Entry| (last.generation, last.step) == (request.generation, request.step);
+        assert!(last.is_none_or(|last| !again(last) || last.damaged), "nothing is committed twice");
         self.entries.push(Entry {
             incarnation: request.incarnation,
             generation: request.generation,
             stage: request.stage,
             step: request.step,
+            damaged: false,
         });
         Ok(self.entries.len() as u64)
     }
 
-    pub(crate) fn newest(&self) -> Option<(Stage, Step)> {
-        self.entries.last().map(|entry| (entry.stage, entry.step))
+    /// The newest that is whole, with its place in the chain.
+    pub(crate) fn newest(&self) -> Option<(u64, &Entry)> {
+        let numbered = (1..).zip(&self.entries);
+        numbered.filter(|(_, entry)| !entry.damaged).last()
+    }
+
+    /// A bit of the newest one turns over.
+    pub(crate) fn damage(&mut self) {
+        if let Some(entry) = self.entries.last_mut() {
+            entry.damaged = true;
+        }
+    }
+
+    /// Whether that one can be read.
+    pub(crate) fn is_whole(&self, sequence: u64) -> bool {
+        !self.entries[sequence as usize - 1].damaged
     }
 }

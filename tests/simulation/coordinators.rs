@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use longtake_coordinator::driver::{Core, Input, Outlets, Sealed, Validation};
+use longtake_coordinator::driver::{ChainRequest, Core, Input, Outlets, Resume, Sealed, Validation, Whole};
 use longtake_coordinator::journal::{FILE_NAME, Journal, Record};
 use longtake_coordinator::run::RunEngine;
-use longtake_coordinator::run::command::CommitRequest;
 use longtake_coordinator::run::event::Event;
 use longtake_coordinator::server::convert::{self, FormContext};
 use longtake_coordinator::updates::{Outcome, RunUpdate};
+use longtake_shared::ids::Step;
 use longtake_shared::protocol::wire;
 use tokio::sync::mpsc;
 
@@ -22,7 +22,7 @@ pub(crate) struct Coordinator {
     /// Stopped until then: what comes meanwhile waits.
     pub(crate) paused_until: Duration,
     started: Duration,
-    commits: mpsc::UnboundedReceiver<CommitRequest>,
+    requests: mpsc::UnboundedReceiver<ChainRequest>,
     updates: mpsc::UnboundedReceiver<RunUpdate>,
     _validations: mpsc::UnboundedReceiver<Validation>,
     folder: PathBuf,
@@ -47,7 +47,7 @@ impl World {
         self.judge.coordinates(incarnation, generation);
         journal.append(&Record::Started { incarnation, config_hash: String::new() }).unwrap();
         let mut settings = self.shape.settings();
-        settings.started_from = self.chain.newest();
+        settings.started_from = self.chain.newest().map(|(_, entry)| (entry.stage, entry.step));
         let engine = match history.orphan() {
             Some(orphan) => RunEngine::adopting(settings, incarnation, orphan, Duration::ZERO),
             None => RunEngine::new(settings, incarnation, generation, Duration::ZERO),
@@ -55,19 +55,22 @@ impl World {
         let context = FormContext {
             run_folder: "runs/simulated".into(),
             config_json: "{}".into(),
-            resume_json: self.chain.newest().map(|(_, step)| manifest(step.0)),
+            resume_json: self
+                .chain
+                .newest()
+                .map(|(sequence, entry)| manifest(sequence, entry.step).to_string()),
         };
         let (updates, updates_of) = mpsc::unbounded_channel();
-        let (commits, commits_of) = mpsc::unbounded_channel();
+        let (chain, requests) = mpsc::unbounded_channel();
         let (validations, validations_of) = mpsc::unbounded_channel();
-        let core = Core::new(engine, journal, context, Outlets { updates, commits, validations });
+        let core = Core::new(engine, journal, context, Outlets { updates, chain, validations });
         let number = self.coordinators.len();
         self.coordinators.push(Coordinator {
             core,
             up: true,
             paused_until: Duration::ZERO,
             started: self.now(),
-            commits: commits_of,
+            requests,
             updates: updates_of,
             _validations: validations_of,
             folder,
@@ -112,7 +115,7 @@ impl World {
             drop(update);
         }
         let mut requests = Vec::new();
-        while let Ok(request) = coordinator.commits.try_recv() {
+        while let Ok(request) = coordinator.requests.try_recv() {
             requests.push(request);
         }
         for request in requests {
@@ -189,18 +192,31 @@ impl World {
         self.coordinator_takes(number, Input::AgentDetached { agent });
     }
 
-    pub(crate) fn store_answers(&mut self, number: usize, request: &CommitRequest) {
-        let (stage, step) = (request.stage, request.step);
-        let input = match self.chain.append(request) {
-            Ok(sequence) => {
-                Input::Sealed { stage, step, sealed: Sealed { sequence, manifest_json: manifest(step.0) } }
+    pub(crate) fn store_answers(&mut self, number: usize, request: &ChainRequest) {
+        let input = match request {
+            ChainRequest::Commit(request) => {
+                let (stage, step) = (request.stage, request.step);
+                match self.chain.append(request) {
+                    Ok(sequence) => {
+                        let manifest_json = manifest(sequence, step).to_string();
+                        Input::Sealed { stage, step, sealed: Sealed { sequence, manifest_json } }
+                    }
+                    Err(message) => Input::Event(Event::CommitFailed { message, hint: None }),
+                }
             }
-            Err(message) => Input::Event(Event::CommitFailed { message, hint: None }),
+            ChainRequest::FindWhole => {
+                let found = self.chain.newest().map(|(sequence, entry)| Resume {
+                    stage: entry.stage,
+                    step: entry.step,
+                    manifest: manifest(sequence, entry.step),
+                });
+                Input::Whole(Whole { found, passed_over: vec!["a part is damaged".into()] })
+            }
         };
         self.coordinator_takes(number, input);
     }
 }
 
-fn manifest(step: u64) -> String {
-    serde_json::json!({ "step": step }).to_string()
+fn manifest(sequence: u64, step: Step) -> serde_json::Value {
+    serde_json::json!({ "sequence": sequence, "step": step })
 }

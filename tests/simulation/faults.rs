@@ -22,6 +22,8 @@ pub(crate) enum Fault {
     CoordinatorCrash,
     CoordinatorPause,
     SlowStore,
+    /// The newest checkpoint is damaged.
+    Damage,
     Stop,
 }
 
@@ -32,7 +34,7 @@ impl World {
             let at = self.dice.millis(500, last);
             let node = self.dice.below(self.shape.nodes);
             let number = self.dice.below(1 << 30) as u64;
-            let fault = match self.dice.below(24) {
+            let fault = match self.dice.below(26) {
                 0..=5 => Fault::WorkerCrash(number),
                 6..=7 => Fault::WorkerFreeze(number),
                 8..=9 => Fault::NodeCrash(node),
@@ -43,6 +45,7 @@ impl World {
                 16..=18 => Fault::CoordinatorCrash,
                 19 => Fault::CoordinatorPause,
                 20..=22 => Fault::SlowStore,
+                23..=24 => Fault::Damage,
                 _ if number.is_multiple_of(8) => Fault::Stop,
                 _ => Fault::WorkerCrash(number),
             };
@@ -85,6 +88,7 @@ impl World {
                 self.coordinators[newest].paused_until = now + length;
             }
             Fault::SlowStore => self.store_delay = length,
+            Fault::Damage => self.chain.damage(),
             Fault::Stop => {
                 if let Some(current) = self.current() {
                     self.coordinator_takes(current, Input::Event(Event::Stop(StopSource::Scheduler)));

@@ -18,7 +18,7 @@ use longtake_coordinator::run::{Orphan, RunEngine, Settings};
 use longtake_shared::config::Recovery;
 use longtake_shared::ids::{Epoch, Generation, Incarnation, LaneId, RunId, Step, WorkerId};
 use longtake_shared::protocol::stamp::StepPhase;
-use longtake_shared::protocol::{ExitCause, Kept, Progress, SavedParts, Stage};
+use longtake_shared::protocol::{ExitCause, FailureScope, Kept, Progress, SavedParts, Stage};
 use longtake_shared::units::Seconds;
 
 use crate::scheduler::Dice;
@@ -164,6 +164,10 @@ impl World {
             Command::CommitCheckpoint(request) => {
                 let (stage, step) = (request.stage, request.step);
                 self.mail.push(Event::Committed { stage, step, sequence: 1 });
+            }
+            Command::FindCheckpoint => {
+                let found = (self.step > 0).then_some((Stage::Train, Step(self.step / 2)));
+                self.mail.push(Event::CheckpointFound { found, passed_over: vec![] });
             }
             Command::KillWorker { worker, .. } => self.dies(&worker, ExitCause::Signal(9)),
             Command::KillWorkers => {
@@ -325,7 +329,7 @@ impl World {
     }
 
     fn fault(&mut self) {
-        match self.dice.below(14) {
+        match self.dice.below(15) {
             0 | 1 => {
                 if let Some(worker) = self.somebody() {
                     self.dies(&worker, ExitCause::Signal(9));
@@ -346,7 +350,8 @@ impl World {
             }
             6 => {
                 // The committer is no link: it always answers.
-                if !matches!(self.mail.last(), Some(Event::Committed { .. })) {
+                if !matches!(self.mail.last(), Some(Event::Committed { .. } | Event::CheckpointFound { .. }))
+                {
                     self.mail.pop();
                 }
             }
@@ -359,6 +364,14 @@ impl World {
             8 => {
                 if let Some(worker) = self.somebody() {
                     self.says(&worker, WorkerReport::CollectiveFailed { message: "c".into() });
+                }
+            }
+            14 => {
+                if let Some(worker) = self.somebody() {
+                    let (message, hint, log) = ("damaged".into(), None, vec![]);
+                    let scope = FailureScope::Checkpoint;
+                    self.says(&worker, WorkerReport::Failed { message, hint, scope, log });
+                    self.dies(&worker, ExitCause::Code(1));
                 }
             }
             9 => self.restart(),

@@ -22,7 +22,7 @@ mod scheduler;
 mod workers;
 mod world;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use world::{Shape, World};
 

@@ -183,7 +183,12 @@ impl World {
         } else {
             process.held.clear();
             let manifest = form.resume_json.as_deref().map(serde_json::from_str::<serde_json::Value>);
-            manifest.and_then(Result::ok).and_then(|manifest| manifest["step"].as_u64()).unwrap_or(0)
+            let manifest = manifest.and_then(Result::ok);
+            let number = |name: &str| manifest.as_ref().and_then(|manifest| manifest[name].as_u64());
+            if number("sequence").is_some_and(|sequence| !self.chain.is_whole(sequence)) {
+                return self.cannot_read(worker);
+            }
+            number("step").unwrap_or(0)
         };
         process.whole = false;
         let crew = self.crews.entry(generation).or_default();
@@ -191,6 +196,16 @@ impl World {
         crew.lanes = lanes;
         let after = self.dice.millis(10, 200);
         self.plan(after, Happening::WorkerReady { worker: worker.clone(), generation });
+    }
+
+    fn cannot_read(&mut self, worker: &WorkerId) {
+        let failed = wire::Failed {
+            message: "the checkpoint cannot be used".into(),
+            scope: wire::FailureScope::Checkpoint.into(),
+            ..wire::Failed::default()
+        };
+        self.says(worker, Body::Failed(failed));
+        self.plan(Duration::from_millis(5), Happening::WorkerDies { worker: worker.clone() });
     }
 
     pub(crate) fn worker_is_ready(&mut self, worker: &WorkerId, generation: Generation) {

@@ -5,8 +5,8 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use longtake_coordinator::agent::core::AgentInput;
+use longtake_coordinator::driver::ChainRequest;
 use longtake_coordinator::run::Settings;
-use longtake_coordinator::run::command::CommitRequest;
 use longtake_shared::config::Recovery;
 use longtake_shared::ids::{Generation, RunId, WorkerId};
 use longtake_shared::protocol::wire;
@@ -145,7 +145,7 @@ pub(crate) enum Happening {
     Steps(Generation),
     StoreAnswers {
         coordinator: usize,
-        request: Box<CommitRequest>,
+        request: Box<ChainRequest>,
     },
     Fails(Fault),
     Mends(Fault),

@@ -43,6 +43,7 @@ fn text(report: &StatusReport) -> String {
         Some(Quorum::OutOfSight) => {
             text.push_str("\nwaiting: the last generation may still train where nobody sees it");
         }
+        Some(Quorum::Searching) => text.push_str("\nlooking for the newest whole checkpoint"),
         Some(Quorum::Form { .. }) | None => {}
     }
     if let Some(progress) = &report.progress {

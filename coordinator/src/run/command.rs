@@ -100,6 +100,9 @@ pub enum Command {
     },
     /// Put a checkpoint into the chain; `Committed` or `CommitFailed` follows.
     CommitCheckpoint(CommitRequest),
+    /// Read the newest checkpoint to its last byte, and older ones until one is whole: workers begin at that one from now on.
+    /// `CheckpointFound` or `CheckpointsUnreadable` follows.
+    FindCheckpoint,
     /// Turn the detections of a validation into its report; `ReportMade` or `ReportFailed` follows.
     ComputeReport {
         /// The generation that has validated.

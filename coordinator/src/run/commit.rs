@@ -114,6 +114,11 @@ impl Saves {
         self.done.clear();
     }
 
+    /// The newest checkpoint does not count any more.
+    pub fn forget_newest(&mut self) {
+        self.newest = None;
+    }
+
     /// Whether the live generation has this moment in the chain, or on its way there: a rank that says it again is not heard twice.
     pub fn is_done(&self, moment: Moment) -> bool {
         self.done.contains(&moment)

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use longtake_shared::ids::{Epoch, Generation, Incarnation, Rank, RunId, Step, WorkerId};
 use longtake_shared::protocol::stamp::StepPhase;
-use longtake_shared::protocol::{Ending, ExitCause, Kept, Progress, SavedParts, Stage};
+use longtake_shared::protocol::{Ending, ExitCause, FailureScope, Kept, Progress, SavedParts, Stage};
 use longtake_shared::units::Seconds;
 use serde::{Deserialize, Serialize};
 
@@ -50,12 +50,10 @@ pub enum WorkerReport {
         message: String,
         /// What to do about it.
         hint: Option<String>,
-        /// No restart can mend it.
-        never_restart: bool,
+        /// Whom it concerns.
+        scope: FailureScope,
         /// The last lines of its log.
         log: Vec<String>,
-        /// Another worker in its place would fail as well.
-        ends_run: bool,
     },
     /// It has left its generation, and touches nothing of the run until the next.
     Left {
@@ -209,6 +207,20 @@ pub enum Event {
     },
     /// A checkpoint could not be put into the chain.
     CommitFailed {
+        /// Why, as a sentence.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// The newest whole checkpoint was looked for.
+    CheckpointFound {
+        /// It; nothing where none is whole or there is none.
+        found: Option<(Stage, Step)>,
+        /// What was passed over, and why.
+        passed_over: Vec<String>,
+    },
+    /// The checkpoints cannot be read at all.
+    CheckpointsUnreadable {
         /// Why, as a sentence.
         message: String,
         /// What to do about it.

@@ -21,7 +21,7 @@ impl RunEngine {
     pub(super) fn worker_exited(&mut self, now: Duration, end: WorkerEnd, commands: &mut Vec<Command>) {
         let WorkerEnd { worker: id, cause, log, last } = end;
         let name = self.name(&id);
-        if self.state.at_large.remove(&id) {
+        if self.state.at_large.remove(&id).is_some() {
             self.look_for_members(now);
         }
         let Some(worker) = self.state.workers.get_mut(&id).filter(|worker| worker.alive()) else {
@@ -74,7 +74,7 @@ impl RunEngine {
             doing: Some(doing),
             log,
         };
-        self.state.at_large.insert(id.clone());
+        self.lose_sight(id);
         self.lose(now, id, None, incident, commands);
     }
 
@@ -105,7 +105,7 @@ impl RunEngine {
         };
         for worker in &of_agent {
             self.gone(worker, None);
-            self.state.at_large.insert(worker.clone());
+            self.lose_sight(worker);
         }
         if let Phase::Recovering { waiting, .. } = &mut self.state.phase {
             waiting.retain(|member| !of_agent.contains(member));
@@ -221,7 +221,7 @@ impl RunEngine {
     fn look_for_members(&mut self, now: Duration) {
         let Phase::Recovering { team, not_before, .. } = &mut self.state.phase else { return };
         let seen = |member: &WorkerId| self.state.workers.get(member).is_some_and(super::Worker::alive);
-        let unseen = team.members.iter().any(|member| self.state.at_large.contains(member));
+        let unseen = team.members.iter().any(|member| self.state.at_large.contains_key(member));
         if team.members.iter().any(seen) || !unseen {
             *not_before = now;
         } else if *not_before <= now {
@@ -292,6 +292,13 @@ impl RunEngine {
         self.state.kept.remove(id);
         if let Some(worker) = self.state.workers.get_mut(id) {
             worker.state = WorkerState::Gone { cause };
+        }
+    }
+
+    /// Notes that a process is given up although it may still run. Its agent must kill it, should that be heard of again.
+    pub(super) fn lose_sight(&mut self, id: &WorkerId) {
+        if let Some(worker) = self.state.workers.get(id) {
+            self.state.at_large.insert(id.clone(), worker.agent.clone());
         }
     }
 

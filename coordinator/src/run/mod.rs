@@ -172,6 +172,10 @@ impl RunEngine {
                 self.committed(Committed { stage, step, sequence }, commands);
             }
             Event::CommitFailed { message, hint } => self.commit_failed(now, &message, hint, commands),
+            Event::CheckpointFound { found, passed_over } => {
+                self.checkpoint_found(found, passed_over, commands);
+            }
+            Event::CheckpointsUnreadable { message, hint } => self.fail(now, message, hint, commands),
             Event::ReportMade(made) => self.report_made(made, commands),
             Event::ReportFailed { message } => {
                 self.fail(now, format!("the validation has no report: {message}"), None, commands);

@@ -32,6 +32,8 @@ pub enum Quorum {
     },
     /// Members of the generation before are out of sight, and may still take steps.
     OutOfSight,
+    /// A whole checkpoint is being looked for.
+    Searching,
 }
 
 /// What is asked beside who is there.
@@ -45,6 +47,8 @@ pub struct Question<'a> {
     pub before: &'a [WorkerId],
     /// No disjoint generation forms before this time.
     pub not_before: Duration,
+    /// Whether it is not known which checkpoint is whole.
+    pub searching: bool,
     /// Whether the run waits for all, because nothing presses.
     pub all: bool,
     /// Now.
@@ -53,7 +57,7 @@ pub struct Question<'a> {
 
 /// Decides on the workers that are known now.
 pub fn decide(workers: &BTreeMap<WorkerId, Worker>, question: &Question<'_>) -> Quorum {
-    let Question { settings, waiting, before, not_before, all, now } = *question;
+    let Question { settings, waiting, before, not_before, searching, all, now } = *question;
     if !waiting.is_empty() {
         return Quorum::NotLeft { members: waiting.iter().cloned().collect() };
     }
@@ -68,6 +72,9 @@ pub fn decide(workers: &BTreeMap<WorkerId, Worker>, question: &Question<'_>) -> 
     }
     if now < not_before {
         return Quorum::OutOfSight;
+    }
+    if searching {
+        return Quorum::Searching;
     }
     present.sort();
     present.truncate(settings.workers);

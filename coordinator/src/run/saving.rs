@@ -4,8 +4,9 @@ use longtake_shared::ids::{Rank, Step, WorkerId};
 use longtake_shared::protocol::SavedParts;
 
 use super::command::{Command, Order};
-use super::commit::{Committed, Decision};
+use super::commit::{Committed, Decision, Moment};
 use super::event::ReportMade;
+use super::phase::Phase;
 use super::{RunEngine, RunUpdate};
 use crate::journal::Record;
 
@@ -50,6 +51,30 @@ impl RunEngine {
             self.tell_flags(commands);
         }
         self.try_commit(commands);
+    }
+
+    /// A worker could not read the checkpoint that it was given: nothing forms before a whole one is known.
+    pub(super) fn look_for_checkpoint(&mut self, commands: &mut Vec<Command>) {
+        let over = matches!(self.state.phase, Phase::Ending { .. } | Phase::Finished { .. });
+        if !over && !std::mem::replace(&mut self.state.searching, true) {
+            commands.push(Command::FindCheckpoint);
+        }
+    }
+
+    /// The run goes on from this checkpoint, as if it had been started there.
+    pub(super) fn checkpoint_found(
+        &mut self,
+        found: Option<Moment>,
+        passed_over: Vec<String>,
+        commands: &mut Vec<Command>,
+    ) {
+        self.state.searching = false;
+        self.settings.started_from = found;
+        self.state.saves.forget_newest();
+        for damage in passed_over {
+            let message = format!("{damage}: the checkpoint that needs it is passed over");
+            Self::announce(RunUpdate::Warning { message }, commands);
+        }
     }
 
     fn try_commit(&mut self, commands: &mut Vec<Command>) {

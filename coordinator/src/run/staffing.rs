@@ -24,11 +24,12 @@ impl RunEngine {
     ) {
         self.state.agents.insert(id.clone(), Agent { host, slots, heard: now, broken: None });
         self.state.lost.remove(id);
-        let at_large = self.state.at_large.iter();
-        let of_agent =
-            at_large.filter(|worker| self.state.workers.get(*worker).is_some_and(|known| known.agent == *id));
-        commands
-            .extend(of_agent.map(|worker| Command::KillWorker { agent: id.clone(), worker: worker.clone() }));
+        // Another may have their places by now.
+        let of_agent = self.state.at_large.iter().filter(|(_, agent)| *agent == id);
+        commands.extend(
+            of_agent
+                .map(|(worker, agent)| Command::KillWorker { agent: agent.clone(), worker: worker.clone() }),
+        );
         let holds: Vec<WorkerId> = held.iter().map(|held| held.worker.clone()).collect();
         for held in held {
             self.take_back(now, id, held, commands);

@@ -33,14 +33,16 @@ pub struct RunState {
     pub owned: BTreeMap<WorkerId, Vec<LaneId>>,
     /// What workers that have left their generation hold.
     pub kept: BTreeMap<WorkerId, Kept>,
-    /// Workers that were given up and whose end nobody has seen: one that was only frozen may go on.
-    pub at_large: BTreeSet<WorkerId>,
+    /// Workers that were given up and whose end nobody has seen, with their agents: one that was only frozen may go on.
+    pub at_large: BTreeMap<WorkerId, AgentId>,
     /// How far the run has come, and how often it has not.
     pub patience: Patience,
     /// A generation has trained in this coordinator's time.
     pub trained: bool,
     /// Checkpoints on their way.
     pub saves: Saves,
+    /// The newest checkpoint may be damaged, and a whole one is being looked for.
+    pub searching: bool,
     /// The validation that is going on: its step, and the workers that are through.
     pub validation: Option<(Step, BTreeSet<WorkerId>)>,
     /// The generation whose validation is being reported on.
@@ -77,10 +79,11 @@ impl RunState {
             started: 0,
             owned: BTreeMap::new(),
             kept: BTreeMap::new(),
-            at_large: BTreeSet::new(),
+            at_large: BTreeMap::new(),
             patience: Patience::default(),
             trained: false,
             saves: Saves::default(),
+            searching: false,
             validation: None,
             reporting: None,
             flags: Flags::default(),

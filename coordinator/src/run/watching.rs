@@ -137,7 +137,7 @@ impl RunEngine {
                 self.recover(now, Some(Incident::new(Nearness::Consequence, cause)), commands);
             }
             for member in unseen {
-                self.state.at_large.insert(member.clone());
+                self.lose_sight(&member);
                 let cause = format!("{} did not come back", self.name(&member));
                 self.lose(now, &member, None, Incident::new(Nearness::Cause, cause), commands);
             }
@@ -161,7 +161,7 @@ impl RunEngine {
     fn does_not_leave(&mut self, now: Duration, member: &WorkerId, commands: &mut Vec<Command>) {
         let Some(worker) = self.state.workers.get(member) else { return };
         commands.push(Command::KillWorker { agent: worker.agent.clone(), worker: member.clone() });
-        self.state.at_large.insert(member.clone());
+        self.lose_sight(member);
         let cause = format!("{} did not leave its generation", self.name(member));
         self.lose(now, member, None, Incident::new(Nearness::Consequence, cause), commands);
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use longtake_shared::ids::{Rank, WorkerId};
+use longtake_shared::protocol::FailureScope;
 
 use super::command::Command;
 use super::event::{Identity, WorkerReport};
@@ -23,12 +24,12 @@ impl RunEngine {
         commands: &mut Vec<Command>,
     ) {
         match report {
-            WorkerReport::Failed { message, hint, never_restart, log, ends_run } => {
+            WorkerReport::Failed { message, hint, scope, log } => {
                 let doing = self.state.workers.get(worker).and_then(|worker| worker.doing);
                 let rank = self.rank(worker);
                 let nearness = Nearness::Cause;
                 let incident = Incident { nearness, cause: message, hint, rank, doing, log };
-                self.worker_failed(now, worker, incident, (ends_run, never_restart), commands);
+                self.worker_failed(now, worker, incident, scope, commands);
             }
             WorkerReport::Warning(message) => {
                 Self::announce(RunUpdate::Warning { message }, commands);
@@ -63,17 +64,25 @@ impl RunEngine {
         now: Duration,
         worker: &WorkerId,
         incident: Incident,
-        (ends_run, never_restart): (bool, bool),
+        scope: FailureScope,
         commands: &mut Vec<Command>,
     ) {
         if !self.state.is_alive(worker) {
             self.state.stale += 1;
-        } else if ends_run || never_restart {
-            let Incident { cause, hint, rank, log, .. } = incident;
-            let failed = Outcome::Failed { cause, hint, rank, log, never_restart, resumable_at: None };
-            self.end(now, failed, commands);
-        } else {
-            self.lose(now, worker, None, incident, commands);
+            return;
+        }
+        match scope {
+            FailureScope::Run | FailureScope::Forever => {
+                let Incident { cause, hint, rank, log, .. } = incident;
+                let never_restart = scope == FailureScope::Forever;
+                let failed = Outcome::Failed { cause, hint, rank, log, never_restart, resumable_at: None };
+                self.end(now, failed, commands);
+            }
+            FailureScope::Worker => self.lose(now, worker, None, incident, commands),
+            FailureScope::Checkpoint => {
+                self.lose(now, worker, None, incident, commands);
+                self.look_for_checkpoint(commands);
+            }
         }
     }
 

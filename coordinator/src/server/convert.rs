@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use longtake_shared::ids::{Epoch, Generation, Incarnation, LaneId, Rank, RunId, Step, WorkerId};
 use longtake_shared::protocol::stamp::StepPhase;
 use longtake_shared::protocol::{
-    Carried, Detection, Ending, ExitCause, Flags, Kept, PROTOCOL_VERSION, Progress, SavedParts, Stage, wire,
+    Carried, Detection, Ending, ExitCause, FailureScope, Flags, Kept, PROTOCOL_VERSION, Progress, SavedParts,
+    Stage, wire,
 };
 use longtake_shared::units::Seconds;
 use wire::agent_message::Body as AgentBody;
@@ -153,9 +154,8 @@ fn worker_message(worker: WorkerId, message: wire::WorkerMessage) -> Result<Inpu
         WorkerBody::Failed(failed) => WorkerReport::Failed {
             message: failed.message,
             hint: failed.hint,
-            never_restart: failed.never_restart,
+            scope: failure_scope(failed.scope)?,
             log: failed.log,
-            ends_run: failed.ends_run,
         },
         WorkerBody::Left(left) => WorkerReport::Left { kept: left.kept.map(kept).transpose()? },
         WorkerBody::Finished(finished) => WorkerReport::Finished {
@@ -255,6 +255,20 @@ fn stage(number: i32) -> Result<Stage, Malformed> {
         Ok(wire::Stage::Train) => Ok(Stage::Train),
         Ok(wire::Stage::Validate) => Ok(Stage::Validate),
         _ => Err(Malformed::Field { field: "stage", value: number.to_string(), expected: "a stage" }),
+    }
+}
+
+fn failure_scope(number: i32) -> Result<FailureScope, Malformed> {
+    match wire::FailureScope::try_from(number) {
+        Ok(wire::FailureScope::Worker) => Ok(FailureScope::Worker),
+        Ok(wire::FailureScope::Checkpoint) => Ok(FailureScope::Checkpoint),
+        Ok(wire::FailureScope::Run) => Ok(FailureScope::Run),
+        Ok(wire::FailureScope::Forever) => Ok(FailureScope::Forever),
+        _ => Err(Malformed::Field {
+            field: "failed.scope",
+            value: number.to_string(),
+            expected: "whom a failure concerns",
+        }),
     }
 }
 

@@ -37,6 +37,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::objects::PutPayload;
+
 /// BLAKE3 hash of some bytes; written as 64 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentHash([u8; 32]);
@@ -99,6 +101,15 @@ impl PartRef {
     /// The part that these bytes make.
     pub fn of(bytes: &[u8]) -> Self {
         Self { hash: ContentHash::of(bytes), bytes: bytes.len() as u64 }
+    }
+
+    /// The part that these pieces make, one behind the other.
+    pub fn of_payload(content: &PutPayload) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for piece in content {
+            hasher.update(piece);
+        }
+        Self { hash: hasher.finalize().into(), bytes: hasher.count() }
     }
 
     /// Name of the object that holds the part.

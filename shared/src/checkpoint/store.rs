@@ -15,7 +15,7 @@ use super::{ContentHash, PartRef};
 use crate::config::RunConfig;
 use crate::hint::Hint;
 use crate::ids::{Generation, Incarnation, Step};
-use crate::objects::{Created, LocationError, ObjectError, Objects};
+use crate::objects::{Created, LocationError, ObjectError, Objects, PutPayload};
 
 /// Objects that are read at a time where many are.
 const READS_AT_A_TIME: usize = 8;
@@ -226,10 +226,11 @@ impl CheckpointStore {
     ///
     /// # Errors
     /// The object store failed.
-    pub async fn put_part(&self, bytes: Bytes) -> Result<PartRef, CheckpointError> {
-        let part = PartRef::of(&bytes);
+    pub async fn put_part(&self, content: impl Into<PutPayload>) -> Result<PartRef, CheckpointError> {
+        let content = content.into();
+        let part = PartRef::of_payload(&content);
         if self.objects.size(&part.object()).await? != Some(part.bytes) {
-            self.objects.put(&part.object(), bytes).await?;
+            self.objects.put(&part.object(), content).await?;
         }
         Ok(part)
     }

@@ -19,13 +19,14 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
 
 use crate::hint::Hint;
 use fate::Fate;
 
 pub use cloud::Cloud;
 pub use location::LocationError;
+pub use object_store::PutPayload;
 pub use retry::RetryPolicy;
 
 /// Objects below one prefix of one store. Cheap to clone.
@@ -168,14 +169,15 @@ impl Objects {
         name.split('/').filter(|part| !part.is_empty()).fold(self.prefix.clone(), Path::join)
     }
 
-    /// Writes an object whole, replacing one of the same name.
+    /// Writes an object whole, replacing one of the same name. Its content may lie in several pieces of memory.
     ///
     /// # Errors
     /// No space, no permission, or every attempt failed.
-    pub async fn put(&self, name: &str, bytes: Bytes) -> Result<(), ObjectError> {
-        let size = bytes.len() as u64;
+    pub async fn put(&self, name: &str, content: impl Into<PutPayload>) -> Result<(), ObjectError> {
+        let content = content.into();
+        let size = content.content_length() as u64;
         self.retried("write", name, size, |_| {
-            let payload = PutPayload::from(bytes.clone());
+            let payload = content.clone();
             async move {
                 let path = self.path(name);
                 let limit = self.retry.patience_for(size);

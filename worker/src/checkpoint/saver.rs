@@ -199,14 +199,14 @@ async fn upload(store: &CheckpointStore, request: SaveRequest) -> Result<SavedPa
         .buffered(UPLOADS_AT_A_TIME)
         .try_collect()
         .await?;
-    let model = put(store, request.model).await?;
-    let optimizer = put(store, request.optimizer).await?;
+    // One is hashed while the other is written.
+    let (model, optimizer) = futures::try_join!(put(store, request.model), put(store, request.optimizer))?;
     Ok(SavedParts { model, optimizer, memory })
 }
 
 async fn put(store: &CheckpointStore, file: Option<TensorFile>) -> Result<Option<PartRef>, SaveError> {
     match file {
         None => Ok(None),
-        Some(file) => Ok(Some(store.put_part(file.encode()?.into()).await?)),
+        Some(file) => Ok(Some(store.put_part(file.into_payload()?).await?)),
     }
 }

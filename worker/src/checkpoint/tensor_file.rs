@@ -3,10 +3,13 @@
 //! The safetensors crate reads; the header is written here, because the crate writes its metadata in the order of a hash
 //! map, and a part is named by the hash of its bytes.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use half::{bf16, f16};
 use longtake_shared::hint::Hint;
+use longtake_shared::objects::PutPayload;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
 
@@ -96,16 +99,6 @@ impl TensorData {
         self.len() == 0
     }
 
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::F32(values) => bytemuck::cast_slice(values),
-            Self::F16(values) => bytemuck::cast_slice(values),
-            Self::Bf16(values) => bytemuck::cast_slice(values),
-            Self::I64(values) => bytemuck::cast_slice(values),
-            Self::U64(values) => bytemuck::cast_slice(values),
-        }
-    }
-
     fn dtype(&self) -> Dtype {
         match self {
             Self::F32(_) => Dtype::F32,
@@ -128,9 +121,60 @@ impl TensorData {
     }
 }
 
+/// The values' bytes, as a file holds them.
+impl AsRef<[u8]> for TensorData {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::F32(values) => bytemuck::cast_slice(values),
+            Self::F16(values) => bytemuck::cast_slice(values),
+            Self::Bf16(values) => bytemuck::cast_slice(values),
+            Self::I64(values) => bytemuck::cast_slice(values),
+            Self::U64(values) => bytemuck::cast_slice(values),
+        }
+    }
+}
+
 /// Values out of bytes that lie at any address; a safetensors file has whole values.
 fn values<T: bytemuck::AnyBitPattern>(bytes: &[u8]) -> Vec<T> {
     bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect()
+}
+
+/// What comes before the values: the length of the header, and the header, which says where each of them lies.
+fn header(order: &[&NamedTensor], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>, TensorFileError> {
+    let mut header = Map::new();
+    if !metadata.is_empty() {
+        header.insert("__metadata__".into(), json!(metadata));
+    }
+    let mut offset = 0;
+    for tensor in order {
+        if tensor.shape.iter().product::<usize>() != tensor.data.len() {
+            return Err(TensorFileError::Shape {
+                name: tensor.name.clone(),
+                values: tensor.data.len(),
+                shape: tensor.shape.clone(),
+            });
+        }
+        let end = offset + tensor.data.as_ref().len();
+        let entry =
+            json!({"dtype": tensor.data.dtype(), "shape": tensor.shape, "data_offsets": [offset, end]});
+        if header.insert(tensor.name.clone(), entry).is_some() {
+            return Err(TensorFileError::Twice { name: tensor.name.clone() });
+        }
+        offset = end;
+    }
+    let mut text = Value::Object(header).to_string().into_bytes();
+    text.resize(text.len().next_multiple_of(8), b' ');
+    let mut bytes = Vec::with_capacity(8 + text.len());
+    bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(&text);
+    Ok(bytes)
+}
+
+impl NamedTensor {
+    /// Wide types come first.
+    fn place_in_file(&self) -> (Reverse<usize>, &str) {
+        (Reverse(self.data.dtype().bitsize()), &self.name)
+    }
 }
 
 impl TensorFile {
@@ -140,38 +184,24 @@ impl TensorFile {
     /// Two tensors of one name, or a shape that does not hold the values.
     pub fn encode(&self) -> Result<Vec<u8>, TensorFileError> {
         let mut order: Vec<&NamedTensor> = self.tensors.iter().collect();
-        let width = |tensor: &NamedTensor| tensor.data.dtype().bitsize();
-        order.sort_by(|a, b| width(b).cmp(&width(a)).then_with(|| a.name.cmp(&b.name)));
-        let mut header = Map::new();
-        if !self.metadata.is_empty() {
-            header.insert("__metadata__".into(), json!(self.metadata));
-        }
-        let mut offset = 0;
-        for tensor in &order {
-            if tensor.shape.iter().product::<usize>() != tensor.data.len() {
-                return Err(TensorFileError::Shape {
-                    name: tensor.name.clone(),
-                    values: tensor.data.len(),
-                    shape: tensor.shape.clone(),
-                });
-            }
-            let end = offset + tensor.data.bytes().len();
-            let entry =
-                json!({"dtype": tensor.data.dtype(), "shape": tensor.shape, "data_offsets": [offset, end]});
-            if header.insert(tensor.name.clone(), entry).is_some() {
-                return Err(TensorFileError::Twice { name: tensor.name.clone() });
-            }
-            offset = end;
-        }
-        let mut header = Value::Object(header).to_string().into_bytes();
-        header.resize(header.len().next_multiple_of(8), b' ');
-        let mut bytes = Vec::with_capacity(8 + header.len() + offset);
-        bytes.extend_from_slice(&(header.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(&header);
+        order.sort_by(|a, b| a.place_in_file().cmp(&b.place_in_file()));
+        let mut bytes = header(&order, &self.metadata)?;
+        bytes.reserve_exact(order.iter().map(|tensor| tensor.data.as_ref().len()).sum());
         for tensor in order {
-            bytes.extend_from_slice(tensor.data.bytes());
+            bytes.extend_from_slice(tensor.data.as_ref());
         }
         Ok(bytes)
+    }
+
+    /// The same bytes in pieces, without a second copy of the values.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn into_payload(mut self) -> Result<PutPayload, TensorFileError> {
+        self.tensors.sort_by(|a, b| a.place_in_file().cmp(&b.place_in_file()));
+        let first = header(&self.tensors.iter().collect::<Vec<_>>(), &self.metadata)?;
+        let values = self.tensors.into_iter().map(|tensor| Bytes::from_owner(tensor.data));
+        Ok(std::iter::once(Bytes::from(first)).chain(values).collect())
     }
 
     /// From bytes.

@@ -49,6 +49,7 @@ fn tensors_come_back_with_their_bits() {
     assert_eq!(back.tensors[5], file().tensors[5]);
     let shuffled = TensorFile { tensors: file().tensors.into_iter().rev().collect(), ..file() };
     assert_eq!(shuffled.encode().unwrap(), bytes, "the order they come in does not matter");
+    assert_eq!(shuffled.into_payload().unwrap().iter().flatten().copied().collect::<Vec<_>>(), bytes);
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use longtake_shared::ids::{Generation, Incarnation, LaneId, Rank, RunId, Step};
 use longtake_shared::protocol::{
-    Assignment, Carried, Detection, Directive, Flags, Kept, LaneMove, PROTOCOL_VERSION, Progress, SavedParts,
-    Stage, wire,
+    Assignment, Carried, Detection, Directive, FailureScope, Flags, Kept, LaneMove, PROTOCOL_VERSION,
+    Progress, SavedParts, Stage, wire,
 };
 use wire::worker_message::Body;
 use wire::worker_order::Body as OrderBody;
@@ -103,6 +103,15 @@ fn stage(stage: Stage) -> wire::Stage {
         Stage::Memory => wire::Stage::Memory,
         Stage::Train => wire::Stage::Train,
         Stage::Validate => wire::Stage::Validate,
+    }
+}
+
+pub(super) fn scope(scope: FailureScope) -> wire::FailureScope {
+    match scope {
+        FailureScope::Worker => wire::FailureScope::Worker,
+        FailureScope::Checkpoint => wire::FailureScope::Checkpoint,
+        FailureScope::Run => wire::FailureScope::Run,
+        FailureScope::Forever => wire::FailureScope::Forever,
     }
 }
 

@@ -15,12 +15,13 @@ use longtake_shared::hint::Hint;
 use longtake_shared::ids::Generation;
 pub use longtake_shared::protocol::stamp::StepPhase;
 pub use longtake_shared::protocol::{
-    Assignment, Carried, Detection, Directive, Ending, Flags, Kept, LaneMove, Progress, SavedParts, Stage,
+    Assignment, Carried, Detection, Directive, Ending, FailureScope, Flags, Kept, LaneMove, Progress,
+    SavedParts, Stage,
 };
 
 pub use inbox::OnAbort;
 pub use process::live_with_parent;
-pub use session::{FailureScope, Hello, Session};
+pub use session::{Hello, Session};
 
 /// What can go wrong between a worker and its agent.
 #[derive(Debug, thiserror::Error)]

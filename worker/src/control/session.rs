@@ -13,7 +13,7 @@ use longtake_shared::protocol::flight::Recorder;
 use longtake_shared::protocol::flight::{self, FlightLog};
 use longtake_shared::protocol::stamp::StepPhase;
 use longtake_shared::protocol::{
-    Detection, Directive, Ending, Flags, Kept, Progress, SavedParts, Stage, wire,
+    Detection, Directive, Ending, FailureScope, Flags, Kept, Progress, SavedParts, Stage, wire,
 };
 use tokio::sync::mpsc;
 
@@ -38,17 +38,6 @@ pub struct Hello {
     pub pid: u32,
     /// Where its collective listens.
     pub ring_address: SocketAddr,
-}
-
-/// Whom a failure concerns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureScope {
-    /// This worker: another in its place may do better.
-    Worker,
-    /// The run: any worker would fail, but a later start may do better.
-    Run,
-    /// Every start of the run: exit code 78.
-    Forever,
 }
 
 /// A worker's link to its agent. Everything but [`Session::connect`] may be called from any thread outside tokio.
@@ -309,8 +298,7 @@ impl Session {
         let body = wire::Failed {
             message: message.into(),
             hint,
-            never_restart: scope == FailureScope::Forever,
-            ends_run: scope != FailureScope::Worker,
+            scope: convert::scope(scope).into(),
             log: Vec::new(),
         };
         self.send(generation, wire::worker_message::Body::Failed(body))?;

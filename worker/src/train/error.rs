@@ -158,7 +158,8 @@ impl From<DetectError> for TrainError {
 }
 
 impl TrainError {
-    /// Whom it concerns: settings and data that no start mends, what would fail on any worker, or this worker alone.
+    /// Whom it concerns: settings and data that no start mends, what would fail on any worker, a checkpoint, or this worker
+    /// alone.
     pub fn scope(&self) -> FailureScope {
         match self {
             Self::Config(_)
@@ -180,12 +181,12 @@ impl TrainError {
             | Self::Memory(MemoryError::Full { .. })
             | Self::Load(_)
             | Self::Diverged { .. } => FailureScope::Run,
+            Self::Checkpoint { .. } => FailureScope::Checkpoint,
             Self::Save(
                 SaveError::Busy | SaveError::Thread(_) | SaveError::Stopped | SaveError::Tensors(_),
             )
             | Self::Memory(_)
             | Self::Archive(_)
-            | Self::Checkpoint { .. }
             | Self::Handover(_)
             | Self::HoldsOther { .. }
             | Self::TensorFile(_)

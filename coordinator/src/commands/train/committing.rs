@@ -7,12 +7,13 @@ use std::time::SystemTime;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use longtake_shared::checkpoint::{
-    Appender, Best, CheckpointStore, Committed, ContentHash, Damage, Depth, Manifest, Retention, assemble,
+    self, Appender, Best, CheckpointStore, ContentHash, Depth, Manifest, Newest, Retention, assemble,
 };
 use longtake_shared::hint::Failure;
+use longtake_shared::protocol::Stage;
 
 use crate::commands::files;
-use crate::driver::{Committer, Fence, Sealed};
+use crate::driver::{Committer, Fence, Resume, Sealed, Whole};
 use crate::run::command::CommitRequest;
 
 /// Commits the checkpoints of one run.
@@ -38,6 +39,15 @@ impl Committer for ChainCommitter {
 
     fn commit(&mut self, request: CommitRequest) -> BoxFuture<'_, Result<Sealed, Failure>> {
         self.commit_one(request).boxed()
+    }
+
+    fn find_whole(&mut self) -> BoxFuture<'_, Result<Whole, Failure>> {
+        async {
+            let Newest { found, passed_over } = find_whole(&self.store).await?;
+            let found = found.map(|(_, manifest)| resume(&manifest)).transpose()?;
+            Ok(Whole { found, passed_over: passed_over.iter().map(ToString::to_string).collect() })
+        }
+        .boxed()
     }
 }
 
@@ -86,19 +96,10 @@ impl ChainCommitter {
     }
 }
 
-/// The newest whole checkpoint of a run.
-#[derive(Debug)]
-pub(super) struct Whole {
-    /// The checkpoint; nothing where none is whole or there is none.
-    pub(super) found: Option<(Committed, Manifest)>,
-    /// Newer ones, and commits, that were passed over because something of them is damaged.
-    pub(super) passed_over: Vec<Damage>,
-}
-
 /// Reads the newest checkpoint to its last byte, and older ones until one is whole. Damaged parts of what is passed over are
 /// moved out of the way: the run comes to the same bits again, and the next save must not take the damaged part of that
 /// name for its own.
-pub(super) async fn find_whole(store: &CheckpointStore) -> Result<Whole, Failure> {
+pub(super) async fn find_whole(store: &CheckpointStore) -> Result<Newest, Failure> {
     let newest = store.newest(Depth::Contents).await?;
     if !newest.passed_over.is_empty() {
         let whole = newest.found.as_ref().map(|(committed, _)| committed.sequence);
@@ -111,5 +112,16 @@ pub(super) async fn find_whole(store: &CheckpointStore) -> Result<Whole, Failure
             }
         }
     }
-    Ok(Whole { found: newest.found, passed_over: newest.passed_over })
+    Ok(newest)
+}
+
+/// What workers are given that go on from a checkpoint.
+pub(super) fn resume(manifest: &Manifest) -> Result<Resume, Failure> {
+    let stage = match manifest.stage {
+        checkpoint::Stage::Pretrain => Stage::Pretrain,
+        checkpoint::Stage::Train => Stage::Train,
+    };
+    let value = serde_json::to_value(manifest)
+        .map_err(|error| Failure::new(format!("the checkpoint has no JSON form: {error}")))?;
+    Ok(Resume { stage, step: manifest.step, manifest: value })
 }

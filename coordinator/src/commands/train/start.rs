@@ -2,22 +2,21 @@
 
 use std::path::Path;
 
-use longtake_shared::checkpoint::{self, CheckpointStore, Manifest, Retention};
+use longtake_shared::checkpoint::{CheckpointStore, Manifest, Retention};
 use longtake_shared::dataset::Dataset;
 use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::lanes::Lanes;
-use longtake_shared::protocol::Stage;
 use tokio::sync::mpsc;
 
 use super::Workers;
-use super::committing::{ChainCommitter, find_whole};
+use super::committing::{ChainCommitter, find_whole, resume};
 use super::prepare::Prepared;
 use super::validation::Judge;
 use crate::commands::files;
 use crate::signals::Signals;
 use crate::terminal::console::Console;
 use crate::updates::{Outcome, RunUpdate};
-use crate::{Resume, TrainError, TrainRequest, coordinate, train_local};
+use crate::{TrainError, TrainRequest, coordinate, train_local};
 
 /// Runs to the end; the channel is closed when nothing more will be told.
 pub(super) fn start(
@@ -98,16 +97,6 @@ async fn newest(store: &CheckpointStore, console: Console) -> Result<Option<Mani
         console.warn(&format!("{damage}: the checkpoint that needs it is passed over"));
     }
     Ok(newest.found.map(|(_, manifest)| manifest))
-}
-
-fn resume(manifest: &Manifest) -> Result<Resume, Failure> {
-    let stage = match manifest.stage {
-        checkpoint::Stage::Pretrain => Stage::Pretrain,
-        checkpoint::Stage::Train => Stage::Train,
-    };
-    let value = serde_json::to_value(manifest)
-        .map_err(|error| Failure::new(format!("the checkpoint has no JSON form: {error}")))?;
-    Ok(Resume { stage, step: manifest.step, manifest: value })
 }
 
 /// Settings that no run can have are wrong at every restart too.

@@ -1,5 +1,6 @@
 //! The engine as a table: in this state, at this event, exactly these commands.
 
+mod adoption;
 mod recovery;
 
 use longtake_shared::config::Recovery;

@@ -1,15 +1,21 @@
 //! What the engine does about losses: of workers, agents, itself.
 
 use longtake_shared::protocol::stamp::StepPhase;
-use longtake_shared::protocol::{Carried, LaneMove};
+use longtake_shared::protocol::{Carried, FailureScope, LaneMove};
 
 use super::*;
 use crate::run::event::{Doing, HeldWorker};
 use crate::run::incident::Nearness;
+use crate::run::quorum::Quorum;
+
+/// The process of that index that was started as the run's `number`th, from 0.
+fn started(index: usize, number: usize) -> WorkerId {
+    membership::worker_id(index, Incarnation(1), number)
+}
 
 /// The process that is started in the place of worker 1.
 fn replacement() -> WorkerId {
-    membership::worker_id(1, Incarnation(1), 2)
+    started(1, 2)
 }
 
 fn start_replacement() -> Command {
@@ -325,100 +331,97 @@ fn a_failure_that_any_worker_would_meet_ends_the_run() {
     let full = WorkerReport::Failed {
         message: "no space is left".into(),
         hint: None,
-        never_restart: false,
+        scope: FailureScope::Run,
         log: vec![],
-        ends_run: true,
     };
     let reason = "no space is left".to_owned();
     assert_eq!(scene.tells(1, full), [tell(both(), Order::Abort { reason }), tell(both(), Order::Shutdown)]);
 }
 
-/// A coordinator that comes back, to two agents with a worker each.
-fn adopting() -> Scene {
-    let team = Team {
-        generation: Generation(9),
-        incarnation: Incarnation(1),
-        members: both(),
-        lanes: vec![vec![LaneId(0), LaneId(1)], vec![LaneId(2), LaneId(3)]],
-    };
-    let orphan = Orphan { team, indices: vec![0, 1] };
-    let engine = RunEngine::adopting(settings(2), Incarnation(2), orphan, Duration::ZERO);
-    Scene { engine, now: Duration::ZERO }
-}
-
-fn back(index: u32) -> Event {
-    let held =
-        HeldWorker { worker: worker(index), index: index as usize, joined: Some((ring(index), 100 + index)) };
-    Event::AgentConnected {
-        agent: AgentId(format!("a{index}")),
+#[test]
+fn a_worker_whose_place_is_taken_is_killed_when_its_agent_is_heard_of_again() {
+    let mut scene = Scene::training();
+    for tick in 1..8 {
+        scene.at(0.1 + 0.2 * f64::from(tick), Event::Tick);
+    }
+    assert_eq!(scene.engine.state().phase.kind(), PhaseKind::Recovering, "the lease is over");
+    let other = AgentId("b".into());
+    let commands = scene.happens(Event::AgentConnected {
+        agent: other,
         host: "n".into(),
-        slots: 1,
-        held: vec![held],
+        slots: 2,
+        held: vec![],
         ended: vec![],
+    });
+    let starts = commands.iter().filter(|command| matches!(command, Command::StartWorker { .. }));
+    assert_eq!(starts.count(), 2, "both places are taken again");
+    let commands = scene.happens(Event::AgentRenewed { agent: agent(), doing: vec![] });
+    for index in [0, 1] {
+        let kill = Command::KillWorker { agent: agent(), worker: worker(index) };
+        assert!(commands.contains(&kill), "{commands:?}");
     }
 }
 
 #[test]
-fn a_coordinator_that_comes_back_takes_over_the_generation_without_a_word_to_its_steps() {
-    let mut scene = adopting();
-    assert_eq!(scene.happens(back(0)), [tell(vec![worker(0)], Order::Adopted)]);
-    assert_eq!(scene.tells(0, WorkerReport::Ready), []);
-    scene.happens(back(1));
-    let commands = scene.tells(1, WorkerReport::Ready);
-    assert!(commands.contains(&tell(both(), Order::Train)), "{commands:?}");
-    assert_eq!(scene.engine.state().phase.kind(), PhaseKind::Training);
-    assert_eq!(scene.engine.state().generation, Generation(9));
-}
-
-#[test]
-fn who_does_not_come_back_to_a_new_coordinator_is_lost() {
-    let mut scene = adopting();
-    scene.happens(back(0));
-    let mut commands = Vec::new();
-    for tick in 1..15 {
-        scene.happens(Event::AgentRenewed { agent: AgentId("a0".into()), doing: vec![] });
-        commands.extend(scene.at(0.2 * f64::from(tick), Event::Tick));
+fn a_checkpoint_that_a_worker_cannot_read_is_replaced_by_one_that_is_whole() {
+    let mut scene = Scene::training();
+    for step in [5, 6] {
+        scene.saves(0, step);
+        scene.saves(1, step);
+        scene.happens(committed(step));
     }
-    let reason = "worker 1 (rank 1) did not come back".to_owned();
-    assert!(commands.contains(&tell(vec![worker(0)], Order::Abort { reason })), "{commands:?}");
-    // Whoever comes later is a zombie.
-    let kill = Command::KillWorker { agent: AgentId("a1".into()), worker: worker(1) };
-    assert!(scene.happens(back(1)).contains(&kill));
-}
-
-#[test]
-fn a_member_that_is_back_but_has_missed_its_form_holds_nobody_up() {
-    let mut scene = adopting();
-    scene.happens(back(0));
-    scene.happens(back(1));
-    scene.tells(0, WorkerReport::Ready);
-    for tick in 1..15 {
-        for agent in ["a0", "a1"] {
-            scene.happens(Event::AgentRenewed { agent: AgentId(agent.into()), doing: vec![] });
-        }
-        scene.at(0.2 * f64::from(tick), Event::Tick);
-    }
-    let Phase::Recovering { waiting, .. } = &scene.engine.state().phase else {
-        panic!("the run waits: {:?}", scene.engine.state().phase);
+    scene.happens(exited(1, ExitCause::Signal(9)));
+    scene.tells(0, WorkerReport::Left { kept: None });
+    scene.happens(Event::WorkerJoined { worker: replacement(), ring_address: ring(1), pid: 9 });
+    assert_eq!(scene.engine.state().phase.kind(), PhaseKind::Forming);
+    assert_eq!(scene.engine.state().generation, Generation(10));
+    // Both find the same damage; it is looked for once.
+    let unreadable = || WorkerReport::Failed {
+        message: "the checkpoint of step 6 cannot be used".into(),
+        hint: None,
+        scope: FailureScope::Checkpoint,
+        log: vec![],
     };
-    assert_eq!(waiting.len(), 2);
+    assert!(scene.tells_of(10, &worker(0), 0, unreadable()).contains(&Command::FindCheckpoint));
+    assert!(!scene.tells_of(10, &replacement(), 1, unreadable()).contains(&Command::FindCheckpoint));
+    for (index, number) in [(0, 3), (1, 4)] {
+        let worker = started(index, number);
+        scene.happens(Event::WorkerJoined { worker, ring_address: ring(index as u32), pid: 9 });
+    }
+    assert_eq!(scene.engine.quorum(scene.now), Some(Quorum::Searching));
+    let found = Event::CheckpointFound {
+        found: Some((Stage::Train, Step(5))),
+        passed_over: vec!["`parts/ab` is missing".into()],
+    };
+    let commands = scene.happens(found);
+    let message = "`parts/ab` is missing: the checkpoint that needs it is passed over".to_owned();
+    assert!(commands.contains(&Command::Announce(RunUpdate::Warning { message })), "{commands:?}");
+    let goes_on_at = commands.iter().find_map(|command| match command {
+        Command::Announce(RunUpdate::Recovered { goes_on_at, .. }) => Some(*goes_on_at),
+        _ => None,
+    });
+    assert_eq!(goes_on_at, Some(Step(5)));
+    assert_eq!(scene.engine.state().generation, Generation(11));
 }
 
 #[test]
-fn a_coordinator_that_finds_nobody_waits_before_it_begins_anew() {
-    let mut scene = adopting();
-    scene.at(
-        0.1,
-        Event::AgentConnected { agent: agent(), host: "n".into(), slots: 2, held: vec![], ended: vec![] },
+fn checkpoints_that_cannot_be_read_at_all_end_the_run_and_a_later_start_may_do_better() {
+    let mut scene = Scene::forming();
+    scene.tells(
+        0,
+        WorkerReport::Failed {
+            message: "no answer".into(),
+            hint: None,
+            scope: FailureScope::Checkpoint,
+            log: vec![],
+        },
     );
-    let mut begun_at = None;
-    for tick in 1..150 {
-        scene.happens(Event::AgentRenewed { agent: agent(), doing: vec![] });
-        let now = 0.1 + 0.2 * f64::from(tick);
-        let commands = scene.at(now, Event::Tick);
-        if commands.iter().any(|command| matches!(command, Command::StartWorker { .. })) {
-            begun_at.get_or_insert(now);
-        }
-    }
-    assert!((20.0..21.0).contains(&begun_at.unwrap()), "{begun_at:?}");
+    let message = "could not read `commits/1` in 5 attempts".to_owned();
+    scene.happens(Event::CheckpointsUnreadable { message: message.clone(), hint: None });
+    let Phase::Ending { outcome: Outcome::Failed { cause, never_restart, .. }, .. } =
+        &scene.engine.state().phase
+    else {
+        panic!("{:?}", scene.engine.state().phase)
+    };
+    assert_eq!((cause, *never_restart), (&message, false));
 }

@@ -1,0 +1,94 @@
+//! What the engine does about its own loss: a coordinator that comes back looks for the generation that may have gone on.
+
+use super::*;
+use crate::run::event::HeldWorker;
+
+/// A coordinator that comes back, to two agents with a worker each.
+fn adopting() -> Scene {
+    let team = Team {
+        generation: Generation(9),
+        incarnation: Incarnation(1),
+        members: both(),
+        lanes: vec![vec![LaneId(0), LaneId(1)], vec![LaneId(2), LaneId(3)]],
+    };
+    let orphan = Orphan { team, indices: vec![0, 1] };
+    let engine = RunEngine::adopting(settings(2), Incarnation(2), orphan, Duration::ZERO);
+    Scene { engine, now: Duration::ZERO }
+}
+
+fn back(index: u32) -> Event {
+    let held =
+        HeldWorker { worker: worker(index), index: index as usize, joined: Some((ring(index), 100 + index)) };
+    Event::AgentConnected {
+        agent: AgentId(format!("a{index}")),
+        host: "n".into(),
+        slots: 1,
+        held: vec![held],
+        ended: vec![],
+    }
+}
+
+#[test]
+fn a_coordinator_that_comes_back_takes_over_the_generation_without_a_word_to_its_steps() {
+    let mut scene = adopting();
+    assert_eq!(scene.happens(back(0)), [tell(vec![worker(0)], Order::Adopted)]);
+    assert_eq!(scene.tells(0, WorkerReport::Ready), []);
+    scene.happens(back(1));
+    let commands = scene.tells(1, WorkerReport::Ready);
+    assert!(commands.contains(&tell(both(), Order::Train)), "{commands:?}");
+    assert_eq!(scene.engine.state().phase.kind(), PhaseKind::Training);
+    assert_eq!(scene.engine.state().generation, Generation(9));
+}
+
+#[test]
+fn who_does_not_come_back_to_a_new_coordinator_is_lost() {
+    let mut scene = adopting();
+    scene.happens(back(0));
+    let mut commands = Vec::new();
+    for tick in 1..15 {
+        scene.happens(Event::AgentRenewed { agent: AgentId("a0".into()), doing: vec![] });
+        commands.extend(scene.at(0.2 * f64::from(tick), Event::Tick));
+    }
+    let reason = "worker 1 (rank 1) did not come back".to_owned();
+    assert!(commands.contains(&tell(vec![worker(0)], Order::Abort { reason })), "{commands:?}");
+    // Whoever comes later is a zombie.
+    let kill = Command::KillWorker { agent: AgentId("a1".into()), worker: worker(1) };
+    assert!(scene.happens(back(1)).contains(&kill));
+}
+
+#[test]
+fn a_member_that_is_back_but_has_missed_its_form_holds_nobody_up() {
+    let mut scene = adopting();
+    scene.happens(back(0));
+    scene.happens(back(1));
+    scene.tells(0, WorkerReport::Ready);
+    for tick in 1..15 {
+        for agent in ["a0", "a1"] {
+            scene.happens(Event::AgentRenewed { agent: AgentId(agent.into()), doing: vec![] });
+        }
+        scene.at(0.2 * f64::from(tick), Event::Tick);
+    }
+    let Phase::Recovering { waiting, .. } = &scene.engine.state().phase else {
+        panic!("the run waits: {:?}", scene.engine.state().phase);
+    };
+    assert_eq!(waiting.len(), 2);
+}
+
+#[test]
+fn a_coordinator_that_finds_nobody_waits_before_it_begins_anew() {
+    let mut scene = adopting();
+    scene.at(
+        0.1,
+        Event::AgentConnected { agent: agent(), host: "n".into(), slots: 2, held: vec![], ended: vec![] },
+    );
+    let mut begun_at = None;
+    for tick in 1..150 {
+        scene.happens(Event::AgentRenewed { agent: agent(), doing: vec![] });
+        let now = 0.1 + 0.2 * f64::from(tick);
+        let commands = scene.at(now, Event::Tick);
+        if commands.iter().any(|command| matches!(command, Command::StartWorker { .. })) {
+            begun_at.get_or_insert(now);
+        }
+    }
+    assert!((20.0..21.0).contains(&begun_at.unwrap()), "{begun_at:?}");
+}
