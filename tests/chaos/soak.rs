@@ -22,13 +22,9 @@ fn a_run_under_steady_fire_gets_on_nine_tenths_of_the_time() {
     }
     let mut numbers = numbers();
     let mut cluster = Cluster::start(2, 1, "--set cluster.min_workers=1");
-    let coordinator = |cluster: &Cluster| cluster.coordinator.as_ref().map(crate::lab::Running::pid);
-    let descriptors = |cluster: &Cluster| {
-        coordinator(cluster)
-            .map_or(0, |pid| std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count))
-    };
-    let (begun, first) = (Instant::now(), descriptors(&cluster));
-    let (mut slices, mut good, mut faults, mut last_fault) = (0u32, 0u32, 0u32, Instant::now());
+    let begun = Instant::now();
+    let mut first = None;
+    let (mut slices, mut good, mut faults, mut last_fault) = (0u32, 0u32, 0u32, begun);
     let mut seen = cluster.steps();
     while begun.elapsed() < LENGTH {
         std::thread::sleep(SLICE);
@@ -39,6 +35,8 @@ fn a_run_under_steady_fire_gets_on_nine_tenths_of_the_time() {
         if last_fault.elapsed() < BETWEEN_FAULTS {
             continue;
         }
+        // All is warm before the first fault.
+        first.get_or_insert_with(|| Census::of(&cluster));
         last_fault = Instant::now();
         faults += 1;
         match numbers.random_range(0..4) {
@@ -55,10 +53,44 @@ fn a_run_under_steady_fire_gets_on_nine_tenths_of_the_time() {
         }
     }
     let goodput = f64::from(good) / f64::from(slices);
-    let last = descriptors(&cluster);
-    eprintln!("{faults} faults, goodput {:.1} %, descriptors {first} then {last}", 100.0 * goodput);
-    assert!(goodput >= 0.9, "{goodput}");
-    assert!(last <= first + 8, "descriptors leak: {first} then {last}");
     cluster.wait_for_world(2);
+    let (first, last) = (first.unwrap(), Census::of(&cluster));
+    eprintln!("{faults} faults, goodput {:.1} %, {first:?} then {last:?}", 100.0 * goodput);
+    assert!(goodput >= 0.9, "{goodput}");
+    assert_eq!(last.processes, first.processes, "processes leak");
+    assert!(last.descriptors <= first.descriptors + 8, "descriptors leak: {first:?} then {last:?}");
+    assert!(last.resident <= first.resident * 3 / 2, "memory leaks: {first:?} then {last:?}");
     cluster.stop();
+}
+
+/// What a cluster holds of its machine: everything that descends from its coordinator and agents.
+#[derive(Debug)]
+struct Census {
+    processes: usize,
+    descriptors: usize,
+    /// Bytes of memory that are resident.
+    resident: u64,
+}
+
+impl Census {
+    /// Of all processes that run in the cluster's folder, which none of them leaves.
+    fn of(cluster: &Cluster) -> Self {
+        let folder = cluster.lab.path("").canonicalize().unwrap();
+        let mut census = Self { processes: 0, descriptors: 0, resident: 0 };
+        for entry in std::fs::read_dir("/proc").unwrap() {
+            let place = entry.unwrap().path();
+            // A process may end while it is looked at; then it does not count.
+            let Ok(works_in) = std::fs::read_link(place.join("cwd")) else { continue };
+            let Ok(status) = std::fs::read_to_string(place.join("status")) else { continue };
+            if works_in != folder {
+                continue;
+            }
+            let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+            let kilobytes = resident.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+            census.processes += 1;
+            census.descriptors += std::fs::read_dir(place.join("fd")).map_or(0, Iterator::count);
+            census.resident += 1024 * kilobytes.unwrap_or(0);
+        }
+        census
+    }
 }

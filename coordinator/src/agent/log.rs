@@ -8,6 +8,9 @@ use std::path::Path;
 /// Lines of a failure report.
 const LINES: usize = 20;
 
+/// Characters of a line that are told; the file has the rest.
+const LINE_CHARS: usize = 400;
+
 /// Bytes that are searched for them.
 const TAIL_BYTES: u64 = 16 << 10;
 
@@ -52,7 +55,14 @@ impl WorkerLog {
             lines.remove(0);
         }
         let skip = lines.len().saturating_sub(LINES);
-        Ok(lines[skip..].iter().map(|line| (*line).to_owned()).collect())
+        Ok(lines[skip..].iter().map(|line| shortened(line)).collect())
+    }
+}
+
+fn shortened(line: &str) -> String {
+    match line.char_indices().nth(LINE_CHARS) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line.to_owned(),
     }
 }
 
@@ -74,5 +84,7 @@ mod tests {
         }
         let lines = log.last_lines();
         assert_eq!((lines.len(), lines[0].as_str(), lines[19].as_str()), (20, "line 4980", "line 4999"));
+        writeln!(log.file, "{}", "é".repeat(1000)).unwrap();
+        assert_eq!(log.last_lines()[19], format!("{}...", "é".repeat(400)));
     }
 }

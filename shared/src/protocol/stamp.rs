@@ -25,7 +25,7 @@ pub enum StepPhase {
     WriteBack = 7,
     /// A snapshot for a checkpoint.
     Save = 8,
-    /// Detecting for a validation, in one of its videos.
+    /// Detecting for a validation, in one chunk of a video.
     Validate = 9,
 }
 

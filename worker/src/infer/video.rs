@@ -11,7 +11,7 @@ use longtake_shared::units::FrameIndex;
 use super::decode::{LevelOutput, WindowPlace, candidates};
 use super::windows::{merge_windows, test_windows, window_stride};
 use super::{Candidates, Detection};
-use crate::collective::{CollectiveError, SharedCollective};
+use crate::collective::CollectiveError;
 use crate::data::augment::AugmentDraw;
 use crate::data::clip::{ClipError, Renderer};
 use crate::data::decode::FrameStore;
@@ -63,8 +63,8 @@ pub struct VideoDetector<'a> {
     pub frames: &'a FrameStore,
     /// Where tensors live.
     pub device: &'a Device,
-    /// Asked between two chunks whether the generation still lives; nothing outside a run.
-    pub goes_on: Option<&'a SharedCollective>,
+    /// Asked before each chunk whether to go on, as long as the generation lives; nothing outside a run.
+    pub goes_on: Option<&'a dyn Fn() -> Result<(), CollectiveError>>,
 }
 
 impl VideoDetector<'_> {
@@ -97,7 +97,7 @@ impl VideoDetector<'_> {
         let clips: Vec<usize> = (0..data.clips()).collect();
         let mut features = Vec::with_capacity(clips.len());
         for chunk in clips.chunks(self.config.memory.chunk_clips.max(1)) {
-            self.goes_on.map_or(Ok(()), SharedCollective::check)?;
+            self.goes_on.map_or(Ok(()), |goes_on| goes_on())?;
             let mut pixels = Vec::with_capacity(chunk.len());
             for &clip in chunk {
                 let first = FrameIndex((start + clip * data.clip_frames) as i64);

@@ -32,12 +32,17 @@ pub fn validate(run: &RunContext, model: &Detector, step: Step) -> Result<Valida
     let videos = run.dataset.subset(Subset::Validation);
     let own = videos.iter().skip(assignment.rank.index()).step_by(assignment.world);
     let mut reporter = Reporter::new(run, Stage::Validate, own.len() as u64, 0);
+    // Chunks take the same time in every video; a whole video may be a hundred times as long as the one before.
+    let next_chunk = || {
+        run.session.enter(step, StepPhase::Validate);
+        run.collective.check()
+    };
     let detector = VideoDetector {
         model,
         config: &run.config,
         frames: &run.frames,
         device: &run.device,
-        goes_on: Some(&run.collective),
+        goes_on: Some(&next_chunk),
     };
     for &video in own {
         if Control::wishing(run.session.flags()).wish() != Wish::GoOn {

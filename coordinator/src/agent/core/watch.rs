@@ -56,9 +56,13 @@ impl Watch {
         self.doing
     }
 
-    /// Takes in a reading.
+    /// Takes in a reading. Between two stages a worker does nothing; what a phase took before says nothing about what comes.
     pub(super) fn read(&mut self, reading: Reading) {
         for (phase, took) in reading.finished {
+            if phase == StepPhase::Idle {
+                self.durations.clear();
+                continue;
+            }
             let durations = self.durations.entry(phase).or_default();
             if durations.len() == REMEMBERED {
                 durations.pop_front();

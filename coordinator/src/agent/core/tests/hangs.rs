@@ -42,6 +42,31 @@ fn a_phase_that_lasts_too_long_is_told_once() {
 }
 
 #[test]
+fn what_a_phase_took_in_one_stage_says_nothing_about_the_next() {
+    let mut scene = Scene::with_workers();
+    let look = (StepPhase::Look, s(0.1));
+    let stages = [vec![look; 64], vec![(StepPhase::Idle, s(0.0))], vec![look; 4]].concat();
+    let began = scene.now;
+    let reading = |scene: &Scene, finished| Reading {
+        alive: Some(scene.now),
+        doing: Some(doing(1, StepPhase::Look, began)),
+        finished,
+    };
+    let first = reading(&scene, stages);
+    assert_eq!(scene.lives(0.2, Some(first)), []);
+    for _ in 0..14 {
+        let next = reading(&scene, vec![]);
+        assert_eq!(
+            scene.lives(0.2, Some(next)),
+            [],
+            "the settings' deadline holds, not that of the first stage"
+        );
+    }
+    let last = reading(&scene, vec![]);
+    assert_eq!(hung(&scene.lives(0.2, Some(last))).len(), 1);
+}
+
+#[test]
 fn a_worker_without_a_sign_of_life_is_told_after_a_lease() {
     let mut scene = Scene::with_workers();
     let reading = |scene: &Scene| Reading {
