@@ -74,7 +74,7 @@ impl Drop for Network {
     }
 }
 
-/// A coordinator on node 0, an agent with one worker on each node, four nodes.
+/// A coordinator on node 0, and agents with one worker each on a node of their own; four nodes.
 struct Split {
     network: Network,
     lab: Lab,
@@ -83,7 +83,13 @@ struct Split {
 }
 
 impl Split {
+    /// With an agent on each node.
     fn start(words: &str) -> Option<Self> {
+        Self::start_from(0, words)
+    }
+
+    /// With agents on the nodes from that one on.
+    fn start_from(first: usize, words: &str) -> Option<Self> {
         let Some(network) = Network::make(4) else {
             eprintln!("SKIPPED: this process may not make network namespaces, so no network was split");
             return None;
@@ -91,11 +97,12 @@ impl Split {
         let lab = Lab::fresh();
         let listen = Network::address(0);
         let command = format!(
-            "coordinator tiny.toml {LONG} --set synth.training_videos=6 --set train.lanes=6 --set cluster.workers=4 \
-             --set cluster.coordinator_grace=6 --set cluster.listen={listen}:0 {words}"
+            "coordinator tiny.toml {LONG} --set synth.training_videos=6 --set train.lanes=6 \
+             --set cluster.coordinator_grace=6 --set cluster.listen={listen}:0 --set cluster.workers={} {words}",
+            4 - first
         );
         let coordinator = lab.start_in(&network.space(0), &command);
-        let agents = (0..4)
+        let agents = (first..4)
             .map(|node| lab.start_in(&network.space(node), "agent --run runs/tiny --slots 1 --threads 1"))
             .collect();
         let mut split = Self { network, lab, coordinator, agents };
@@ -156,6 +163,29 @@ fn of_two_halves_only_the_one_with_the_coordinator_makes_progress() {
     split.network.join(2);
     split.network.join(3);
     split.wait_for_steps(5);
+    split.stop();
+}
+
+#[test]
+fn workers_train_on_while_their_coordinator_is_cut_off_and_no_step_is_lost() {
+    let Some(mut split) = Split::start_from(1, "") else { return };
+    let before = split.generation();
+    split.network.cut(0);
+    // The length of the outage, which is what is tested: three leases, half of the grace.
+    std::thread::sleep(Duration::from_secs(3));
+    let heard = split.steps();
+    split.network.join(0);
+    split.wait_for_steps(5);
+    assert_eq!(split.generation(), before, "the same generation trains on");
+    let mut steps: Vec<u64> = split.lab.progress().into_iter().map(|((_, done), _)| done).collect();
+    steps.sort_unstable();
+    steps.dedup();
+    assert_eq!(steps.len() as u64, *steps.last().unwrap(), "every step was told");
+    assert!(
+        steps.len() > heard + 10,
+        "they trained on meanwhile: {heard} steps were told, then {}",
+        steps.len()
+    );
     split.stop();
 }
 

@@ -199,9 +199,9 @@ async fn upload(store: &CheckpointStore, request: SaveRequest) -> Result<SavedPa
         .buffered(UPLOADS_AT_A_TIME)
         .try_collect()
         .await?;
-    // One is hashed while the other is written.
-    let (model, optimizer) = futures::try_join!(put(store, request.model), put(store, request.optimizer))?;
-    Ok(SavedParts { model, optimizer, memory })
+    // One is hashed while the other is written; both have come to their end where one has failed.
+    let (model, optimizer) = futures::join!(put(store, request.model), put(store, request.optimizer));
+    Ok(SavedParts { model: model?, optimizer: optimizer?, memory })
 }
 
 async fn put(store: &CheckpointStore, file: Option<TensorFile>) -> Result<Option<PartRef>, SaveError> {

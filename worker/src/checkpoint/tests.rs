@@ -256,11 +256,15 @@ fn a_disk_that_is_really_full_leaves_the_last_checkpoint() {
     let sentence = Failure::from(error).message;
     assert!(sentence.contains("no space is left to write `parts/") && sentence.contains(&size), "{sentence}");
     assert_eq!(newest(&store), Some(first.step));
-    let left: Vec<String> = std::fs::read_dir(disk.0.path().join("run/parts"))
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    assert_eq!(left.len(), first.parts().len(), "nothing half-written: {left:?}");
+    let mut left = 0;
+    for entry in std::fs::read_dir(disk.0.path().join("run/parts")).unwrap() {
+        let path = entry.unwrap().path();
+        let hash = ContentHash::of(&std::fs::read(&path).unwrap()).to_string();
+        assert_eq!(path.file_name().unwrap().to_str(), Some(hash.as_str()), "nothing half-written");
+        left += 1;
+    }
+    // The optimizer's part may have had room beside the weights that had none.
+    assert!([0, 1].contains(&(left - first.parts().len())), "{left}");
     save(&store, &memory, 2, 2).unwrap();
     assert_eq!(newest(&store), Some(Step(2)));
 }
