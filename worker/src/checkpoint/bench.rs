@@ -1,5 +1,6 @@
 //! How long saving a checkpoint keeps training waiting, how soon it is durable, and whether flipped bits are noticed.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +14,9 @@ use longtake_shared::random::Key;
 use rand::{Rng as _, RngExt as _};
 
 use super::{NamedTensor, SaveRequest, Saver, TensorData, TensorFile};
+
+/// Saves that are kept at a time, as a run's retention does: what is removed gives its memory back to the next.
+const KEPT: usize = 2;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +77,7 @@ impl SaveBench {
             let ranks: Vec<_> = (0..self.ranks)
                 .map(|rank| {
                     let (store, barrier) = (store.clone(), &barrier);
-                    scope.spawn(move || self.rank(rank, store, barrier))
+                    scope.spawn(move || self.rank(rank, store, folder, barrier))
                 })
                 .collect();
             let ended = ranks.into_iter().map(std::thread::ScopedJoinHandle::join);
@@ -88,11 +92,12 @@ impl SaveBench {
         &self,
         rank: usize,
         store: CheckpointStore,
+        folder: &Path,
         barrier: &std::sync::Barrier,
     ) -> Result<Vec<Measured>, Failure> {
         let mut saver = Saver::new(store);
         let mut state = vec![rank as f32; self.bytes / size_of::<f32>()];
-        let mut measured = Vec::new();
+        let (mut measured, mut kept) = (Vec::new(), VecDeque::new());
         for save in 0..self.saves {
             // A step of training: every value is another one.
             for value in &mut state {
@@ -117,7 +122,14 @@ impl SaveBench {
             let blocked = begun.elapsed();
             let saved = started.and_then(|()| saver.wait().unwrap_or(Err(super::SaveError::Stopped)));
             let durable = begun.elapsed();
+            kept.extend(saved.iter().filter_map(|saved| saved.model));
             measured.push(saved.map(|_| Measured { blocked, durable }));
+            if kept.len() > KEPT
+                && let Some(part) = kept.pop_front()
+            {
+                // A file that stays only takes more of the disk until the benchmark has ended.
+                let _ = std::fs::remove_file(folder.join(part.object()));
+            }
         }
         saver?;
         measured.into_iter().collect::<Result<_, _>>().map_err(Failure::from)
