@@ -19,7 +19,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-use super::core::{Doing, Reading};
+use super::core::{Doing, Finished, Reading};
 use super::log::WorkerLog;
 use crate::launch::local::{LocalLauncher, Place};
 
@@ -64,7 +64,13 @@ impl Running {
                 phase: record.phase,
                 entered_at: record.entered_at,
             }),
-            finished: flight.records.iter().filter_map(|record| Some((record.phase, record.took?))).collect(),
+            finished: flight
+                .records
+                .iter()
+                .filter_map(|record| {
+                    Some(Finished { phase: record.phase, took: record.took?, resumed: record.resumed })
+                })
+                .collect(),
         }
     }
 

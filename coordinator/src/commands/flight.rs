@@ -147,6 +147,7 @@ mod tests {
             generation: Generation(7),
             step: Step(41),
             phase,
+            resumed: false,
             entered_at: Duration::from_millis(1000 * sequence),
             took,
         };

@@ -70,6 +70,9 @@ pub struct FlightRecord {
     pub step: Step,
     /// What was done.
     pub phase: StepPhase,
+    /// It goes on with what it had begun before something else within it: the newest record of that phase and this one are
+    /// parts of one.
+    pub resumed: bool,
     /// When it began, in the time of [`now`].
     pub entered_at: Duration,
     /// How long it took; nothing for the newest, which goes on, or did when the process ended.
@@ -104,13 +107,16 @@ fn nanoseconds(time: Duration) -> u64 {
     time.as_nanos() as u64
 }
 
+/// In the word of the phase: the record goes on with it.
+const RESUMED: u64 = 1 << 8;
+
 /// A record as it lies in the file: sequence, generation, step, phase, entered_at, checksum of those.
 fn encode(record: &FlightRecord) -> [u64; WORDS] {
     let mut words = [
         record.sequence,
         record.generation.0,
         record.step.0,
-        record.phase as u64,
+        record.phase as u64 | if record.resumed { RESUMED } else { 0 },
         nanoseconds(record.entered_at),
         0,
         0,
@@ -129,7 +135,8 @@ fn decode(words: &[u64; WORDS]) -> Option<FlightRecord> {
         sequence: words[0],
         generation: Generation(words[1]),
         step: Step(words[2]),
-        phase: StepPhase::numbered(words[3])?,
+        phase: StepPhase::numbered(words[3] & !RESUMED)?,
+        resumed: words[3] & RESUMED != 0,
         entered_at: Duration::from_nanos(words[4]),
         took: None,
     })

@@ -178,7 +178,8 @@ impl Session {
         }
         self.enter(step, phase);
         let done = work();
-        self.enter(step, around);
+        let generation = Generation(self.shared.inbox().identity.generation);
+        self.shared.flight.resume(generation, step, around);
         done
     }
 

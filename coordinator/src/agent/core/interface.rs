@@ -99,6 +99,17 @@ pub enum AgentInput {
     },
 }
 
+/// A phase that is over, or a part of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finished {
+    /// Which.
+    pub phase: StepPhase,
+    /// How long it took.
+    pub took: Duration,
+    /// It went on with the last one of its kind, after something within that.
+    pub resumed: bool,
+}
+
 /// What the flight recorder of a worker shows. Times are of the clock that `now` is of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reading {
@@ -107,7 +118,7 @@ pub struct Reading {
     /// What it does.
     pub doing: Option<Doing>,
     /// Phases that have ended since the last reading, and how long they took.
-    pub finished: Vec<(StepPhase, Duration)>,
+    pub finished: Vec<Finished>,
 }
 
 /// What a worker does.

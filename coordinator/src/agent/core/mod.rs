@@ -26,7 +26,7 @@ use wire::agent_message::Body as AgentBody;
 use wire::agent_order::Body as OrderBody;
 
 pub use interface::{
-    AgentEnd, AgentIdentity, AgentInput, AgentOutput, Doing, LinkId, OnLoss, Reading, Terms,
+    AgentEnd, AgentIdentity, AgentInput, AgentOutput, Doing, Finished, LinkId, OnLoss, Reading, Terms,
 };
 
 use crate::run::membership::overslept;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use longtake_shared::ids::Step;
 use longtake_shared::protocol::stamp::StepPhase;
 
-use super::{Doing, Reading, Terms};
+use super::{Doing, Finished, Reading, Terms};
 
 /// Durations of a phase that are remembered.
 const REMEMBERED: usize = 64;
@@ -58,12 +58,16 @@ impl Watch {
 
     /// Takes in a reading. Between two stages a worker does nothing; what a phase took before says nothing about what comes.
     pub(super) fn read(&mut self, reading: Reading) {
-        for (phase, took) in reading.finished {
+        for Finished { phase, took, resumed } in reading.finished {
             if phase == StepPhase::Idle {
                 self.durations.clear();
                 continue;
             }
             let durations = self.durations.entry(phase).or_default();
+            if let Some(before) = durations.back_mut().filter(|_| resumed) {
+                *before += took;
+                continue;
+            }
             if durations.len() == REMEMBERED {
                 durations.pop_front();
             }

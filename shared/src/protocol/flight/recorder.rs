@@ -46,8 +46,18 @@ impl Recorder {
 
     /// A phase begins now.
     pub fn enter(&self, generation: Generation, step: Step, phase: StepPhase) {
+        self.record(generation, step, phase, false);
+    }
+
+    /// A phase goes on now, after something that was done within it.
+    pub fn resume(&self, generation: Generation, step: Step, phase: StepPhase) {
+        self.record(generation, step, phase, true);
+    }
+
+    fn record(&self, generation: Generation, step: Step, phase: StepPhase, resumed: bool) {
         let sequence = self.next.fetch_add(1, Ordering::Relaxed);
-        let record = FlightRecord { sequence, generation, step, phase, entered_at: now(), took: None };
+        let record =
+            FlightRecord { sequence, generation, step, phase, resumed, entered_at: now(), took: None };
         let first = place(sequence);
         for (offset, word) in encode(&record).into_iter().enumerate() {
             self.words.word(first + offset).store(word, Ordering::Relaxed);

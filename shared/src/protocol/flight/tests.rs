@@ -24,12 +24,16 @@ fn what_is_entered_is_read_back_with_how_long_it_took() {
         (look.sequence, look.generation, look.step, look.phase),
         (1, Generation(2), Step(7), StepPhase::Look)
     );
+    assert!(!look.resumed && !judge.resumed);
+    recorder.resume(Generation(2), Step(7), StepPhase::Judge);
+    let resumed = log.read().unwrap().records[2];
+    assert_eq!((resumed.phase, resumed.resumed), (StepPhase::Judge, true));
     assert_eq!(look.took, judge.entered_at.checked_sub(look.entered_at));
     assert_eq!((judge.sequence, judge.phase, judge.took), (2, StepPhase::Judge, None));
     assert!(judge.entered_at <= now());
     assert_eq!((flight.pid, flight.torn), (Some(std::process::id()), 0));
     let later = log.read_from(2).unwrap().records;
-    assert_eq!(later, [judge]);
+    assert_eq!((later.len(), later[0].sequence, later[1]), (2, judge.sequence, resumed));
 }
 
 #[test]

@@ -2,17 +2,20 @@
 
 use super::*;
 
+fn finished(phase: StepPhase, took: f64) -> Finished {
+    Finished { phase, took: s(took), resumed: false }
+}
+
 /// Ticks for a while with a worker that lives and does one thing; gives the hangs with when they were told.
-fn watched(scene: &mut Scene, phase: StepPhase, finished: &[f64], seconds: f64) -> Vec<(String, f64, f64)> {
+fn watched(scene: &mut Scene, phase: StepPhase, took: &[f64], seconds: f64) -> Vec<(String, f64, f64)> {
     let began = scene.now;
-    let took: Vec<_> = finished.iter().map(|took| (phase, s(*took))).collect();
+    let mut first = Some(took.iter().map(|took| finished(phase, *took)).collect());
     let mut hangs = Vec::new();
-    let mut finished = Some(took);
     while scene.now < began + s(seconds) {
         let reading = Reading {
             alive: Some(scene.now),
             doing: Some(doing(1, phase, began)),
-            finished: finished.take().unwrap_or_default(),
+            finished: first.take().unwrap_or_default(),
         };
         let outputs = scene.lives(0.2, Some(reading));
         hangs.extend(hung(&outputs).into_iter().map(|(_, phase, since, deadline)| (phase, since, deadline)));
@@ -35,17 +38,17 @@ fn a_phase_that_lasts_too_long_is_told_once() {
         (StepPhase::Reduce, vec![0.1; 64], vec![]),
         (StepPhase::Idle, vec![0.1; 64], vec![]),
     ];
-    for (phase, finished, expected) in table {
+    for (phase, took, expected) in table {
         let mut scene = Scene::with_workers();
-        assert_eq!(watched(&mut scene, phase, &finished, 8.0), expected, "{phase:?}");
+        assert_eq!(watched(&mut scene, phase, &took, 8.0), expected, "{phase:?}");
     }
 }
 
 #[test]
 fn what_a_phase_took_in_one_stage_says_nothing_about_the_next() {
     let mut scene = Scene::with_workers();
-    let look = (StepPhase::Look, s(0.1));
-    let stages = [vec![look; 64], vec![(StepPhase::Idle, s(0.0))], vec![look; 4]].concat();
+    let look = finished(StepPhase::Look, 0.1);
+    let stages = [vec![look; 64], vec![finished(StepPhase::Idle, 0.0)], vec![look; 4]].concat();
     let began = scene.now;
     let reading = |scene: &Scene, finished| Reading {
         alive: Some(scene.now),
@@ -61,6 +64,28 @@ fn what_a_phase_took_in_one_stage_says_nothing_about_the_next() {
             [],
             "the settings' deadline holds, not that of the first stage"
         );
+    }
+    let last = reading(&scene, vec![]);
+    assert_eq!(hung(&scene.lives(0.2, Some(last))).len(), 1);
+}
+
+#[test]
+fn parts_of_a_phase_between_which_others_were_waited_for_are_one() {
+    let mut scene = Scene::with_workers();
+    let began = scene.now;
+    let part = |resumed| Finished { resumed, ..finished(StepPhase::Judge, 0.1) };
+    let one = [vec![part(false)], vec![part(true); 9]].concat();
+    let reading = |scene: &Scene, finished| Reading {
+        alive: Some(scene.now),
+        doing: Some(doing(1, StepPhase::Judge, began)),
+        finished,
+    };
+    // Five of one second each: the deadline is six seconds, and not the one and a half of fifty short ones.
+    let first = reading(&scene, vec![one; 5].concat());
+    scene.lives(0.2, Some(first));
+    for _ in 0..29 {
+        let next = reading(&scene, vec![]);
+        assert_eq!(scene.lives(0.2, Some(next)), []);
     }
     let last = reading(&scene, vec![]);
     assert_eq!(hung(&scene.lives(0.2, Some(last))).len(), 1);
