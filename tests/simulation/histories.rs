@@ -50,6 +50,8 @@ struct Process {
     place: Option<Identity>,
     trains: bool,
     leaves: bool,
+    /// It has left its generation, and does nothing before the next.
+    left: bool,
     step: u64,
     lanes: Vec<LaneId>,
 }
@@ -150,6 +152,7 @@ impl World {
                     place: None,
                     trains: false,
                     leaves: false,
+                    left: false,
                     step: 0,
                     lanes: vec![],
                 };
@@ -191,7 +194,7 @@ impl World {
                 assert_eq!(generation, self.journaled, "a generation is durable before it is announced");
                 let run = RunId("r".into());
                 process.place = Some(Identity { run, incarnation, generation, rank });
-                (process.trains, process.leaves) = (false, false);
+                (process.trains, process.leaves, process.left) = (false, false, false);
                 process.lanes.clone_from(&lanes[rank.index()]);
                 self.says(id, WorkerReport::Ready);
             } else if matches!(order, Order::Shutdown) {
@@ -203,7 +206,7 @@ impl World {
             return;
         }
         match order {
-            Order::Train => process.trains = place.generation == generation,
+            Order::Train => process.trains = place.generation == generation && !process.left,
             Order::Abort { .. } if place.generation == generation => self.leaves(id),
             Order::SetFlags(flags) => process.leaves = flags.reconfigure,
             Order::Adopted => {
@@ -228,7 +231,7 @@ impl World {
 
     fn leaves(&mut self, id: &WorkerId) {
         if let Some(process) = self.processes.get_mut(id) {
-            process.trains = false;
+            (process.trains, process.left) = (false, true);
         }
         let report = self.leaving(id);
         self.says(id, report);
