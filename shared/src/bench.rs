@@ -23,6 +23,8 @@ pub struct Row {
     pub p99: Seconds,
     /// What it is compared with.
     pub peer: Option<Peer>,
+    /// What each of the runs was to keep to.
+    pub bound: Option<Bound>,
 }
 
 /// What does the same in another way, measured in the same run.
@@ -34,6 +36,37 @@ pub struct Peer {
     pub median: Seconds,
     /// Our median over its.
     pub ratio: f64,
+}
+
+/// The longest that a run should take, where that is another time in each of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Bound {
+    /// How it is made up.
+    pub name: String,
+    /// In half of the runs it was at most this.
+    pub median: Seconds,
+    /// Runs that have kept to theirs.
+    pub kept: usize,
+}
+
+/// What was counted, as one line of a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// What.
+    pub name: String,
+    /// How often it was met.
+    pub count: u64,
+    /// Steps in which it was looked for.
+    pub steps: u64,
+}
+
+/// All that a benchmark has found.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Findings {
+    /// Times.
+    pub rows: Vec<Row>,
+    /// Counts.
+    pub counts: Vec<Count>,
 }
 
 /// How long each run of something took.
@@ -71,6 +104,7 @@ impl Times {
             median: self.at_most(0.5),
             p99: self.at_most(0.99),
             peer: None,
+            bound: None,
         }
     }
 
@@ -82,6 +116,13 @@ impl Times {
         Row { peer: Some(Peer { name: peer.to_owned(), median, ratio }), ..row }
     }
 
+    /// The same, beside the longest that each of the runs should have taken: the bounds are in the order of the runs.
+    pub fn row_within(&self, name: impl Into<String>, bound: &str, bounds: &Self) -> Row {
+        let kept = self.0.iter().zip(&bounds.0).filter(|(took, bound)| took <= bound).count();
+        let bound = Bound { name: bound.to_owned(), median: bounds.at_most(0.5), kept };
+        Row { bound: Some(bound), ..self.row(name) }
+    }
+
     /// How long this part of the runs took at most; 0 without any.
     fn at_most(&self, part: f64) -> Seconds {
         let mut sorted = self.0.clone();
@@ -91,19 +132,42 @@ impl Times {
     }
 }
 
+/// Runs from which the 99th percentile need not be the longest of them.
+const MANY: usize = 100;
+
 /// Rows below each other for people, each time in the unit that suits it.
 pub fn table(rows: &[Row]) -> String {
     let width = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0);
-    let mut text = format!("{:<width$}  {:>5}  {:>9}  {:>9}\n", "", "runs", "median", "p99");
+    let mut text = format!("{:<width$}  {:>5}  {:>9}  {:>9}", "", "runs", "median", "p99");
+    if rows.iter().any(|row| row.runs < MANY) {
+        let _ = write!(text, "  (of fewer than {MANY} runs, p99 is the longest)");
+    }
+    text.push('\n');
     for row in rows {
         let (median, p99) = (legible(row.median), legible(row.p99));
         let _ = write!(text, "{:<width$}  {:>5}  {median:>9}  {p99:>9}", row.name, row.runs);
         if let Some(peer) = &row.peer {
             let _ = write!(text, "  {:.2} x {} ({})", peer.ratio, peer.name, legible(peer.median));
         }
+        if let Some(Bound { name, median, kept }) = &row.bound {
+            let _ = write!(text, "  {kept} of {} within {name} ({})", row.runs, legible(*median));
+        }
         text.push('\n');
     }
     text
+}
+
+impl Findings {
+    /// For people: times, then counts.
+    pub fn table(&self) -> String {
+        let mut text = if self.rows.is_empty() { String::new() } else { table(&self.rows) };
+        let width = self.counts.iter().map(|count| count.name.chars().count()).max().unwrap_or(0);
+        for Count { name, count, steps } in &self.counts {
+            let each = *count as f64 / (*steps).max(1) as f64;
+            let _ = writeln!(text, "{name:<width$}  {count} in {steps} steps, {each:.2} a step");
+        }
+        text
+    }
 }
 
 /// With three or more digits.
@@ -141,9 +205,23 @@ mod tests {
         ];
         assert_eq!(
             table(&rows),
-            "         runs     median        p99\n\
+            "         runs     median        p99  (of fewer than 100 runs, p99 is the longest)\n\
              read        1     250 us     250 us  2.50 x a map (100 us)\n\
              launch      3     1.23 s     1.30 s\n"
         );
+    }
+    #[test]
+    fn a_table_says_how_many_runs_kept_to_their_bounds_and_counts_by_the_step() {
+        let noticed = times([1_100_000, 1_300_000]).row_within("hang", "the aim", &times([1_200_000; 2]));
+        let count = |name: &str, count| Count { name: name.into(), count, steps: 40 };
+        let findings = Findings { rows: vec![noticed], counts: vec![count("waits", 0), count("notes", 41)] };
+        assert_eq!(
+            findings.table(),
+            "       runs     median        p99  (of fewer than 100 runs, p99 is the longest)\n\
+             hang      2     1.10 s     1.30 s  1 of 2 within the aim (1.20 s)\n\
+             waits  0 in 40 steps, 0.00 a step\n\
+             notes  41 in 40 steps, 1.02 a step\n"
+        );
+        assert!(!table(&[times(1..=100).row("many")]).contains("longest"));
     }
 }

@@ -82,8 +82,9 @@ pub struct Progress {
     pub epoch: Epoch,
     /// Loss of the step over all ranks; absent where the stage has none.
     pub loss: Option<f64>,
-    /// Further numbers by name: `class_loss`, `regression_loss`, `positives`, `gradient_norm`, `learning_rate`,
-    /// `clips_per_second`, `mean_age` (steps), `absent_rows`, `skipped_samples`, `non_finite`.
+    /// Further numbers by name: `class_loss`, `regression_loss`, `positives`, `samples`, `sample_ids` (which samples they
+    /// are), `gradient_norm`, `learning_rate`, `clips_per_second`, `mean_age` (steps), `absent_rows`, `damaged_rows`,
+    /// `skipped_samples`, `non_finite`.
     pub numbers: BTreeMap<String, f64>,
     /// Since the stage began in this process.
     pub elapsed: Seconds,

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use longtake_tests::repository;
+
 use crate::source::rust_files;
 
 /// What a hop's header says: `Takes: ...`, `Gives: ...`, ``Next: [`crate::...`]``.
@@ -11,6 +13,19 @@ struct Hop {
     gives: Option<String>,
     next: Option<String>,
 }
+
+/// The rooms in the order the data flows, as `docs/DATA_PATH.md` lists them; each names the next one in its header.
+const ROUTE: [&str; 9] = [
+    "data",
+    "model::backbone",
+    "model::memory",
+    "model::tcm",
+    "model::heads",
+    "loss",
+    "train",
+    "collective",
+    "optim",
+];
 
 const LABELS: [&str; 3] = ["Takes:", "Gives:", "Next:"];
 
@@ -52,13 +67,44 @@ fn module(path: &str) -> Option<String> {
     Some(format!("crate::{}", inner.replace('/', "::")))
 }
 
+fn hops() -> BTreeMap<String, Hop> {
+    let headers = rust_files().into_iter();
+    headers.filter_map(|source| Some((module(&source.path)?, Hop::of(&source.text)))).collect()
+}
+
+#[test]
+fn the_whole_route_can_be_followed() {
+    let hops = hops();
+    for pair in ROUTE.windows(2) {
+        let hop = &hops[&format!("crate::{}", pair[0])];
+        let next = hop.next.as_deref().and_then(quoted);
+        assert_eq!(next, Some(format!("crate::{}", pair[1]).as_str()), "after {}", pair[0]);
+    }
+    for room in ROUTE {
+        let hop = &hops[&format!("crate::{room}")];
+        assert!(hop.takes.is_some() && hop.gives.is_some(), "{room} says what it takes and what it gives");
+    }
+}
+
+#[test]
+fn the_page_about_the_route_lists_its_rooms_in_order() {
+    let page = std::fs::read_to_string(repository().join("docs/DATA_PATH.md")).unwrap();
+    let column =
+        page.lines().filter_map(|line| line.strip_prefix('|')?.strip_suffix('|')?.rsplit('|').next());
+    let mut rooms: Vec<String> = column
+        .filter_map(quoted)
+        .filter_map(|room| room.strip_prefix("worker/src/").map(|room| room.replace('/', "::")))
+        .filter(|room| ROUTE.contains(&room.as_str()))
+        .collect();
+    rooms.dedup();
+    // Rows are written back last, after the step has committed.
+    assert_eq!(rooms.pop().as_deref(), Some("model::memory"));
+    assert_eq!(rooms, ROUTE);
+}
+
 #[test]
 fn each_hop_gives_what_the_next_one_takes() {
-    let hops: BTreeMap<String, Hop> = rust_files()
-        .into_iter()
-        .filter_map(|source| Some((module(&source.path)?, Hop::of(&source.text))))
-        .collect();
-    let mut followed = 0;
+    let hops = hops();
     for (name, hop) in &hops {
         let Some(next) = hop.next.as_deref().and_then(quoted).filter(|next| next.starts_with("crate::"))
         else {
@@ -71,9 +117,7 @@ fn each_hop_gives_what_the_next_one_takes() {
         if let Some((given, taken)) = shape(gives).zip(taken) {
             assert_eq!(given, taken, "{name} gives {given}, but {next} takes {taken}");
         }
-        followed += 1;
     }
-    assert!(followed > 0, "no header names a next hop any more");
 }
 
 #[test]

@@ -6,4 +6,5 @@ mod data_path;
 mod directions;
 mod documents;
 mod files;
+mod rules;
 mod source;

@@ -70,22 +70,30 @@ impl Source {
     }
 
     /// Code without comments and without what stands in quotes.
-    fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         self.production_lines().iter().map(|line| bare(line)).collect::<Vec<_>>().join("\n")
     }
 
     /// Every identifier, and every pair `a::b`, of the code outside tests.
     pub(crate) fn names(&self) -> BTreeSet<String> {
-        let code = self.code();
-        let is_part = |letter: char| letter.is_alphanumeric() || letter == '_';
-        let mut names = BTreeSet::new();
-        for path in code.split(|letter: char| !is_part(letter) && letter != ':') {
-            let parts: Vec<&str> = path.split("::").collect();
-            names.extend(parts.iter().map(|part| (*part).to_owned()));
-            names.extend(parts.windows(2).map(|pair| pair.join("::")));
-        }
-        names
+        names_of(&self.code())
     }
+
+    /// The same of all code, tests too.
+    pub(crate) fn all_names(&self) -> BTreeSet<String> {
+        names_of(&self.text.lines().map(bare).collect::<Vec<_>>().join("\n"))
+    }
+}
+
+fn names_of(code: &str) -> BTreeSet<String> {
+    let is_part = |letter: char| letter.is_alphanumeric() || letter == '_';
+    let mut names = BTreeSet::new();
+    for path in code.split(|letter: char| !is_part(letter) && letter != ':') {
+        let parts: Vec<&str> = path.split("::").collect();
+        names.extend(parts.iter().map(|part| (*part).to_owned()));
+        names.extend(parts.windows(2).map(|pair| pair.join("::")));
+    }
+    names
 }
 
 /// A line without its comment and its texts.

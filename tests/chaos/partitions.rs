@@ -1,14 +1,24 @@
 //! Machines that do not reach each other: network namespaces joined by a bridge, whose ends are taken down.
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use crate::cluster::LONG;
+use rustix::process::Pid;
+use serde_json::Value;
+
+use crate::cluster::{
+    LONG, check_chain, check_that_every_step_was_told, commits, flight, incidents, parent, report, step_of,
+    tell, told, world_of,
+};
 use crate::lab::{Lab, Running, until};
+use crate::rounds;
 
 /// Namespaces of one test, gone with it.
 struct Network {
     name: String,
+    /// What the addresses of its nodes begin with.
+    subnet: String,
     nodes: usize,
 }
 
@@ -20,8 +30,12 @@ fn ip(words: &str) -> bool {
 impl Network {
     /// Nothing where this process may not make one.
     fn make(nodes: usize) -> Option<Self> {
-        let name = format!("lt{}", std::process::id());
-        let network = Self { name: name.clone(), nodes };
+        // Tests of one process, and other processes with these tests, may run beside this one.
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let (process, number) = (std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        let name = format!("lt{process}x{number}");
+        let subnet = format!("10.{}.{}", 77 + number % 100, process % 250);
+        let network = Self { name: name.clone(), subnet, nodes };
         if !ip(&format!("link add {name} type bridge")) || !ip(&format!("link set {name} up")) {
             return None;
         }
@@ -32,7 +46,7 @@ impl Network {
                 format!("link add {outer} type veth peer name eth0 netns {space}"),
                 format!("link set {outer} master {name}"),
                 format!("link set {outer} up"),
-                format!("-n {space} addr add 10.77.{}.{}/16 dev eth0", std::process::id() % 250, node + 1),
+                format!("-n {space} addr add {}/16 dev eth0", network.address(node)),
                 format!("-n {space} link set eth0 up"),
                 format!("-n {space} link set lo up"),
             ];
@@ -51,8 +65,8 @@ impl Network {
         format!("{}v{node}", self.name)
     }
 
-    fn address(node: usize) -> String {
-        format!("10.77.{}.{}", std::process::id() % 250, node + 1)
+    fn address(&self, node: usize) -> String {
+        format!("{}.{}", self.subnet, node + 1)
     }
 
     /// A silent cut: no reset, no answer.
@@ -95,10 +109,10 @@ impl Split {
             return None;
         };
         let lab = Lab::fresh();
-        let listen = Network::address(0);
+        let listen = network.address(0);
         let command = format!(
             "coordinator tiny.toml {LONG} --set synth.training_videos=6 --set train.lanes=6 \
-             --set cluster.coordinator_grace=6 --set cluster.listen={listen}:0 --set cluster.workers={} {words}",
+             --set checkpoint.keep=1000 --set cluster.coordinator_grace=6 --set cluster.listen={listen}:0 --set cluster.workers={} {words}",
             4 - first
         );
         let coordinator = lab.start_in(&network.space(0), &command);
@@ -111,7 +125,7 @@ impl Split {
     }
 
     fn steps(&self) -> usize {
-        self.lab.progress().iter().filter(|((stage, _), _)| stage == "train").count()
+        told(&self.lab).len()
     }
 
     fn wait_for_steps(&mut self, more: usize) {
@@ -122,47 +136,110 @@ impl Split {
         });
     }
 
-    fn generation(&self) -> u64 {
-        let said = self.lab.run_in(&self.network.space(0), "status runs/tiny --json");
-        let status: serde_json::Value = serde_json::from_str(&said.stdout).unwrap_or_default();
-        status["generation"].as_u64().unwrap_or_default()
+    /// What the coordinator says on its own node.
+    fn status(&self) -> Option<Value> {
+        report(&self.lab.run_in(&self.network.space(0), "status runs/tiny --json"))
     }
 
-    /// The chain holds no step of a generation twice, and its generations never fall.
+    fn generation(&self) -> u64 {
+        until("the generation", || self.status()?["generation"].as_u64())
+    }
+
+    fn wait_for_world(&self, world: usize) {
+        until("the world", || (world_of(&self.status()?)? == world).then_some(()));
+    }
+
+    /// Processes of the members on these nodes. Every node has an agent.
+    fn workers_of(&self, nodes: &[usize]) -> Vec<Pid> {
+        let agents: Vec<u64> = nodes.iter().map(|node| self.agents[*node].pid().into()).collect();
+        until("the nodes' workers", || {
+            let status = self.status()?;
+            let pids: Vec<u64> =
+                status["workers"].as_array()?.iter().filter_map(|worker| worker["pid"].as_u64()).collect();
+            let on_nodes = |pid: &u64| parent(*pid).is_some_and(|agent| agents.contains(&agent));
+            let found: Vec<Pid> =
+                pids.into_iter().filter(on_nodes).filter_map(|pid| Pid::from_raw(pid as i32)).collect();
+            (found.len() == nodes.len()).then_some(found)
+        })
+    }
+
+    /// How many agents belong to the run.
+    fn agents(&self) -> usize {
+        self.status().map_or(0, |status| status["agents"].as_array().map_or(0, Vec::len))
+    }
+
+    /// Ends the run; what it leaves behind is one chain.
     fn stop(self) {
         let said = self.lab.run_in(&self.network.space(0), "stop runs/tiny");
         assert_eq!(said.code, Some(0), "{said:?}");
         let said = self.coordinator.end();
         assert_eq!(said.code, Some(75), "{said:?}");
         drop(self.agents);
-        let listed = self.lab.run("checkpoint list runs/tiny --json");
-        assert_eq!(listed.code, Some(0), "{listed:?}");
-        let said = self.lab.run("checkpoint verify runs/tiny");
-        assert_eq!(said.code, Some(0), "{said:?}");
+        check_chain(&self.lab);
     }
+}
+
+/// Cuts again and again, and tells how long each round took.
+fn again(split: &mut Split, name: &str, mut round: impl FnMut(&mut Split)) {
+    let mut times = Vec::new();
+    for _ in 0..rounds(2, 20) {
+        let begun = Instant::now();
+        round(split);
+        times.push(begun.elapsed());
+    }
+    tell(name, times);
 }
 
 #[test]
 fn a_node_that_is_cut_off_is_lost_and_the_others_go_on() {
     let Some(mut split) = Split::start("--set cluster.min_workers=2") else { return };
-    split.network.cut(3);
-    split.wait_for_steps(3);
-    split.network.join(3);
-    split.wait_for_steps(3);
+    again(&mut split, "node cut off and back", |split| {
+        split.wait_for_world(4);
+        let before = split.generation();
+        split.network.cut(3);
+        split.wait_for_world(3);
+        assert!(split.generation() > before, "the others form a generation of their own");
+        assert_eq!(split.agents(), 3);
+        split.wait_for_steps(3);
+        split.network.join(3);
+        // One worker a node: all nodes have a member.
+        split.wait_for_world(4);
+        assert_eq!(split.agents(), 4);
+        split.wait_for_steps(3);
+    });
     split.stop();
 }
 
 #[test]
 fn of_two_halves_only_the_one_with_the_coordinator_makes_progress() {
     let Some(mut split) = Split::start("--set cluster.min_workers=2") else { return };
-    let before = split.generation();
-    split.network.cut(2);
-    split.network.cut(3);
-    split.wait_for_steps(5);
-    assert!(split.generation() > before, "the half forms a generation of its own");
-    split.network.join(2);
-    split.network.join(3);
-    split.wait_for_steps(5);
+    again(&mut split, "network split and joined", |split| {
+        split.wait_for_world(4);
+        let before = split.generation();
+        let away = split.workers_of(&[2, 3]);
+        split.network.cut(2);
+        split.network.cut(3);
+        // Where each of them is: a step that all had begun may have its sums on one side only.
+        let steps: Vec<u64> = away.iter().map(|pid| step_of(&split.lab, *pid)).collect();
+        split.wait_for_world(2);
+        let generation = split.generation();
+        assert!(generation > before, "the half forms a generation of its own");
+        let committed = commits(&split.lab).len();
+        split.wait_for_steps(5);
+        until("a checkpoint of the half", || (commits(&split.lab).len() > committed).then_some(()));
+        for commit in &commits(&split.lab)[committed..] {
+            assert_eq!(commit["generation"], generation, "only the live generation commits: {commit}");
+        }
+        for (pid, step) in away.iter().zip(steps) {
+            let records = flight(&split.lab, *pid).unwrap().records;
+            assert!(records.iter().all(|record| record.generation.0 <= before), "it formed none");
+            assert!(step_of(&split.lab, *pid) <= step + 1, "who is cut off takes no step");
+        }
+        split.network.join(2);
+        split.network.join(3);
+        split.wait_for_world(4);
+        split.wait_for_steps(5);
+    });
     split.stop();
 }
 
@@ -170,22 +247,18 @@ fn of_two_halves_only_the_one_with_the_coordinator_makes_progress() {
 fn workers_train_on_while_their_coordinator_is_cut_off_and_no_step_is_lost() {
     let Some(mut split) = Split::start_from(1, "") else { return };
     let before = split.generation();
-    split.network.cut(0);
-    // The length of the outage, which is what is tested: three leases, half of the grace.
-    std::thread::sleep(Duration::from_secs(3));
-    let heard = split.steps();
-    split.network.join(0);
-    split.wait_for_steps(5);
-    assert_eq!(split.generation(), before, "the same generation trains on");
-    let mut steps: Vec<u64> = split.lab.progress().into_iter().map(|((_, done), _)| done).collect();
-    steps.sort_unstable();
-    steps.dedup();
-    assert_eq!(steps.len() as u64, *steps.last().unwrap(), "every step was told");
-    assert!(
-        steps.len() > heard + 10,
-        "they trained on meanwhile: {heard} steps were told, then {}",
-        steps.len()
-    );
+    again(&mut split, "coordinator cut off and back", |split| {
+        split.network.cut(0);
+        // The length of the outage, which is what is tested: three leases, half of the grace.
+        std::thread::sleep(Duration::from_secs(3));
+        let heard = split.steps();
+        split.network.join(0);
+        split.wait_for_steps(5);
+        assert_eq!(split.generation(), before, "{:?}", incidents(&split.lab));
+        let now = split.steps();
+        assert!(now > heard + 10, "they trained on meanwhile: {heard} steps were told, then {now}");
+    });
+    check_that_every_step_was_told(&split.lab);
     split.stop();
 }
 
@@ -194,7 +267,7 @@ fn a_flapping_link_costs_no_generation() {
     // A link that comes up again asks anew who is where, which takes a second by itself.
     let Some(mut split) = Split::start("--set cluster.lease=3") else { return };
     let before = split.generation();
-    for _ in 0..crate::rounds(3, 20) {
+    for _ in 0..rounds(3, 20) {
         split.network.cut(2);
         // The length of a flap, which is what is tested: a fifth of the lease.
         std::thread::sleep(Duration::from_millis(200));

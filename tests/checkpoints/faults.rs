@@ -96,6 +96,10 @@ async fn lasting_failures(lab: &Lab) {
         assert_eq!(error.to_string(), format!("access to `{name}` is denied"));
         assert!(error.hint().unwrap().contains("credentials"), "{error}");
         lab.done_in("PUT", 1);
+        proxy.always(Some(("GET", Mishap::Answer(status, ""))));
+        let error = objects.list("lasting").await.unwrap_err();
+        assert_eq!(error.to_string(), format!("access to `{name}` is denied"));
+        lab.done_in("GET", 1);
     }
     proxy.always(Some(("PUT", Mishap::Answer(400, "<Code>ExpiredToken</Code>"))));
     let error = objects.put("lasting", Bytes::new()).await.unwrap_err();
@@ -121,6 +125,10 @@ async fn lasting_failures(lab: &Lab) {
     let error = elsewhere.put("x", Bytes::new()).await.unwrap_err();
     assert!(matches!(error, ObjectError::NoStore { .. }), "{error}: {error:?}");
     assert!(error.hint().unwrap().contains("create the bucket"));
+    if server.kind == Kind::S3 {
+        let error = elsewhere.list("x").await.unwrap_err();
+        assert!(matches!(error, ObjectError::NoStore { .. }), "{error}: {error:?}");
+    }
     proxy.seen();
 }
 

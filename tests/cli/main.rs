@@ -1,6 +1,7 @@
 //! What the terminal shows, word for word: the real program in an empty folder.
 
 #![allow(missing_docs, reason = "tests are sentences")]
+#![allow(clippy::unwrap_used, reason = "support of tests, whose failure is a panic")]
 
 use longtake_tests::{Call, Said};
 
@@ -15,3 +16,4 @@ fn longtake_in(folder: &std::path::Path, words: &str) -> Said {
 
 mod errors;
 mod help;
+mod reports;

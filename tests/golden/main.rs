@@ -22,6 +22,9 @@ use support::{Case, Entry, Runner};
 /// Groups of `manifest.json` whose modules exist; every case of these must pass.
 const BUILT: [&str; 2] = ["foundation", "evaluation"];
 
+/// Cases of the repository; another folder may hold more. Without this an empty manifest would pass.
+const CASES: usize = 64;
+
 /// Who runs which module (the `module` of a case's JSON).
 const REGISTRIES: [&[(&str, Runner)]; 9] = [
     backbone::RUNNERS,
@@ -56,7 +59,15 @@ fn trial(entry: Entry) -> Trial {
 fn main() -> ExitCode {
     let trials = match support::entries() {
         Ok(entries) => {
-            entries.into_iter().filter(|entry| BUILT.contains(&entry.group.as_str())).map(trial).collect()
+            let built: Vec<Entry> =
+                entries.into_iter().filter(|entry| BUILT.contains(&entry.group.as_str())).collect();
+            let count = built.len();
+            let mut trials: Vec<Trial> = built.into_iter().map(trial).collect();
+            trials.push(Trial::test("no_case_is_missing", move || {
+                let enough = count >= CASES;
+                enough.then_some(()).ok_or_else(|| format!("{count} cases instead of {CASES}").into())
+            }));
+            trials
         }
         Err(reason) => vec![Trial::test("manifest", move || Err(reason.into()))],
     };

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor, TensorData};
 use longtake_shared::config::RunConfig;
 use longtake_shared::ids::{LaneId, Step, VideoIndex};
 use longtake_shared::random::Key;
@@ -14,14 +14,15 @@ use longtake_worker::loss::{Criterion, LabelledSegment, SampleTargets, local_nor
 use longtake_worker::model::backbone::frozen;
 use longtake_worker::model::detector::Detector;
 use longtake_worker::model::heads::daotad::anchors::{AnchorGrid, level_lengths};
-use longtake_worker::model::norm::{LocalMoments, apply_statistics};
+use longtake_worker::model::norm::{LocalMoments, MomentsReducer, apply_statistics};
+use longtake_worker::model::pass::Pass;
 use longtake_worker::model::tcm::srm::TemporalReduction;
 use longtake_worker::optim::Flat;
 use longtake_worker::train::learner::{Learner, StageLength};
 use longtake_worker::train::step::{FreshRows, InputClip, LaneInput, Sample, StepContext, step};
 
 use crate::detector::{detector, run_config};
-use crate::support::{Case, Check, Runner, computed};
+use crate::support::{Case, Check, Runner, computed, values};
 
 /// Modules that this file runs.
 pub(crate) const RUNNERS: &[(&str, Runner)] = &[("MemBankTrainEngine 3 SGD steps", three_steps)];
@@ -77,6 +78,8 @@ fn three_steps(case: &Case) -> Result<(), String> {
             enter: &|_| {},
         };
         let pending = step(&context, &inputs).map_err(|e| e.to_string())?;
+        check_features(&mut check, case, &config, &inputs, &pending.rows, number)?;
+        check_output(&mut check, &config, &learner, &inputs, &pending.rows, number)?;
         let tolerance = if number == 1 { "loss_rel_step1" } else { "loss_rel_step3" };
         check.relative(&format!("output.step{number}.loss"), &[pending.loss], tolerance);
         check.relative(&format!("output.step{number}.loss_cls"), &[pending.class_loss], tolerance);
@@ -96,6 +99,85 @@ fn three_steps(case: &Case) -> Result<(), String> {
         }
     }
     check.finish()
+}
+
+/// Rows `[rows, C]` as features `[C, rows]`.
+fn transposed(rows: &[f32], channels: usize) -> Vec<f32> {
+    let count = rows.len() / channels;
+    (0..channels).flat_map(|c| (0..count).map(move |row| rows[row * channels + c])).collect()
+}
+
+/// Rows of a clip of an input: fresh where it was sampled, remembered elsewhere.
+fn rows_of_clip<'a>(
+    config: &RunConfig,
+    inputs: &'a [LaneInput],
+    fresh: &'a [FreshRows],
+    (input, clip): (usize, usize),
+) -> Result<&'a [f32], String> {
+    if let Some(fresh) = fresh.iter().find(|fresh| (fresh.input, fresh.clip) == (input, clip)) {
+        return Ok(&fresh.values);
+    }
+    let sample = inputs[input].sample.as_ref().ok_or("an idle lane has no rows")?;
+    let length = config.data.clip_frames / FRAMES_PER_ROW * config.model.backbone.channels();
+    Ok(&sample.remembered[clip * length..(clip + 1) * length])
+}
+
+/// What the sampled clips came to, and what was remembered of the others: `[clips, B, C, rows]`.
+fn check_features(
+    check: &mut Check<'_>,
+    case: &Case,
+    config: &RunConfig,
+    inputs: &[LaneInput],
+    fresh: &[FreshRows],
+    number: usize,
+) -> Result<(), String> {
+    let channels = config.model.backbone.channels();
+    for (name, indices) in [("bp_features", "keep_indices"), ("frozen_features", "drop_indices")] {
+        let clips = case.integers(&format!("output.step{number}.{indices}"))?;
+        let mut features = Vec::new();
+        for clip in clips {
+            for input in 0..inputs.len() {
+                let rows = rows_of_clip(config, inputs, fresh, (input, *clip as usize))?;
+                features.extend(transposed(rows, channels));
+            }
+        }
+        check.absolute(&format!("output.step{number}.{name}"), &features, "memory_abs");
+    }
+    Ok(())
+}
+
+/// What the head says about the windows that the step has put together. The cases name no tolerance for logits and offsets:
+/// they are held to that of the features they are made of.
+fn check_output(
+    check: &mut Check<'_>,
+    config: &RunConfig,
+    learner: &Learner<Detector>,
+    inputs: &[LaneInput],
+    fresh: &[FreshRows],
+    number: usize,
+) -> Result<(), String> {
+    let (channels, rows) = (config.model.backbone.channels(), config.data.window_frames / FRAMES_PER_ROW);
+    let mut features = Vec::new();
+    for input in 0..inputs.len() {
+        let mut window = Vec::new();
+        for clip in 0..config.data.clips() {
+            window.extend_from_slice(rows_of_clip(config, inputs, fresh, (input, clip))?);
+        }
+        features.extend(transposed(&window, channels));
+    }
+    let features_bct = TensorData::new(features, [inputs.len(), channels, rows]);
+    let features_bct = Tensor::<3>::from_data(features_bct, &Device::flex());
+    let keys: Vec<Key> = inputs.iter().map(|input| Key::root(u64::from(input.lane.0))).collect();
+    let moments: Arc<dyn MomentsReducer> = Arc::new(LocalMoments);
+    let head = &learner.module.detection;
+    let output = head
+        .forward(features_bct, &vec![1.0; inputs.len()], Pass::Train { keys: &keys }, &moments)
+        .map_err(|e| e.to_string())?;
+    for (level, (logits, offsets)) in output.class_logits.iter().zip(&output.offsets).enumerate() {
+        check.absolute(&format!("output.step{number}.cls.{level}"), &values(logits), "memory_abs");
+        check.absolute(&format!("output.step{number}.reg.{level}"), &values(offsets), "memory_abs");
+    }
+    Ok(())
 }
 
 /// Parameters and running statistics, those that the case has after this step.

@@ -22,6 +22,8 @@ pub(crate) struct Coordinator {
     /// Stopped until then: what comes meanwhile waits.
     pub(crate) paused_until: Duration,
     started: Duration,
+    /// How far its clock has leapt.
+    pub(crate) ahead: Duration,
     requests: mpsc::UnboundedReceiver<ChainRequest>,
     updates: mpsc::UnboundedReceiver<RunUpdate>,
     _validations: mpsc::UnboundedReceiver<Validation>,
@@ -33,7 +35,7 @@ const TICK: Duration = Duration::from_millis(200);
 impl World {
     /// A coordinator comes up with the journal of the last one, whose lock it has taken over.
     pub(crate) fn start_coordinator(&mut self) {
-        if self.over {
+        if self.is_over() {
             return;
         }
         let folder = self.folder.path().join(self.coordinators.len().to_string());
@@ -70,6 +72,7 @@ impl World {
             up: true,
             paused_until: Duration::ZERO,
             started: self.now(),
+            ahead: Duration::ZERO,
             requests,
             updates: updates_of,
             _validations: validations_of,
@@ -110,7 +113,8 @@ impl World {
         if !coordinator.up {
             return;
         }
-        let outcome = coordinator.core.take(now.saturating_sub(coordinator.started), input);
+        let clock = now.saturating_sub(coordinator.started) + coordinator.ahead;
+        let outcome = coordinator.core.take(clock, input);
         while let Ok(update) = coordinator.updates.try_recv() {
             drop(update);
         }
@@ -124,19 +128,24 @@ impl World {
         }
         self.send_orders(number);
         if let Some(outcome) = outcome {
-            self.ends(number, &outcome);
+            self.ends(number, outcome);
         }
     }
 
-    fn ends(&mut self, number: usize, outcome: &Outcome) {
-        let newest = self.coordinators.len() - 1 == number;
+    /// No model of a worker trains to the end; one that has been replaced ends for itself.
+    fn ends(&mut self, number: usize, outcome: Outcome) {
         self.coordinators[number].up = false;
-        if newest {
-            self.over = true;
-            if let Outcome::Failed { cause, never_restart, .. } = outcome {
+        if self.coordinators.len() - 1 > number {
+            return;
+        }
+        match &outcome {
+            Outcome::Failed { cause, never_restart, .. } => {
                 assert!(*never_restart, "the run has failed: {cause}");
             }
+            Outcome::Preempted { .. } => assert!(self.asked_to_stop, "nobody has asked the run to stop"),
+            Outcome::Done => panic!("a run without an end is done"),
         }
+        self.outcome = Some(outcome);
     }
 
     pub(crate) fn coordinator_hears(&mut self, link: usize, message: wire::AgentMessage) {

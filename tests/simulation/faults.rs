@@ -21,6 +21,10 @@ pub(crate) enum Fault {
     AgentPause(usize),
     CoordinatorCrash,
     CoordinatorPause,
+    /// A machine slept, and its clock did not: all at once it is later there.
+    NodeClock(usize),
+    /// The same of the coordinator's machine.
+    CoordinatorClock,
     SlowStore,
     /// The newest checkpoint is damaged.
     Damage,
@@ -34,7 +38,7 @@ impl World {
             let at = self.dice.millis(500, last);
             let node = self.dice.below(self.shape.nodes);
             let number = self.dice.below(1 << 30) as u64;
-            let fault = match self.dice.below(26) {
+            let fault = match self.dice.below(29) {
                 0..=5 => Fault::WorkerCrash(number),
                 6..=7 => Fault::WorkerFreeze(number),
                 8..=9 => Fault::NodeCrash(node),
@@ -46,6 +50,8 @@ impl World {
                 19 => Fault::CoordinatorPause,
                 20..=22 => Fault::SlowStore,
                 23..=24 => Fault::Damage,
+                25..=26 => Fault::NodeClock(node),
+                27 => Fault::CoordinatorClock,
                 _ if number.is_multiple_of(8) => Fault::Stop,
                 _ => Fault::WorkerCrash(number),
             };
@@ -87,10 +93,17 @@ impl World {
                 let (now, newest) = (self.now(), self.coordinators.len() - 1);
                 self.coordinators[newest].paused_until = now + length;
             }
+            // A few leases.
+            Fault::NodeClock(node) => self.nodes[*node].ahead += length / 2,
+            Fault::CoordinatorClock => {
+                let newest = self.coordinators.len() - 1;
+                self.coordinators[newest].ahead += length / 2;
+            }
             Fault::SlowStore => self.store_delay = length,
             Fault::Damage => self.chain.damage(),
             Fault::Stop => {
                 if let Some(current) = self.current() {
+                    self.asked_to_stop = true;
                     self.coordinator_takes(current, Input::Event(Event::Stop(StopSource::Scheduler)));
                 }
             }

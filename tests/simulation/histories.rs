@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use longtake_coordinator::journal::Record;
@@ -15,6 +16,7 @@ use longtake_coordinator::run::event::{
 };
 use longtake_coordinator::run::membership::AgentId;
 use longtake_coordinator::run::{Orphan, RunEngine, Settings};
+use longtake_coordinator::updates::Outcome;
 use longtake_shared::config::Recovery;
 use longtake_shared::ids::{Epoch, Generation, Incarnation, LaneId, RunId, Step, WorkerId};
 use longtake_shared::protocol::stamp::StepPhase;
@@ -25,6 +27,9 @@ use crate::scheduler::Dice;
 
 /// Histories of one test run; nightly more.
 const HISTORIES: u64 = 50_000;
+
+/// At most one run in so many may run out of patience.
+const GIVES_UP_ONE_IN: u64 = 50;
 
 fn ring(index: u32) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 4000 + index as u16))
@@ -69,6 +74,8 @@ struct World {
     /// Trained steps of the newest generation.
     step: u64,
     over: bool,
+    /// It is, because patience was used up.
+    gave_up: bool,
 }
 
 impl World {
@@ -100,6 +107,7 @@ impl World {
             orphan: None,
             step: 0,
             over: false,
+            gave_up: false,
         };
         for agent in 0..2 {
             world.agent_comes(agent);
@@ -178,7 +186,10 @@ impl World {
                     self.dies(&worker, ExitCause::Signal(9));
                 }
             }
-            Command::Finish(_) => self.over = true,
+            Command::Finish(outcome) => {
+                self.over = true;
+                self.gave_up = matches!(outcome, Outcome::Failed { .. });
+            }
             Command::Journal(_) | Command::Announce(_) | Command::ComputeReport { .. } => {}
         }
     }
@@ -425,35 +436,45 @@ impl World {
     }
 }
 
-fn play(seed: u64) {
+/// Plays a history; gives whether the run has failed.
+fn play(seed: u64) -> bool {
     let mut world = World::new(seed);
     for _ in 0..10 + world.dice.below(30) {
         world.turn();
     }
     let kind = world.engine.state().phase.kind();
     assert!(world.gets_on(), "the run stands still, from {kind:?}: {:?}", world.engine.state().phase);
+    world.gave_up
 }
 
 #[test]
 fn invariants_hold_in_every_history_and_every_run_gets_on_once_faults_stop() {
     let variable = |name: &str| std::env::var(name).ok();
     if let Some(seed) = variable("LONGTAKE_HISTORY").and_then(|seed| seed.parse().ok()) {
-        return play(seed);
+        assert!(!play(seed), "the run gave up");
+        return;
     }
     let count = if variable("LONGTAKE_NIGHTLY").is_some() { 1_000_000 } else { HISTORIES };
     let begun = Instant::now();
+    let gave_up = AtomicU64::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     std::thread::scope(|scope| {
         for thread in 0..threads {
+            let gave_up = &gave_up;
             scope.spawn(move || {
                 for seed in (0..count).filter(|seed| seed % threads == thread) {
-                    if let Err(panic) = std::panic::catch_unwind(|| play(seed)) {
-                        eprintln!("play it alone with LONGTAKE_HISTORY={seed}");
-                        std::panic::resume_unwind(panic);
+                    match std::panic::catch_unwind(|| play(seed)) {
+                        Ok(failed) => drop(gave_up.fetch_add(u64::from(failed), Ordering::Relaxed)),
+                        Err(panic) => {
+                            eprintln!("play it alone with LONGTAKE_HISTORY={seed}");
+                            std::panic::resume_unwind(panic);
+                        }
                     }
                 }
             });
         }
     });
-    eprintln!("{count} histories in {:.1} s", begun.elapsed().as_secs_f64());
+    let gave_up = gave_up.into_inner();
+    eprintln!("{count} histories, {gave_up} gave up, in {:.1} s", begun.elapsed().as_secs_f64());
+    assert!(gave_up * GIVES_UP_ONE_IN <= count, "{gave_up} of {count} runs gave up");
 }

@@ -23,6 +23,8 @@ pub(crate) struct Node {
     pub(crate) cut: bool,
     /// Its workers do not reach others, though its agent does.
     pub(crate) ring_cut: bool,
+    /// How far its clock has leapt. A monotonic clock never goes back.
+    pub(crate) ahead: Duration,
     /// Its agent is stopped until then.
     pub(crate) paused_until: Duration,
     /// Those that were started here and may live.
@@ -62,7 +64,7 @@ impl World {
             slots: self.shape.slots,
             on_loss: OnLoss::Reconnect,
         };
-        let (core, outputs) = AgentCore::new(identity, self.now());
+        let (core, outputs) = AgentCore::new(identity, self.clock(number));
         self.nodes[number].core = Some(core);
         for output in outputs {
             self.agent_does(number, output);
@@ -80,6 +82,11 @@ impl World {
             let after = if self.nodes[number].cut { Duration::from_hours(1) } else { self.latency() };
             self.plan(after, Happening::LinkOverThere(link));
         }
+    }
+
+    /// What a machine's clock shows.
+    pub(crate) fn clock(&self, node: usize) -> Duration {
+        self.now() + self.nodes[node].ahead
     }
 
     pub(crate) fn latency(&mut self) -> Duration {
@@ -167,10 +174,19 @@ impl World {
         }
     }
 
+    /// A link is one ordered stream (an agent that hears of a worker before it is welcome may drop it), so orders to one agent
+    /// keep their order by construction; those to different agents overtake each other, in wild histories by far. What is
+    /// doubled stands for what is told again although it was heard.
     pub(crate) fn send_order(&mut self, link: usize, order: wire::AgentOrder) {
-        let at = (self.now() + self.latency()).max(self.links[link].last_down);
+        let late = self.shape.wild && self.dice.one_in(20);
+        let latency = if late { self.dice.millis(5, 400) } else { self.latency() };
+        let at = (self.now() + latency).max(self.links[link].last_down);
         self.links[link].last_down = at;
         let after = at.saturating_sub(self.now());
+        if self.dice.one_in(60) {
+            let again = after + self.dice.millis(1, 400);
+            self.plan(again, Happening::ToAgent { link, order: order.clone() });
+        }
         self.plan(after, Happening::ToAgent { link, order });
     }
 
@@ -249,7 +265,7 @@ impl World {
     }
 
     fn readings(&mut self, node: usize) -> BTreeMap<WorkerId, Reading> {
-        let now = self.now();
+        let now = self.clock(node);
         let mut readings = BTreeMap::new();
         self.nodes[node].workers.retain(|id| self.processes.contains_key(id));
         for id in &self.nodes[node].workers {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use longtake_coordinator::agent::core::AgentInput;
-use longtake_shared::ids::{Generation, LaneId, WorkerId};
+use longtake_shared::ids::{Generation, Incarnation, LaneId, WorkerId};
 use longtake_shared::protocol::stamp::StepPhase;
 use longtake_shared::protocol::{PROTOCOL_VERSION, wire};
 use wire::worker_message::Body;
@@ -33,8 +33,10 @@ pub(crate) struct Process {
     pub(crate) link: u64,
     pub(crate) connected: bool,
     pub(crate) frozen: bool,
+    /// Its last sign of life, by its machine's clock.
     pub(crate) alive: Duration,
     pub(crate) phase: StepPhase,
+    /// Since when it is in that phase, by its machine's clock.
     pub(crate) since: Duration,
     pub(crate) sequence: u64,
     pub(crate) step: u64,
@@ -58,7 +60,7 @@ pub(crate) struct Crew {
 
 impl World {
     pub(crate) fn start_worker(&mut self, node: usize, worker: WorkerId, index: u32) {
-        let now = self.now();
+        let now = self.clock(node);
         let link = self.of_link.len() as u64;
         self.of_link.insert(link, worker.clone());
         self.nodes[node].workers.push(worker.clone());
@@ -90,7 +92,7 @@ impl World {
         let now = self.now();
         let Some(process) = self.processes.get_mut(worker) else { return };
         process.connected = true;
-        process.alive = now;
+        process.alive = now + self.nodes[process.node].ahead;
         let (node, link) = (process.node, process.link);
         let hello = wire::WorkerHello {
             protocol: PROTOCOL_VERSION,
@@ -166,17 +168,17 @@ impl World {
 
     fn forms(&mut self, worker: &WorkerId, identity: wire::Identity, form: &wire::Form) {
         let generation = Generation(identity.generation);
-        self.judge.formed(generation);
         let rank = identity.rank;
         let lanes: Vec<Vec<LaneId>> =
             form.lanes.iter().map(|list| list.lanes.iter().copied().map(LaneId).collect()).collect();
+        self.judge.formed(generation, Incarnation(identity.incarnation), &lanes, self.shape.lanes());
         let now = self.now();
         let Some(process) = self.processes.get_mut(worker) else { return };
         process.identity = identity;
         process.doing = Doing::Loads;
         process.retained.clear();
         process.flags = wire::SetFlags::default();
-        (process.phase, process.since) = (StepPhase::Idle, now);
+        (process.phase, process.since) = (StepPhase::Idle, now + self.nodes[process.node].ahead);
         process.lanes.clone_from(&lanes[rank as usize]);
         process.step = if let Some(carried) = &form.carried {
             carried.step
@@ -243,7 +245,7 @@ impl World {
         let now = self.now();
         let Some(process) = self.processes.get_mut(worker) else { return };
         process.doing = Doing::Left;
-        (process.phase, process.since) = (StepPhase::Idle, now);
+        (process.phase, process.since) = (StepPhase::Idle, now + self.nodes[process.node].ahead);
         let kept = process.whole.then(|| wire::Kept {
             stage: wire::Stage::Train.into(),
             step: process.step,
@@ -315,16 +317,14 @@ impl World {
                 && !process.frozen
                 && process.phase != StepPhase::Reduce
             {
-                (process.phase, process.since) = (StepPhase::Reduce, now);
+                (process.phase, process.since) = (StepPhase::Reduce, now + self.nodes[process.node].ahead);
                 process.sequence += 1;
             }
         }
     }
 
     fn all_step(&mut self, members: &[WorkerId], generation: Generation) {
-        let lanes = self.crews[&generation].lanes.clone();
-        let all = self.shape.lanes();
-        self.judge.stepped(generation, &lanes, all);
+        self.judge.stepped(generation);
         let now = self.now();
         let (mut stop, mut save, mut leave) = (false, false, false);
         let reached = self.processes[&members[0]].step + 1;
@@ -332,7 +332,7 @@ impl World {
             let Some(process) = self.processes.get_mut(id) else { continue };
             process.step += 1;
             assert_eq!(process.step, reached, "all ranks of {generation} are at the same step");
-            (process.phase, process.since) = (StepPhase::Look, now);
+            (process.phase, process.since) = (StepPhase::Look, now + self.nodes[process.node].ahead);
             process.sequence += 1;
             stop |= process.flags.stop;
             save |= process.flags.checkpoint;

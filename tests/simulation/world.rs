@@ -1,12 +1,12 @@
 //! The world: who is there, what is on its way, and what happens next.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 use std::time::Duration;
 
 use longtake_coordinator::agent::core::AgentInput;
 use longtake_coordinator::driver::ChainRequest;
 use longtake_coordinator::run::Settings;
+use longtake_coordinator::updates::Outcome;
 use longtake_shared::config::Recovery;
 use longtake_shared::ids::{Generation, RunId, WorkerId};
 use longtake_shared::protocol::wire;
@@ -151,6 +151,24 @@ pub(crate) enum Happening {
     Mends(Fault),
 }
 
+impl Happening {
+    /// Whether it is worth a line where thousands of workers do the rest.
+    fn is_rare(&self) -> bool {
+        matches!(
+            self,
+            Self::Fails(_)
+                | Self::Mends(_)
+                | Self::CoordinatorStarts
+                | Self::NodeStarts(_)
+                | Self::LinkOverHere(_)
+                | Self::LinkOverThere(_)
+                | Self::WorkerDies { .. }
+                | Self::Steps(_)
+                | Self::StoreAnswers { .. }
+        )
+    }
+}
+
 pub(crate) struct World {
     pub(crate) shape: Shape,
     pub(crate) dice: Dice,
@@ -167,7 +185,9 @@ pub(crate) struct World {
     pub(crate) crews: BTreeMap<Generation, Crew>,
     /// How long the store takes for a commit.
     pub(crate) store_delay: Duration,
-    pub(crate) over: bool,
+    pub(crate) asked_to_stop: bool,
+    /// What the run has ended with.
+    pub(crate) outcome: Option<Outcome>,
     trace: blake3::Hasher,
     happenings: u64,
     tell: bool,
@@ -191,7 +211,8 @@ impl World {
             of_link: BTreeMap::new(),
             crews: BTreeMap::new(),
             store_delay: Duration::from_millis(20),
-            over: false,
+            asked_to_stop: false,
+            outcome: None,
             trace: blake3::Hasher::new(),
             happenings: 0,
             tell,
@@ -215,7 +236,7 @@ impl World {
 
     pub(crate) fn run_until(&mut self, end: Duration) {
         while let Some(happening) = self.scheduler.next(end) {
-            if self.over {
+            if self.is_over() {
                 return;
             }
             self.note(&happening);
@@ -247,21 +268,26 @@ impl World {
     }
 
     /// Every happening is part of the digest: the same seed is the same history, to the byte.
-    fn note(&mut self, happening: &impl Debug) {
+    fn note(&mut self, happening: &Happening) {
         self.happenings += 1;
         let large = self.shape.workers > 64;
-        if !large || self.happenings.is_multiple_of(997) {
-            let line = format!("{:?} {happening:?}\n", self.now());
+        let traced = !large || self.happenings.is_multiple_of(997);
+        let told = self.tell && (!large || happening.is_rare());
+        if !traced && !told {
+            return;
+        }
+        let line = format!("{:?} {happening:?}\n", self.now());
+        if traced {
             self.trace.update(line.as_bytes());
-            if self.tell {
-                let short: String = line.chars().take(220).collect();
-                eprintln!("{}", short.trim_end());
-            }
+        }
+        if told {
+            let short: String = line.chars().take(220).collect();
+            eprintln!("{}", short.trim_end());
         }
     }
 
     pub(crate) fn agent_input(&mut self, node: usize, input: AgentInput) {
-        let now = self.now();
+        let now = self.clock(node);
         let Some(core) = &mut self.nodes[node].core else { return };
         let outputs = core.handle(now, input);
         for output in outputs {
@@ -270,7 +296,7 @@ impl World {
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        self.over
+        self.outcome.is_some()
     }
 
     pub(crate) fn digest(&self) -> blake3::Hash {

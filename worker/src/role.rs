@@ -51,13 +51,14 @@ pub fn synth(request: &SynthRequest, on_progress: OnProgress<'_>) -> Result<Synt
 /// # Errors
 /// A file that is not a video, or that no decoder here can read.
 pub fn probe(request: &ProbeRequest) -> Result<ProbedVideo, Failure> {
-    let data = &request.data;
-    let info = video::VideoReader::open(&request.video, data.decoder, data.allow_truncated)?.info();
+    let info = video::probe(&request.video, &request.data)?;
     Ok(ProbedVideo {
         frames: info.frames as usize,
         duration: info.duration.0,
         width: info.width,
         height: info.height,
+        decoder: info.decoder,
+        reason: info.reason,
     })
 }
 

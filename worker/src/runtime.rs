@@ -13,7 +13,9 @@ use longtake_shared::ids::Generation;
 use longtake_shared::role::WorkRequest;
 
 use crate::collective::RingListener;
-use crate::control::{ControlError, Directive, Ending, FailureScope, Hello, Session, live_with_parent};
+use crate::control::{
+    ControlError, Directive, Ending, FailureScope, Hello, Session, ignore_signals, live_with_parent,
+};
 use crate::train::TrainError;
 use crate::train::generation::{Ended, Worker, connect};
 
@@ -23,6 +25,7 @@ use crate::train::generation::{Ended, Worker, connect};
 /// What made the worker fail; its agent knows it too.
 pub fn run(request: &WorkRequest) -> Result<ExitCode, Failure> {
     live_with_parent()?;
+    ignore_signals()?;
     let (listener, ring_address) = RingListener::bind(SocketAddr::new(request.bind, 0)).map_err(|error| {
         Failure::new(format!("cannot listen on {} for the other workers: {error}", request.bind))
     })?;

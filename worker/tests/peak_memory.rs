@@ -1,11 +1,10 @@
 //! Replay makes the backbone's peak memory that of one chunk of clips, whatever the sampling rate is.
 //!
 //! A binary of its own, with a single test: its allocator counts the bytes that the whole process holds.
-#![allow(unsafe_code, reason = "a global allocator that counts can only be written with it")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+mod counting;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::Device;
 use longtake_shared::config::{BackboneInit, Replay, RunConfig, Variant};
@@ -23,36 +22,6 @@ use longtake_worker::model::tcm::srm::TemporalReduction;
 use longtake_worker::train::learner::{Learner, StageLength};
 use longtake_worker::train::step::{InputClip, LaneInput, Sample, StepContext, step};
 use rayon::ThreadPoolBuilder;
-
-/// Bytes that are allocated now.
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-/// The most that `LIVE` has been since it was last reset.
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-/// The system's allocator, counted. Growing and zeroing are the trait's own: through `alloc` and `dealloc`.
-struct Counting;
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-// SAFETY: every call goes to `System` with the layout it came with; counting touches two atomics and allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller keeps `alloc`'s contract, which is the one of `System`.
-        let memory = unsafe { System.alloc(layout) };
-        if !memory.is_null() {
-            let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-            PEAK.fetch_max(live, Ordering::Relaxed);
-        }
-        memory
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: `memory` came from `alloc` with this layout, and so from `System` with it.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
 
 const CLIPS: usize = 10;
 const CLASSES: usize = 3;
@@ -148,10 +117,7 @@ fn peak(replay: Replay, sampled: usize) -> usize {
     assert!(warm.loss.is_finite());
     drop(warm);
 
-    let before = LIVE.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
-    let pending = step(&context, &inputs).expect("the window is not too long");
-    let most = PEAK.load(Ordering::Relaxed) - before;
+    let (most, pending) = counting::peak_of(|| step(&context, &inputs).expect("the window is not too long"));
     assert_eq!(pending.rows.len(), sampled);
     let features: usize = pending.rows.iter().map(|row| size_of_val(row.values.as_slice())).sum();
     most - 2 * features

@@ -19,7 +19,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-use super::core::{Doing, Finished, Reading};
+use super::core::Reading;
 use super::log::WorkerLog;
 use crate::launch::local::{LocalLauncher, Place};
 
@@ -54,24 +54,8 @@ impl Running {
                 return Reading::default();
             }
         };
-        let newest = flight.records.last();
-        self.seen = newest.map_or(self.seen, |newest| newest.sequence);
-        Reading {
-            alive: flight.alive,
-            doing: newest.map(|record| Doing {
-                sequence: record.sequence,
-                step: record.step,
-                phase: record.phase,
-                entered_at: record.entered_at,
-            }),
-            finished: flight
-                .records
-                .iter()
-                .filter_map(|record| {
-                    Some(Finished { phase: record.phase, took: record.took?, resumed: record.resumed })
-                })
-                .collect(),
-        }
+        self.seen = flight.records.last().map_or(self.seen, |newest| newest.sequence);
+        Reading::from(&flight)
     }
 
     /// Changes how often it is to give a sign of life.

@@ -48,14 +48,11 @@ fn list(args: &RunArgs, session: &Session) -> Result<ExitCode, Failure> {
     let found = wait_for(async {
         let mut found = Vec::new();
         for committed in store.list().await? {
-            let manifest = match store.manifest(&committed.manifest).await {
-                Ok(manifest) => Some(manifest),
-                Err(CheckpointError::Damaged(_)) => None,
-                Err(error) => return Err(error),
-            };
-            found.push((committed, manifest));
+            // What the run has swept since is not shown.
+            let Some(manifest) = store.listed_manifest(&committed).await? else { continue };
+            found.push((committed, manifest.ok()));
         }
-        Ok(found)
+        Ok::<_, CheckpointError>(found)
     })??;
     let rows = rows(&found);
     let lines: Vec<String> = rows.iter().map(line).collect();
@@ -134,25 +131,19 @@ struct Looked {
 }
 
 /// Reads every byte; what the run sweeps meanwhile is no damage.
-async fn look(store: &CheckpointStore, mut on_checkpoint: impl FnMut()) -> Result<Looked, CheckpointError> {
-    let who = format!("process {} {}", std::process::id(), uuid::Uuid::new_v4());
-    let mut reading = store.begin_reading(&who, SystemTime::now()).await?;
-    let looked = look_marked(store, &mut reading, &mut on_checkpoint).await;
-    reading.end().await?;
-    looked
+async fn look(store: &CheckpointStore, on_checkpoint: impl FnMut()) -> Result<Looked, CheckpointError> {
+    store.read_marked(&this_process(), SystemTime::now, look_marked(store, on_checkpoint)).await
 }
 
 async fn look_marked(
     store: &CheckpointStore,
-    reading: &mut longtake_shared::checkpoint::Reading,
-    on_checkpoint: &mut impl FnMut(),
+    mut on_checkpoint: impl FnMut(),
 ) -> Result<Looked, CheckpointError> {
     let mut examiner = Examiner::new(store.clone());
     let mut looked =
         Looked { damage: store.chain().await?.damage.into_iter().collect(), ..Looked::default() };
     let mut parts = BTreeMap::new();
     for committed in store.list().await? {
-        reading.renew(SystemTime::now()).await?;
         if let Some(examined) = examiner.examine(&committed).await? {
             looked.whole += usize::from(examined.damage.is_empty());
             looked.damage.extend(examined.damage);
@@ -183,8 +174,7 @@ fn prune(args: &PruneArgs, session: &Session) -> Result<ExitCode, Failure> {
     let _lock = FolderLock::take(&folder.0)?;
     let swept = wait_for(async {
         // The fence stops a coordinator on another machine, should the folder's lock not have reached it.
-        let owner = format!("prune, process {} {}", std::process::id(), uuid::Uuid::new_v4());
-        let incarnation = store.claim_incarnation(&owner).await?;
+        let incarnation = store.claim_incarnation(&format!("prune, {}", this_process())).await?;
         let mut appender = store.fence(incarnation).await?;
         appender.sweep(Retention { newest: keep }, &BTreeSet::new(), SystemTime::now()).await
     })??;
@@ -207,6 +197,11 @@ fn prune(args: &PruneArgs, session: &Session) -> Result<ExitCode, Failure> {
     });
     session.console.result(&text, &result)?;
     Ok(ExitCode::Done)
+}
+
+/// A name that no other process has, nor this one a second time.
+pub(super) fn this_process() -> String {
+    format!("process {} {}", std::process::id(), uuid::Uuid::new_v4())
 }
 
 fn open(args: &RunArgs) -> Result<(RunFolder, CheckpointStore), Failure> {

@@ -155,6 +155,8 @@ mod tests {
             anchor: Duration::from_secs(3661),
             pid: Some(12),
             alive: Some(Duration::from_millis(2500)),
+            awaited: 0,
+            said: 0,
             records: vec![
                 record(1, StepPhase::Data, None),
                 record(2, StepPhase::Look, Some(Duration::from_secs(1))),

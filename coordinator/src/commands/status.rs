@@ -44,6 +44,7 @@ fn text(report: &StatusReport) -> String {
             text.push_str("\nwaiting: the last generation may still train where nobody sees it");
         }
         Some(Quorum::Searching) => text.push_str("\nlooking for the newest whole checkpoint"),
+        Some(Quorum::Saving) => text.push_str("\nwaiting for the checkpoint that is on its way"),
         Some(Quorum::Form { .. }) | None => {}
     }
     if let Some(progress) = &report.progress {

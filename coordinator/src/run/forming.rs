@@ -21,6 +21,7 @@ impl RunEngine {
     /// Whether a generation may form now; nothing where the run does not wait for one.
     pub fn quorum(&self, now: Duration) -> Option<Quorum> {
         let settings = &self.settings;
+        let saving = self.state.saves.in_flight().is_some();
         let question = match &self.state.phase {
             Phase::Gathering { since } => Question {
                 settings,
@@ -28,6 +29,7 @@ impl RunEngine {
                 before: &[],
                 not_before: Duration::ZERO,
                 searching: self.state.searching,
+                saving,
                 all: self.may_wait_for_all(*since, now),
                 now,
             },
@@ -37,6 +39,7 @@ impl RunEngine {
                 before: &team.members,
                 not_before: *not_before,
                 searching: self.state.searching,
+                saving,
                 all: false,
                 now,
             },

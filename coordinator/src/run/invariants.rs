@@ -29,6 +29,8 @@ pub enum Broken {
     Twice(usize),
     /// A checkpoint came into the chain that was not on its way there.
     CommitOrder,
+    /// A generation formed while a checkpoint of the one before was on its way: a sweep may then remove what it saves.
+    FormedWhileSaving,
     /// A run has finished with workers left, or with a commit in flight.
     Leftovers,
 }
@@ -187,6 +189,9 @@ fn commits_rise(before: &Before, after: &RunState) -> Result<(), Broken> {
     let committed = newest.filter(|_| newest != before.newest);
     if committed.is_some_and(|committed| before.in_flight != Some((committed.stage, committed.step))) {
         return Err(Broken::CommitOrder);
+    }
+    if after.generation > before.generation && after.saves.in_flight().is_some() {
+        return Err(Broken::FormedWhileSaving);
     }
     Ok(())
 }

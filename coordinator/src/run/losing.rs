@@ -104,13 +104,26 @@ impl RunEngine {
             )
         };
         for worker in &of_agent {
-            self.gone(worker, None);
             self.lose_sight(worker);
         }
-        if let Phase::Recovering { waiting, .. } = &mut self.state.phase {
-            waiting.retain(|member| !of_agent.contains(member));
+        self.unreachable(now, &of_agent, incident, commands);
+    }
+
+    /// Workers are gone with whatever connects them to the run; that says nothing of their processes.
+    pub(super) fn unreachable(
+        &mut self,
+        now: Duration,
+        lost: &[WorkerId],
+        incident: Incident,
+        commands: &mut Vec<Command>,
+    ) {
+        for worker in lost {
+            self.gone(worker, None);
         }
-        self.member_lost(now, &of_agent, incident, commands);
+        if let Phase::Recovering { waiting, .. } = &mut self.state.phase {
+            waiting.retain(|member| !lost.contains(member));
+        }
+        self.member_lost(now, lost, incident, commands);
         self.start_workers(now, commands);
     }
 
@@ -129,7 +142,8 @@ impl RunEngine {
         self.lose(now, id, None, Incident::new(Nearness::Cause, cause), commands);
     }
 
-    /// One worker is gone.
+    /// One worker is gone. Where its process failed in a place that the run waits for, again and again, no start mends that;
+    /// agents that come and go are waited for as long as it takes.
     pub(super) fn lose(
         &mut self,
         now: Duration,
@@ -139,8 +153,17 @@ impl RunEngine {
         commands: &mut Vec<Command>,
     ) {
         self.gone(id, cause);
-        if let Phase::Recovering { waiting, .. } = &mut self.state.phase {
-            waiting.remove(id);
+        let waited_for = match &mut self.state.phase {
+            Phase::Recovering { team, waiting, hopeless, .. } => {
+                waiting.remove(id);
+                !*hopeless && team.rank(id).is_none()
+            }
+            phase => matches!(phase, Phase::Gathering { .. }),
+        };
+        let index = self.state.workers.get(id).map(|worker| worker.index).filter(|_| waited_for);
+        if index.is_some_and(|index| !self.state.patience.try_again_at(index)) {
+            self.end(now, failed(incident, true), commands);
+            return;
         }
         self.member_lost(now, std::slice::from_ref(id), incident, commands);
         self.start_workers(now, commands);
@@ -166,12 +189,10 @@ impl RunEngine {
                 });
                 self.look_for_members(now);
             }
+            // Of one that stands by: it is not what the run ends with.
+            Phase::Recovering { hopeless: true, .. } => {}
             Phase::Gathering { .. } | Phase::Recovering { .. } if !lost.is_empty() => {
-                if self.state.patience.try_again() {
-                    Self::announce(RunUpdate::Warning { message: incident.to_string() }, commands);
-                } else {
-                    self.end(now, failed(incident, true), commands);
-                }
+                Self::announce(RunUpdate::Warning { message: incident.to_string() }, commands);
             }
             Phase::Forming { .. } | Phase::Training { .. } if !lost.is_empty() => {
                 let indices = lost.iter().filter_map(|worker| self.state.workers.get(worker));
@@ -193,17 +214,11 @@ impl RunEngine {
             Phase::Training { left, .. } => left.clone(),
             _ => BTreeSet::new(),
         };
+        let mut hopeless = false;
         if let Some(incident) = &incident {
             let reason = incident.to_string();
             self.tell(survivors.clone(), Order::Abort { reason }, commands);
-            if !self.state.patience.try_again() {
-                let cause = format!(
-                    "{FRUITLESS_GENERATIONS} generations in a row made no progress; the last one ended because {}",
-                    incident.cause
-                );
-                self.end(now, failed(Incident { cause, ..incident.clone() }, true), commands);
-                return;
-            }
+            hopeless = !self.state.patience.try_again();
         }
         let has_left = |member: &WorkerId| team.rank(member).is_some_and(|rank| left.contains(&rank));
         let waiting: BTreeSet<WorkerId> =
@@ -212,8 +227,32 @@ impl RunEngine {
         self.state.validation = None;
         self.state.reporting = None;
         self.state.last_notice = now;
-        self.state.phase = Phase::Recovering { team, since: now, waiting, not_before: now, incident };
+        self.state.phase =
+            Phase::Recovering { team, since: now, waiting, not_before: now, incident, hopeless };
         self.look_for_members(now);
+    }
+
+    /// Ends a run whose patience is used up, once nobody is left who could tell a nearer cause: a collective fails before the
+    /// death that broke it is seen.
+    pub(super) fn end_if_hopeless(&mut self, now: Duration, commands: &mut Vec<Command>) {
+        if let Phase::Recovering { waiting, hopeless: true, .. } = &self.state.phase
+            && waiting.is_empty()
+        {
+            self.end_hopeless(now, commands);
+        }
+    }
+
+    /// The same at once, with what is known.
+    pub(super) fn end_hopeless(&mut self, now: Duration, commands: &mut Vec<Command>) {
+        let Phase::Recovering { incident: Some(incident), hopeless: true, .. } = &self.state.phase else {
+            return;
+        };
+        let cause = format!(
+            "{FRUITLESS_GENERATIONS} generations in a row made no progress; the last one ended because {}",
+            incident.cause
+        );
+        let incident = Incident { cause, ..incident.clone() };
+        self.end(now, failed(incident, true), commands);
     }
 
     /// Where no member of the generation that is over is seen, and one may live unseen, it may be all that is needed to take

@@ -125,6 +125,7 @@ impl RunEngine {
 
     /// What to do about an event that happens now.
     pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Command> {
+        self.wake(now);
         if let Event::AgentRenewed { agent, doing } = event {
             if let Some(Agent { host, slots, .. }) = self.state.lost.remove(&agent) {
                 // It was stopped, or out of reach, and does not know that it was given up.
@@ -188,6 +189,7 @@ impl RunEngine {
             }
             Event::Broken { message } => self.fail(now, message, None, commands),
         }
+        self.end_if_hopeless(now, commands);
         self.try_form(now, commands);
         self.settle(commands);
     }
@@ -201,6 +203,11 @@ impl RunEngine {
             self.fail(now, cause, None, commands);
             self.state.saves.failed();
             self.kill(commands);
+            return;
+        }
+        if matches!(self.state.phase, Phase::Recovering { hopeless: true, .. }) {
+            // There is nothing to save, and whoever asks does not wait for the cause.
+            self.end_hopeless(now, commands);
             return;
         }
         // What members hold between two generations is worth a moment; a checkpoint that would be read again is not.

@@ -12,6 +12,8 @@ pub struct Patience {
     fruitless: u32,
     /// Indices of workers that were lost outside of a generation since the last checkpoint.
     losses: Vec<usize>,
+    /// Indices of workers whose processes failed while the run waited for them, since it came further.
+    failures: Vec<usize>,
 }
 
 impl Patience {
@@ -21,6 +23,7 @@ impl Patience {
             self.furthest = Some((stage, done));
             self.came_further = true;
             self.fruitless = 0;
+            self.failures.clear();
         }
     }
 
@@ -29,14 +32,21 @@ impl Patience {
         self.came_further = true;
         self.fruitless = 0;
         self.losses.clear();
+        self.failures.clear();
     }
 
-    /// A generation, or the attempt to begin one, is over before its time. Gives whether the run may try again.
+    /// A generation is over before its time. Gives whether the run may try again.
     pub fn try_again(&mut self) -> bool {
         if !std::mem::take(&mut self.came_further) {
             self.fruitless += 1;
         }
         self.fruitless < FRUITLESS_GENERATIONS
+    }
+
+    /// The process of a worker of that index has failed while the run waits for one. Gives whether the run may try again.
+    pub fn try_again_at(&mut self, index: usize) -> bool {
+        self.failures.push(index);
+        self.failures.iter().filter(|failed| **failed == index).count() < FRUITLESS_GENERATIONS as usize
     }
 
     /// A worker of that index is lost while the run goes on without it.
@@ -77,6 +87,17 @@ mod tests {
         assert!(patience.gives_up(1) && !patience.gives_up(0));
         patience.checkpointed();
         assert!(!patience.gives_up(1));
+    }
+
+    #[test]
+    fn a_place_whose_processes_fail_while_the_run_waits_ends_it_and_failures_elsewhere_do_not_add_up() {
+        let mut patience = Patience::default();
+        for index in 0..3 {
+            assert!(patience.try_again_at(index) && patience.try_again_at(index));
+        }
+        patience.reached(Stage::Train, 1);
+        assert!(patience.try_again_at(1) && patience.try_again_at(1));
+        assert!(!patience.try_again_at(1));
     }
 
     #[test]

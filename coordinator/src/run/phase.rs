@@ -83,6 +83,8 @@ pub enum Phase {
         not_before: Duration,
         /// What ended it; nothing where all agreed to let others join.
         incident: Option<Incident>,
+        /// Patience is used up: none forms after it. The run ends with what is known of the cause once the members have left.
+        hopeless: bool,
     },
     /// The outcome is known; workers are on their way out.
     Ending {

@@ -34,6 +34,8 @@ pub enum Quorum {
     OutOfSight,
     /// A whole checkpoint is being looked for.
     Searching,
+    /// A checkpoint of the generation before is on its way into the chain.
+    Saving,
 }
 
 /// What is asked beside who is there.
@@ -49,6 +51,8 @@ pub struct Question<'a> {
     pub not_before: Duration,
     /// Whether it is not known which checkpoint is whole.
     pub searching: bool,
+    /// Whether a checkpoint is on its way. What its members would begin at is older, and its sweep knows nothing of what they would save.
+    pub saving: bool,
     /// Whether the run waits for all, because nothing presses.
     pub all: bool,
     /// Now.
@@ -57,7 +61,7 @@ pub struct Question<'a> {
 
 /// Decides on the workers that are known now.
 pub fn decide(workers: &BTreeMap<WorkerId, Worker>, question: &Question<'_>) -> Quorum {
-    let Question { settings, waiting, before, not_before, searching, all, now } = *question;
+    let Question { settings, waiting, before, not_before, searching, saving, all, now } = *question;
     if !waiting.is_empty() {
         return Quorum::NotLeft { members: waiting.iter().cloned().collect() };
     }
@@ -75,6 +79,9 @@ pub fn decide(workers: &BTreeMap<WorkerId, Worker>, question: &Question<'_>) -> 
     }
     if searching {
         return Quorum::Searching;
+    }
+    if saving {
+        return Quorum::Saving;
     }
     present.sort();
     present.truncate(settings.workers);

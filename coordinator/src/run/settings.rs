@@ -23,7 +23,7 @@ pub struct Settings {
     pub recovery: Recovery,
     /// How long an agent that is not heard of still belongs to the run.
     pub lease: Duration,
-    /// How long to wait for all workers to come at first.
+    /// How long to wait for all workers to come at first, and for a process that was started to connect.
     pub gather_timeout: Duration,
     /// How long members that are out of sight may go on by themselves: no disjoint generation forms before.
     pub coordinator_grace: Duration,

@@ -44,7 +44,7 @@ impl RunEngine {
             .collect();
         for worker in lost {
             let incident = Incident::new(Nearness::Cause, format!("{} is gone", self.name(&worker)));
-            self.lose(now, &worker, None, incident, commands);
+            self.unreachable(now, std::slice::from_ref(&worker), incident, commands);
         }
     }
 
@@ -129,7 +129,10 @@ impl RunEngine {
     /// Starts what is missing, on the agents in their order, as long as they have slots.
     pub(super) fn start_workers(&mut self, now: Duration, commands: &mut Vec<Command>) {
         let adopting = matches!(self.state.phase, Phase::Forming { adopted: Some(_), .. });
-        let over = matches!(self.state.phase, Phase::Ending { .. } | Phase::Finished { .. });
+        let over = matches!(
+            self.state.phase,
+            Phase::Recovering { hopeless: true, .. } | Phase::Ending { .. } | Phase::Finished { .. }
+        );
         if adopting || over || self.state.flags.stop {
             return;
         }

@@ -37,7 +37,7 @@ pub struct RunState {
     pub at_large: BTreeMap<WorkerId, AgentId>,
     /// How far the run has come, and how often it has not.
     pub patience: Patience,
-    /// A generation has trained in this coordinator's time.
+    /// A generation has trained in this coordinator's time, or lived before it.
     pub trained: bool,
     /// Checkpoints on their way.
     pub saves: Saves,
@@ -59,7 +59,7 @@ pub struct RunState {
     pub last_joined: Duration,
     /// When the run last said whom it waits for.
     pub last_notice: Duration,
-    /// When leases were judged last.
+    /// When time was looked at last, at a tick or after a sleep.
     pub last_tick: Duration,
     /// Events that were handled.
     pub handled: u64,

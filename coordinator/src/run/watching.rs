@@ -16,12 +16,32 @@ use super::{RunEngine, RunUpdate};
 use crate::updates::Outcome;
 
 impl RunEngine {
-    pub(super) fn tick(&mut self, now: Duration, commands: &mut Vec<Command>) {
+    /// A coordinator that was stopped, or whose machine slept, has heard nobody meanwhile, and its clock says nothing of how
+    /// long the others have waited: what it waits for is prolonged, whatever event comes first.
+    pub(super) fn wake(&mut self, now: Duration) {
         let overslept = membership::overslept(self.state.last_tick, now, self.settings.lease);
+        if overslept.is_zero() {
+            return;
+        }
         self.state.last_tick = now;
         for agent in self.state.agents.values_mut() {
             agent.heard = (agent.heard + overslept).min(now);
+            agent.broken = agent.broken.map(|since| (since + overslept).min(now));
         }
+        match &mut self.state.phase {
+            Phase::Gathering { since } | Phase::Forming { adopted: Some(since), .. } => {
+                *since = (*since + overslept).min(now);
+            }
+            Phase::Recovering { since, not_before, .. } => {
+                *since = (*since + overslept).min(now);
+                *not_before += overslept;
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn tick(&mut self, now: Duration, commands: &mut Vec<Command>) {
+        self.state.last_tick = now;
         let (lease, grace) = (self.settings.lease, self.settings.reconnect_grace());
         let lost: Vec<(AgentId, Duration)> = self
             .state
@@ -74,7 +94,13 @@ impl RunEngine {
 
     /// A process that was started and does not connect is given up, and another one is started in its place.
     fn judge_starts(&mut self, now: Duration, commands: &mut Vec<Command>) {
-        let late = |worker: &Worker| {
+        let over = match self.state.phase {
+            // It is itself over then.
+            Phase::Gathering { .. } => !self.has_trained(),
+            Phase::Ending { .. } | Phase::Finished { .. } => true,
+            _ => false,
+        };
+        let is_late = |worker: &Worker| {
             worker.state == WorkerState::Starting
                 && now.saturating_sub(worker.since) > self.settings.gather_timeout
         };
@@ -82,24 +108,29 @@ impl RunEngine {
             .state
             .workers
             .iter()
-            .filter(|(_, worker)| late(worker))
+            .filter(|(_, worker)| is_late(worker))
             .map(|(id, worker)| (id.clone(), worker.agent.clone()))
             .collect();
-        // While the run gathers, it is itself over then.
-        if matches!(self.state.phase, Phase::Gathering { .. } | Phase::Ending { .. } | Phase::Finished { .. })
-        {
+        if over {
             return;
         }
         for (worker, agent) in late {
             let cause = format!("{} did not connect", self.name(&worker));
             commands.push(Command::KillWorker { agent, worker: worker.clone() });
-            self.lose(now, &worker, None, Incident::new(Nearness::Cause, cause), commands);
+            let incident = Incident::new(Nearness::Cause, cause);
+            self.unreachable(now, &[worker], incident, commands);
         }
+    }
+
+    /// Whether the run, under this coordinator or an earlier one, has got somewhere: then it waits for workers as long as it
+    /// takes.
+    fn has_trained(&self) -> bool {
+        self.state.trained || self.settings.started_from.is_some()
     }
 
     fn nobody_came(&mut self, now: Duration, commands: &mut Vec<Command>) {
         let present = self.joined().count();
-        if present >= self.settings.fewest {
+        if present >= self.settings.fewest || self.has_trained() {
             return;
         }
         let cause = format!(
@@ -173,6 +204,12 @@ impl RunEngine {
         if over || !self.state.stop_since.is_some_and(late) {
             return;
         }
+        // Nothing is left to save then.
+        self.end_hopeless(now, commands);
+        if matches!(self.state.phase, Phase::Ending { .. }) {
+            self.kill(commands);
+            return;
+        }
         let step = self.resume_point().step().unwrap_or_default();
         let message = format!(
             "what was done after {step} could not be saved within {:.0} s (`cluster.stop_grace`)",
@@ -185,7 +222,9 @@ impl RunEngine {
 
     fn say_who_is_missing(&mut self, now: Duration, commands: &mut Vec<Command>) {
         let waits_since = match &self.state.phase {
-            Phase::Gathering { since } | Phase::Recovering { since, .. } => *since,
+            Phase::Gathering { since }
+            | Phase::Forming { adopted: Some(since), .. }
+            | Phase::Recovering { since, .. } => *since,
             _ => return,
         };
         if now.saturating_sub(self.state.last_notice.max(waits_since)) < NOTICE_EVERY {

@@ -39,7 +39,11 @@ pub fn event(update: &RunUpdate) -> Option<String> {
 
 fn waiting(present: usize, needed: usize, missing: &[usize]) -> String {
     let indices: Vec<String> = missing.iter().map(ToString::to_string).collect();
-    format!("waiting for workers: {present} of {needed} are there; missing: worker {}", indices.join(", "))
+    let who = match missing {
+        [] => String::new(),
+        _ => format!("; missing: worker{} {}", plural(missing.len() as u64), indices.join(", ")),
+    };
+    format!("waiting for workers: {present} of {needed} are there{who}")
 }
 
 fn stage_begins(stage: Stage, total: u64, done: u64) -> String {
@@ -67,7 +71,12 @@ pub fn progress(progress: &Progress, rate: &Rate, epochs: Option<u64>) -> String
     parts.extend(number("clips_per_second").map(|clips| format!("{} clips/s", three_digits(clips))));
     parts.extend(progress.loss.map(|loss| format!("loss {loss:.4}")));
     parts.extend(number("mean_age").map(|age| format!("memory age {age:.1} steps")));
-    for (name, text) in [("skipped_samples", "unreadable"), ("non_finite", "not finite")] {
+    for (name, text) in [
+        ("absent_rows", "absent rows"),
+        ("damaged_rows", "damaged rows"),
+        ("skipped_samples", "unreadable"),
+        ("non_finite", "not finite"),
+    ] {
         parts.extend(number(name).filter(|count| *count > 0.0).map(|count| format!("{text} {count}")));
     }
     let remaining = progress.total.saturating_sub(progress.done);

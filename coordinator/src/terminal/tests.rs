@@ -58,6 +58,8 @@ fn video(stage: Stage, done: u64, elapsed: f64) -> RunUpdate {
 fn a_run() -> Vec<RunUpdate> {
     let mut updates = vec![
         RunUpdate::Gathering { present: 1, needed: 2 },
+        RunUpdate::Waiting { present: 1, needed: 2, missing: vec![1] },
+        RunUpdate::Waiting { present: 0, needed: 2, missing: vec![0, 1] },
         RunUpdate::Formed { generation: Generation(1), world: 2 },
         RunUpdate::Stage { stage: Stage::Memory, total: 10, done: 0 },
     ];
@@ -65,7 +67,10 @@ fn a_run() -> Vec<RunUpdate> {
     updates.push(RunUpdate::Stage { stage: Stage::Train, total: 48, done: 0 });
     updates.extend((1..=48u32).map(|n| step(u64::from(n), f64::from(n) * 0.5)));
     updates.push(RunUpdate::Saved { step: Step(48), sequence: 3 });
-    updates.push(RunUpdate::Warning { message: "`videos/a.mp4` ends after 3.1 s of 9.0 s".into() });
+    updates.push(RunUpdate::Warning {
+        message: "10 rows of lane 3 in the long memory point at no slot of their own and are forgotten"
+            .into(),
+    });
     updates.push(RunUpdate::Stage { stage: Stage::Validate, total: 10, done: 0 });
     updates.extend((1..=10u32).map(|n| video(Stage::Validate, u64::from(n), f64::from(n) * 4.0)));
     updates.push(RunUpdate::Validated {
@@ -106,6 +111,25 @@ fn a_resumed_run_estimates_from_its_own_steps() {
         train  epoch 3/4  step 25/48  15.4 clips/s  loss 0.0600  memory age 7.2 steps
         train  epoch 3/4  step 26/48  0.50 step/s  15.4 clips/s  loss 0.0577  memory age 7.2 steps  ETA 44 s
         train  epoch 3/4  step 27/48  0.50 step/s  15.4 clips/s  loss 0.0556  memory age 7.2 steps  ETA 42 s
+    ");
+}
+
+#[test]
+fn rows_that_the_memory_lacks_are_shown_where_there_are_any() {
+    let page = Page::default();
+    let mut reporter = Reporter::new(View::Lines(Box::new(page.clone())), None, Some(4));
+    for (done, absent, damaged) in [(1, 96.0, 0.0), (2, 16.0, 3.0), (3, 0.0, 0.0)] {
+        let mut update = step(done, 3.0 * done as f64);
+        if let RunUpdate::Progress(progress) = &mut update {
+            progress.numbers.insert("absent_rows".into(), absent);
+            progress.numbers.insert("damaged_rows".into(), damaged);
+        }
+        reporter.show(&update);
+    }
+    insta::assert_snapshot!(page.text(), @r"
+        train  epoch 1/4  step 1/48  15.4 clips/s  loss 1.5000  memory age 7.2 steps  absent rows 96
+        train  epoch 1/4  step 2/48  3.00 s/step  15.4 clips/s  loss 0.7500  memory age 7.2 steps  absent rows 16  damaged rows 3  ETA 2 min 18 s
+        train  epoch 1/4  step 3/48  3.00 s/step  15.4 clips/s  loss 0.5000  memory age 7.2 steps  ETA 2 min 15 s
     ");
 }
 

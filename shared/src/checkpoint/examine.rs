@@ -26,6 +26,26 @@ pub struct Examiner {
     known: BTreeMap<PartRef, Option<Damage>>,
 }
 
+impl CheckpointStore {
+    /// The manifest of a checkpoint that was listed, or what is wrong with it; nothing where it has been swept since.
+    ///
+    /// # Errors
+    /// The object store failed.
+    pub async fn listed_manifest(
+        &self,
+        committed: &Committed,
+    ) -> Result<Option<Result<Manifest, Damage>>, CheckpointError> {
+        match self.manifest(&committed.manifest).await {
+            Ok(manifest) => Ok(Some(Ok(manifest))),
+            Err(CheckpointError::Damaged(damage)) => {
+                let gone = self.objects.size(&committed.manifest.object).await?.is_none();
+                Ok((!gone).then_some(Err(damage)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
 impl Examiner {
     /// For the checkpoints of a run.
     pub fn new(store: CheckpointStore) -> Self {
@@ -38,14 +58,13 @@ impl Examiner {
     /// The object store failed: what cannot be read is not called damaged.
     pub async fn examine(&mut self, committed: &Committed) -> Result<Option<Examined>, CheckpointError> {
         let mut examined = Examined { committed: committed.clone(), manifest: None, damage: Vec::new() };
-        let manifest = match self.store.manifest(&committed.manifest).await {
-            Ok(manifest) => manifest,
-            Err(CheckpointError::Damaged(damage)) => {
-                let gone = self.store.objects.size(&committed.manifest.object).await?.is_none();
+        let manifest = match self.store.listed_manifest(committed).await? {
+            None => return Ok(None),
+            Some(Ok(manifest)) => manifest,
+            Some(Err(damage)) => {
                 examined.damage.push(damage);
-                return Ok((!gone).then_some(examined));
+                return Ok(Some(examined));
             }
-            Err(error) => return Err(error),
         };
         let parts = manifest.parts();
         let unread = parts.iter().copied().filter(|part| !self.known.contains_key(part)).collect();

@@ -379,12 +379,13 @@ async fn a_reader_that_died_stops_no_sweep_for_ever_and_a_slow_one_holds_on() {
     let none = BTreeSet::new();
     let mut slow = store.begin_reading("slow", begun).await.unwrap();
     drop(store.begin_reading("dead", begun).await.unwrap());
+    let (_, manifest) = store.newest(Depth::Sizes).await.unwrap().found.unwrap();
     save(&store, &mut appender, 20).await.unwrap();
-    slow.renew(at(50)).await.unwrap();
-    assert!(appender.sweep(Retention { newest: 1 }, &none, at(90)).await.unwrap().spared_for_readers);
+    slow.during(|| at(8), store.get_part(&manifest.model)).await.unwrap();
+    assert!(appender.sweep(Retention { newest: 1 }, &none, at(12)).await.unwrap().spared_for_readers);
     let marks = store.objects.list("readers").await.unwrap();
     assert_eq!(marks.len(), 1, "the mark of the dead one has run out: {marks:?}");
-    let swept = appender.sweep(Retention { newest: 1 }, &none, at(120)).await.unwrap();
+    let swept = appender.sweep(Retention { newest: 1 }, &none, at(20)).await.unwrap();
     assert_eq!((swept.parts, swept.spared_for_readers), (3, false));
     assert!(store.objects.list("readers").await.unwrap().is_empty());
 }

@@ -10,6 +10,8 @@ mod layers;
 mod memory;
 mod model;
 mod optim;
+#[cfg(test)]
+mod published_tests;
 mod resolve;
 mod rules;
 mod synth;

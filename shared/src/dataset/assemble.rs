@@ -152,13 +152,29 @@ impl Classes {
     }
 }
 
+/// How often something was mended or dropped, and in which video first.
+#[derive(Default)]
+struct Count {
+    times: usize,
+    first: String,
+}
+
+impl Count {
+    fn add(&mut self, video: &str, happened: bool) {
+        if happened && self.times == 0 {
+            video.clone_into(&mut self.first);
+        }
+        self.times += usize::from(happened);
+    }
+}
+
 /// Counts of what was mended or dropped.
 #[derive(Default)]
 struct Mended {
-    dropped: usize,
-    clipped: usize,
-    without_duration: usize,
-    without_actions: usize,
+    dropped: Count,
+    clipped: Count,
+    without_duration: Count,
+    without_actions: Count,
 }
 
 impl Mended {
@@ -168,36 +184,37 @@ impl Mended {
         duration: Option<f64>,
         classes: &Classes,
     ) -> Result<Vec<Action>, DatasetError> {
-        self.without_duration += usize::from(duration.is_none());
+        self.without_duration.add(&video.id, duration.is_none());
         let last = duration.unwrap_or(f64::INFINITY);
         let mut actions = Vec::with_capacity(video.actions.len());
         for RawAction { label, start, end } in &video.actions {
             let label = classes.position(&video.id, label)?;
             let (inside_start, inside_end) = (start.max(0.0), end.min(last));
-            if !(start.is_finite() && end.is_finite() && inside_start < inside_end) {
-                self.dropped += 1;
+            let usable = start.is_finite() && end.is_finite() && inside_start < inside_end;
+            self.dropped.add(&video.id, !usable);
+            if !usable {
                 continue;
             }
-            self.clipped += usize::from(*start < 0.0 || *end > last);
+            self.clipped.add(&video.id, *start < 0.0 || *end > last);
             actions.push(Action { start: Seconds(inside_start), end: Seconds(inside_end), label });
         }
         actions.sort_by(|a, b| {
             a.start.0.total_cmp(&b.start.0).then(a.end.0.total_cmp(&b.end.0)).then(a.label.cmp(&b.label))
         });
-        self.without_actions += usize::from(actions.is_empty());
+        self.without_actions.add(&video.id, actions.is_empty());
         Ok(actions)
     }
 
     fn remarks(&self) -> Vec<String> {
         [
-            (self.dropped, "actions end before they start, or lie outside their video: dropped"),
-            (self.clipped, "actions reach beyond their video: clipped"),
-            (self.without_duration, "videos have no annotated duration"),
-            (self.without_actions, "videos show no action"),
+            (&self.dropped, "actions end before they start, or lie outside their video: dropped"),
+            (&self.clipped, "actions reach beyond their video: clipped"),
+            (&self.without_duration, "videos have no annotated duration"),
+            (&self.without_actions, "videos show no action"),
         ]
         .into_iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, what)| format!("{count} {what}"))
+        .filter(|(count, _)| count.times > 0)
+        .map(|(Count { times, first }, what)| format!("{times} {what} (first: `{first}`)"))
         .collect()
     }
 }

@@ -13,8 +13,27 @@ use crate::config::DataConfig;
 /// A difference between annotated and real length that is reported: this share of the length, but at least one second.
 const DURATION_TOLERANCE: f64 = 0.02;
 
+/// Which code decodes a video.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecoderKind {
+    /// OpenH264, compiled in.
+    Embedded,
+    /// The program `ffmpeg`.
+    Ffmpeg,
+}
+
+impl DecoderKind {
+    /// As settings and logs write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Ffmpeg => "ffmpeg",
+        }
+    }
+}
+
 /// What a decoder says about a file.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ProbedVideo {
     /// Frames in the file.
     pub frames: usize,
@@ -24,6 +43,10 @@ pub struct ProbedVideo {
     pub width: usize,
     /// Height of the picture in pixels.
     pub height: usize,
+    /// What decodes it.
+    pub decoder: DecoderKind,
+    /// Why that one.
+    pub reason: String,
 }
 
 /// What `longtake data check` found.
@@ -181,7 +204,12 @@ fn look_at(video: &Video, probe: &dyn Fn(&Path) -> Result<ProbedVideo, String>) 
         Ok(probed) if probed.frames == 0 => return (vec![Problem::NoFrames { video: id, path }], annotated),
         Ok(probed) => probed,
     };
-    let duration = probed.duration;
+    (length_problems(video, probed.duration), probed.duration)
+}
+
+/// Where a file of `duration` seconds contradicts its annotations; an action that it does not reach comes first.
+pub fn length_problems(video: &Video, duration: f64) -> Vec<Problem> {
+    let (id, annotated) = (&video.id, video.duration.0);
     let tolerance = (duration * DURATION_TOLERANCE).max(1.0);
     let mut problems = Vec::new();
     let end = video.actions.iter().map(|action| action.end.0).fold(0.0, f64::max);
@@ -189,9 +217,9 @@ fn look_at(video: &Video, probe: &dyn Fn(&Path) -> Result<ProbedVideo, String>) 
         problems.push(Problem::BeyondEnd { video: id.clone(), end, duration });
     }
     if annotated > 0.0 && (annotated - duration).abs() > tolerance {
-        problems.push(Problem::OtherDuration { video: id, annotated, duration });
+        problems.push(Problem::OtherDuration { video: id.clone(), annotated, duration });
     }
-    (problems, duration)
+    problems
 }
 
 fn count_classes(dataset: &Dataset) -> Vec<ClassCount> {

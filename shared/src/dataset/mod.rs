@@ -15,7 +15,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use check::{CheckReport, ClassCount, ProbedVideo, Problem, SubsetCount, check};
+pub use check::{
+    CheckReport, ClassCount, DecoderKind, ProbedVideo, Problem, SubsetCount, check, length_problems,
+};
 pub use error::DatasetError;
 
 pub(crate) use activitynet::{SubsetActions, read_subset};

@@ -181,10 +181,10 @@ fn bad_segments_are_dropped_or_clipped_and_counted() {
     assert_eq!(
         dataset.remarks,
         [
-            "4 actions end before they start, or lie outside their video: dropped",
-            "2 actions reach beyond their video: clipped",
-            "1 videos have no annotated duration",
-            "1 videos show no action"
+            "4 actions end before they start, or lie outside their video: dropped (first: `a`)",
+            "2 actions reach beyond their video: clipped (first: `a`)",
+            "1 videos have no annotated duration (first: `b`)",
+            "1 videos show no action (first: `c`)"
         ]
     );
 }
@@ -288,7 +288,7 @@ fn thumos14_text_files_in_their_folders() {
             "test videos with wrong or no labels are left out: video_test_0000270",
             "the subset `training` is `val` in these annotations",
             "the subset `validation` is `test` in these annotations",
-            "2 videos have no annotated duration"
+            "2 videos have no annotated duration (first: `video_validation_0000001`)"
         ]
     );
     let kept = DataConfig { disputed_videos: DisputedVideos::Kept, ..thumos_config(&folder, "text") };
@@ -342,6 +342,18 @@ fn the_fingerprint_follows_what_is_learnt_from() {
     assert!(matches!(dataset.fingerprint(), Err(DatasetError::Read { .. })));
 }
 
+fn probed(frames: usize, duration: f64) -> ProbedVideo {
+    let decoder = DecoderKind::Embedded;
+    ProbedVideo {
+        frames,
+        duration,
+        width: 64,
+        height: 48,
+        decoder,
+        reason: "progressive H.264 in MP4".into(),
+    }
+}
+
 #[test]
 fn a_check_finds_every_problem_at_once() {
     let text = TWO.replace(r#""c": {"#, r#""e": {"subset": "validation", "duration": 50, "annotations": [{"label": "fly", "segment": [40, 45]}]}, "c": {"#);
@@ -351,8 +363,8 @@ fn a_check_finds_every_problem_at_once() {
         probes.set(probes.get() + 1);
         match path.file_stem().and_then(|stem| stem.to_str()) {
             Some("b") => Err("no moov box".to_owned()),
-            Some("e") => Ok(ProbedVideo { frames: 300, duration: 20.0, width: 64, height: 48 }),
-            _ => Ok(ProbedVideo { frames: 307, duration: 20.5, width: 64, height: 48 }),
+            Some("e") => Ok(probed(300, 20.0)),
+            _ => Ok(probed(307, 20.5)),
         }
     };
     let report = check(&folder.config("anno.json"), &probe).unwrap();

@@ -35,8 +35,11 @@ impl Fate {
             Error::Generic { .. } => match (io_kind(error), status(error)) {
                 (Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge), _)
                 | (_, Some(507)) => Self::Full,
-                (Some(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem), _) => Self::Denied,
+                // Answers to a listing keep their status to themselves.
+                (Some(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem), _)
+                | (_, Some(401 | 403)) => Self::Denied,
                 (_, Some(400)) if names_bad_credentials(error) => Self::Denied,
+                (_, Some(404)) => Self::Absent,
                 (_, Some(408 | 429)) => Self::Transient,
                 (_, Some(300..=499)) => Self::Final,
                 _ => Self::Transient,

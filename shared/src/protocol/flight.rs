@@ -57,6 +57,10 @@ mod header {
     pub(super) const ALIVE: usize = 4;
     /// Sequence of the newest record; a record is written before it is named here.
     pub(super) const NEWEST: usize = 5;
+    /// How often the training thread has waited for control.
+    pub(super) const AWAITED: usize = 6;
+    /// Messages that it has said.
+    pub(super) const SAID: usize = 7;
 }
 
 /// One thing that a worker did.

@@ -3,6 +3,7 @@
 use std::fs;
 
 use insta::assert_snapshot;
+use longtake_tests::repository;
 use serde_json::Value;
 
 use crate::lab::Lab;
@@ -72,7 +73,47 @@ fn an_action_beyond_the_end_of_its_video_is_clipped_with_a_remark() {
         first_training(database)["annotations"][0]["segment"][1] = 1000.into();
     });
     let said = lab.train("--set train.epochs=1 --set pretrain.steps=0");
-    assert!(said.stderr.contains("warning: 1 actions reach beyond their video: clipped"), "{said:?}");
+    let name = first_training_video(&lab).file_stem().unwrap().to_string_lossy().into_owned();
+    let remark = format!("warning: 1 actions reach beyond their video: clipped (first: `{name}`)\n");
+    assert!(said.stderr.contains(&remark), "{said:?}");
+}
+
+#[test]
+fn an_action_beyond_the_end_of_the_file_is_told_with_the_video() {
+    let lab = Lab::with_own_data();
+    let video = first_training_video(&lab);
+    let name = video.file_stem().unwrap().to_string_lossy().into_owned();
+    // Four seconds, where the annotations promise six at least.
+    let four_seconds = repository().join("tests/fixtures/decode/h264_faststart.mp4");
+    fs::copy(four_seconds, &video).unwrap();
+    change_annotations(&lab, |database| {
+        first_training(database)["annotations"][0]["segment"] = serde_json::json!([0.5, 5.9]);
+    });
+    let said = lab.train("--set train.max_steps=1 --set pretrain.steps=0");
+    let warning = format!(
+        "warning: 1 of 6 files are not as long as annotated: video `{name}` is 4.00 s long, but an action ends at 5.90 s\n\
+         hint: copy the file again or correct its annotations; `longtake data check CONFIG` names every such video\n"
+    );
+    assert!(said.stderr.contains(&warning), "{said:?}");
+
+    let checked = lab.run("data check tiny.toml");
+    assert_eq!(checked.code, Some(1), "{checked:?}");
+    let problem = format!("problem: video `{name}` is 4.00 s long, but an action ends at 5.90 s");
+    assert!(checked.stdout.lines().any(|line| line == problem), "{checked:?}");
+}
+
+#[test]
+fn videos_that_cannot_be_read_are_not_detected_in() {
+    let lab = Lab::new();
+    lab.train("--set pretrain.steps=0 --set train.max_steps=1");
+    let bytes = fs::read(first_training_video(&lab)).unwrap();
+    fs::write(lab.path("cut.mp4"), &bytes[..bytes.len() / 2]).unwrap();
+    fs::write(lab.path("empty.mp4"), "").unwrap();
+    for name in ["cut", "empty"] {
+        let said = lab.run(&format!("detect runs/tiny {name}.mp4"));
+        assert_snapshot!(format!("detect_in_a_video_that_is_{name}"), said.transcript());
+    }
+    assert!(!lab.path("detections").exists());
 }
 
 #[test]

@@ -81,3 +81,23 @@ fn a_running_run_tells_its_status_and_its_folder_is_taken() {
     assert_eq!(over.code, Some(1), "{over:?}");
     assert!(over.stderr.contains("no coordinator of the run in `runs/tiny` is running"), "{over:?}");
 }
+
+#[test]
+fn steps_that_are_not_finite_end_the_run_for_good_in_both_stages() {
+    for (stage, more) in [
+        ("pretrain.optim", "--set pretrain.steps=100"),
+        ("optim", "--set pretrain.steps=0 --set train.epochs=100"),
+    ] {
+        let lab = Lab::new();
+        let said = lab.run(&format!(
+            "train tiny.toml --set {stage}.learning_rate=1e30 --set {stage}.clip_norm=0 \
+             --set {stage}.schedule.warmup_steps=0 --set train.max_non_finite=3 --set train.validate_every=0 {more}"
+        ));
+        assert_eq!(said.code, Some(78), "{said:?}");
+        assert!(
+            said.stderr.contains("loss or gradient were not finite in 3 steps in a row, up to step "),
+            "{said:?}"
+        );
+        assert!(said.stderr.contains(&format!("hint: lower `{stage}.learning_rate`")), "{said:?}");
+    }
+}

@@ -1,8 +1,10 @@
 //! A folder to run the real program in, what the program said there, and what it left behind.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -10,7 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use longtake_shared::checkpoint::{Manifest, Stage};
+use longtake_shared::random::Key;
 use longtake_tests::Said;
+use rand_chacha::ChaCha8Rng;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -44,7 +48,7 @@ fn data() -> &'static Path {
         if !data.exists() {
             let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
             fs::write(folder.path().join("tiny.toml"), include_str!("tiny.toml")).unwrap();
-            let lab = Lab { folder, calls: AtomicUsize::new(0) };
+            let lab = Lab { folder, calls: AtomicUsize::new(0), variables: Vec::new() };
             // A run that has nothing to train makes the data that its settings describe.
             let said = lab.run("train tiny.toml --set train.lanes=5 --set cluster.workers=1");
             assert_eq!(said.code, Some(78), "{said:?}");
@@ -60,6 +64,8 @@ fn data() -> &'static Path {
 pub(crate) struct Lab {
     folder: TempDir,
     calls: AtomicUsize,
+    /// Of the program's environment, beside `PATH`.
+    variables: Vec<(String, String)>,
 }
 
 impl Lab {
@@ -90,7 +96,12 @@ impl Lab {
     fn without_data() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("tiny.toml"), include_str!("tiny.toml")).unwrap();
-        Self { folder, calls: AtomicUsize::new(0) }
+        Self { folder, calls: AtomicUsize::new(0), variables: Vec::new() }
+    }
+
+    /// Whose program finds these variables in its environment.
+    pub(crate) fn with_variables(self, variables: Vec<(String, String)>) -> Self {
+        Self { variables, ..self }
     }
 
     pub(crate) fn path(&self, path: &str) -> PathBuf {
@@ -102,10 +113,31 @@ impl Lab {
         self.start_command(Command::new(PROGRAM), words)
     }
 
+    /// The same in a process group of its own, as a shell starts it.
+    pub(crate) fn start_as_group(&self, words: &str) -> Running {
+        let mut command = Command::new(PROGRAM);
+        command.process_group(0);
+        self.start_command(command, words)
+    }
+
     /// The same in a network namespace.
     pub(crate) fn start_in(&self, space: &str, words: &str) -> Running {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", space, PROGRAM]);
+        self.start_command(command, words)
+    }
+
+    /// Starts `longtake` with the programs of a folder before those of the same name elsewhere on PATH.
+    pub(crate) fn start_before(&self, programs: &Path, words: &str) -> Running {
+        let mut path = programs.as_os_str().to_owned();
+        if let Some(others) = std::env::var_os("PATH") {
+            path.push(":");
+            path.push(others);
+        }
+        let mut command = Command::new("env");
+        let mut assignment = OsString::from("PATH=");
+        assignment.push(path);
+        command.arg(assignment).arg(PROGRAM);
         self.start_command(command, words)
     }
 
@@ -122,6 +154,7 @@ impl Lab {
             .current_dir(self.folder.path())
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .args(words.split_whitespace())
             .stdin(Stdio::null())
             .stdout(File::create(&stdout).unwrap())
@@ -168,7 +201,8 @@ impl Lab {
         metrics.map(|line| (line["step"].as_u64().unwrap(), line["average_map"].as_f64().unwrap())).collect()
     }
 
-    fn metrics(&self) -> Vec<serde_json::Value> {
+    /// Every line of `metrics.jsonl`.
+    pub(crate) fn metrics(&self) -> Vec<serde_json::Value> {
         let text = fs::read_to_string(self.path("runs/tiny/metrics.jsonl")).unwrap_or_default();
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -200,15 +234,9 @@ impl Lab {
         manifests.collect()
     }
 
-    /// Hashes of what a checkpoint holds: weights, optimizer, memory segments.
+    /// What the newest checkpoint holds.
     pub(crate) fn parts(&self) -> Vec<String> {
-        let manifest = self.newest();
-        let memory = manifest.memory.iter().map(|segment| &segment.part);
-        [&manifest.model, &manifest.optimizer]
-            .into_iter()
-            .chain(memory)
-            .map(|part| part.hash.to_string())
-            .collect()
+        content(&self.newest())
     }
 
     /// What the first worker of the running run was given after a word of its command line.
@@ -232,6 +260,31 @@ impl Lab {
             .filter_map(|worker| Process::of(worker["pid"].as_i64()?))
             .collect()
     }
+}
+
+/// What a checkpoint holds, field by field: hashes of its parts, counters, what the optimizer knows, lanes, conditions. Left out
+/// is who saved it: that may differ between two runs that are the same.
+pub(crate) fn content(manifest: &Manifest) -> Vec<String> {
+    let mut fields = serde_json::to_value(manifest).unwrap();
+    let fields = fields.as_object_mut().unwrap();
+    for who in ["incarnation", "generation", "world_size"] {
+        assert!(fields.remove(who).is_some(), "{who}");
+    }
+    for lane in fields["lanes"].as_array_mut().unwrap() {
+        lane.as_object_mut().unwrap().remove("rank");
+    }
+    fields.iter().map(|(name, value)| format!("{name}: {value}")).collect()
+}
+
+/// Numbers that differ from run to run of a suite, and are told where it fails.
+pub(crate) fn numbers() -> ChaCha8Rng {
+    let chosen = std::env::var("LONGTAKE_CHAOS").ok().and_then(|seed| seed.parse().ok());
+    let seed = chosen.unwrap_or_else(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        u64::from(now.subsec_nanos())
+    });
+    eprintln!("LONGTAKE_CHAOS={seed} draws the same numbers");
+    Key::root(seed).rng()
 }
 
 /// Stage and step to what was told of it.

@@ -1,41 +1,49 @@
 //! A run that is stopped and goes on is the run it would have been, bit for bit.
 
+use rand::RngExt as _;
+use rand::seq::SliceRandom as _;
 use rustix::process::Signal;
 
-use crate::lab::{Lab, until};
+use crate::lab::{Lab, numbers, until};
 
-/// Where the run is stopped: a step that has been told, and how.
-const STOPS: [(&str, u64, How); 6] = [
-    ("pretrain", 1, How::Interrupt),
-    ("pretrain", 3, How::Operator),
-    ("train", 1, How::Interrupt),
-    ("train", 4, How::Operator),
-    ("train", 7, How::Terminate),
-    // The last validation is due then.
-    ("train", 10, How::Interrupt),
-];
-
-#[derive(Clone, Copy)]
+/// How a run is asked to stop.
+#[derive(Debug, Clone, Copy)]
 enum How {
     Interrupt,
     Terminate,
+    User,
     Operator,
 }
+
+/// Each way at least once.
+const STOPS: [How; 6] =
+    [How::Interrupt, How::Terminate, How::User, How::Operator, How::Interrupt, How::Terminate];
+
+/// Steps at most that a run is let do between two stops, so that all of them fit into it.
+const STEPS_MOST: usize = 2;
 
 #[test]
 fn a_run_that_is_stopped_again_and_again_ends_with_the_same_bits() {
     let whole = Lab::new();
     whole.train("");
     let stopped = Lab::new();
+    let mut numbers = numbers();
+    let mut stops = STOPS;
+    stops.shuffle(&mut numbers);
     let mut words = "train tiny.toml".to_owned();
     let mut preempted = 0;
-    for (stage, step, how) in STOPS {
+    for how in stops {
+        let told = stopped.progress().len() + numbers.random_range(1..=STEPS_MOST);
         let mut running = stopped.start(&words);
         "train --resume runs/tiny".clone_into(&mut words);
-        stopped.wait_for_step(&mut running, stage, step);
+        until("the step to stop at", || {
+            (stopped.progress().len() >= told || running.has_ended()).then_some(())
+        });
+        eprintln!("{how:?} after {:?}", stopped.progress().last().map(|(step, _)| step.clone()));
         match how {
             How::Interrupt if !running.has_ended() => running.signal(Signal::INT),
             How::Terminate if !running.has_ended() => running.signal(Signal::TERM),
+            How::User if !running.has_ended() => running.signal(Signal::USR1),
             How::Operator => drop(stopped.run("stop runs/tiny")),
             _ => {}
         }

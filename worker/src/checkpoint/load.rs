@@ -1,7 +1,10 @@
 //! A checkpoint's parts, verified, for the thread that trains.
 
+use std::cell::RefCell;
+use std::time::{Duration, SystemTime};
+
 use bytes::Bytes;
-use longtake_shared::checkpoint::{CheckpointError, CheckpointStore, Manifest, ManifestRef};
+use longtake_shared::checkpoint::{CheckpointError, CheckpointStore, Manifest, PartRef, Reading};
 use longtake_shared::hint::Hint;
 use longtake_shared::ids::LaneId;
 use tokio::runtime::Runtime;
@@ -48,11 +51,17 @@ pub struct Loaded {
     pub optimizer: Bytes,
 }
 
-/// Reads checkpoints from a thread without a runtime of its own.
+/// How long a worker waits for its mark to be taken away: it then ends by itself.
+const END_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Reads checkpoints from a thread without a runtime of its own. What it loads is spared by every sweep, from the first part
+/// until [`Self::end`].
 #[derive(Debug)]
 pub struct Loader {
     runtime: Runtime,
     store: CheckpointStore,
+    /// The mark of the load that has begun; a worker that loads nothing puts none.
+    reading: RefCell<Option<Reading>>,
 }
 
 impl Loader {
@@ -62,15 +71,33 @@ impl Loader {
     /// The system has no resources for a runtime.
     pub fn new(store: CheckpointStore) -> Result<Self, LoadError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        Ok(Self { runtime: runtime.map_err(LoadError::Runtime)?, store })
+        Ok(Self { runtime: runtime.map_err(LoadError::Runtime)?, store, reading: RefCell::new(None) })
     }
 
-    /// The manifest that a coordinator names.
-    ///
-    /// # Errors
-    /// It is damaged or missing, or the object store failed.
-    pub fn manifest(&self, reference: &ManifestRef) -> Result<Manifest, LoadError> {
-        Ok(self.runtime.block_on(self.store.manifest(reference))?)
+    /// A part, under the mark of this load.
+    fn part(&self, part: &PartRef) -> Result<Bytes, LoadError> {
+        let mut reading = self.reading.borrow_mut();
+        self.runtime.block_on(async {
+            let reading = match &mut *reading {
+                Some(reading) => reading,
+                none => {
+                    let now = SystemTime::now();
+                    let who = format!("worker, process {} at {now:?}", std::process::id());
+                    none.insert(self.store.begin_reading(&who, now).await?)
+                }
+            };
+            Ok(reading.during(SystemTime::now, self.store.get_part(part)).await?)
+        })
+    }
+
+    /// Nothing more is loaded for now: what was may be swept. A load that is not ended, because its process dies, keeps
+    /// sweeps waiting until its mark runs out.
+    pub fn end(&self) {
+        let Some(reading) = self.reading.borrow_mut().take() else { return };
+        let ended = async { tokio::time::timeout(END_PATIENCE, reading.end()).await };
+        if !matches!(self.runtime.block_on(ended), Ok(Ok(()))) {
+            tracing::warn!("the mark of a load stays until it ends by itself");
+        }
     }
 
     /// Weights and optimizer of a checkpoint, checked against their hashes.
@@ -78,11 +105,7 @@ impl Loader {
     /// # Errors
     /// A part is damaged or missing (the error names the object), or the object store failed.
     pub fn tensors(&self, manifest: &Manifest) -> Result<Loaded, LoadError> {
-        self.runtime.block_on(async {
-            let model = self.store.get_part(&manifest.model).await?;
-            let optimizer = self.store.get_part(&manifest.optimizer).await?;
-            Ok(Loaded { model, optimizer })
-        })
+        Ok(Loaded { model: self.part(&manifest.model)?, optimizer: self.part(&manifest.optimizer)? })
     }
 
     /// Puts the checkpoint's memory of some lanes, which have been added, into a store; one part at a time.
@@ -102,8 +125,7 @@ impl Loader {
             }
         }
         for segment in manifest.segments_of(lanes) {
-            let bytes = self.runtime.block_on(self.store.get_part(&segment.part))?;
-            memory.restore(&bytes)?;
+            memory.restore(&self.part(&segment.part)?)?;
         }
         Ok(())
     }

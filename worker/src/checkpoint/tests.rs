@@ -1,13 +1,13 @@
 //! What is saved comes back bit for bit, and a save that fails says so and harms nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use half::{bf16, f16};
 use longtake_shared::checkpoint::{CheckpointError, CheckpointStore};
 use longtake_shared::checkpoint::{
-    Conditions, ContentHash, Counters, Depth, FORMAT, Manifest, OptimizerState, Settings, Stage,
+    Conditions, ContentHash, Counters, Depth, FORMAT, Manifest, OptimizerState, Retention, Settings, Stage,
 };
 use longtake_shared::config::{MemoryDtype, RunConfig};
 use longtake_shared::hint::{Failure, Hint as _};
@@ -194,6 +194,39 @@ fn a_save_in_the_background_is_loaded_as_it_was() {
     assert_eq!(other.ages(Step(4)).remembered, 5);
     let error = loader.memory(&manifest, &[LaneId(7)], &mut other).unwrap_err();
     assert_eq!(error.to_string(), "the checkpoint has no memory of lane 7");
+}
+
+#[test]
+fn a_sweep_takes_nothing_of_what_a_worker_loads_until_it_has_loaded() {
+    let store = checkpoints(Arc::new(InMemory::new()));
+    let (_folder, mut memory) = memory();
+    let loaded = save(&store, &memory, 1, 1).unwrap();
+    let loader = Loader::new(store.clone()).unwrap();
+    loader.tensors(&loaded).unwrap();
+    // Meanwhile a newer checkpoint shares nothing with it, and only that one is kept.
+    for (lane, video, rows) in [(0, 0, 8), (0, 2, 5), (1, 1, 6)] {
+        memory.write(LaneId(lane), VideoIndex(video), Step(2), 0, &vec![0.25; 4 * rows]).unwrap();
+    }
+    save(&store, &memory, 2, 2).unwrap();
+    let sweep = |incarnation| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let sweep = async {
+            let mut appender = store.fence(Incarnation(incarnation)).await?;
+            appender.sweep(Retention { newest: 1 }, &BTreeSet::new(), SystemTime::now()).await
+        };
+        runtime.block_on(sweep).unwrap()
+    };
+    let spared = sweep(3);
+    assert_eq!((spared.manifests, spared.parts, spared.spared_for_readers), (1, 0, true));
+    let (_other_folder, mut other) = self::memory();
+    loader.memory(&loaded, &LANES, &mut other).unwrap();
+
+    loader.end();
+    let swept = sweep(4);
+    assert_eq!((swept.manifests, swept.parts, swept.spared_for_readers), (0, 5, false));
+    // Whoever comes late finds nothing, and is told so.
+    let error = Loader::new(store.clone()).unwrap().tensors(&loaded).unwrap_err();
+    assert!(matches!(error, LoadError::Store(CheckpointError::Damaged(_))), "{error}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Ends pending collective calls from another thread, and is what they wait on beside their sockets.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -20,6 +21,8 @@ struct Shared {
     reason: OnceLock<String>,
     /// Becomes readable with the first abort and stays so.
     wake: OwnedFd,
+    /// Waits that were begun.
+    waits: AtomicU64,
 }
 
 impl Aborter {
@@ -30,7 +33,7 @@ impl Aborter {
     pub fn new() -> Result<Self, CollectiveError> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| CollectiveError::system("making an event descriptor", &errno))?;
-        Ok(Self { shared: Arc::new(Shared { reason: OnceLock::new(), wake }) })
+        Ok(Self { shared: Arc::new(Shared { reason: OnceLock::new(), wake, waits: AtomicU64::new(0) }) })
     }
 
     /// Makes every pending and later call of the collective return [`CollectiveError::Aborted`].
@@ -52,6 +55,11 @@ impl Aborter {
         }
     }
 
+    /// How often a call of the collective has begun to wait for its peers: what conformance looks at before it aborts one.
+    pub(super) fn waits(&self) -> u64 {
+        self.shared.waits.load(Ordering::Acquire)
+    }
+
     /// Waits until one of `fds` is ready, or `deadline` has passed (then false).
     ///
     /// # Errors
@@ -66,6 +74,8 @@ impl Aborter {
             fds.iter().chain([&wake]).map(|&(fd, events)| PollFd::from_borrowed_fd(fd, events)).collect();
         loop {
             self.check()?;
+            // An abort from here on is seen by the poll below, whenever that begins.
+            self.shared.waits.fetch_add(1, Ordering::Release);
             let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
             match poll(&mut polled, timeout.as_ref()) {

@@ -8,7 +8,10 @@ use longtake_shared::ids::Rank;
 use longtake_shared::random::Key;
 use rand::Rng as _;
 
-use super::{Collective, CollectiveError};
+use super::{Aborter, Collective, CollectiveError};
+
+/// How long a call may take to begin to wait, on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One collective a rank, of a fresh world.
 pub type World = Vec<Box<dyn Collective>>;
@@ -24,7 +27,9 @@ pub fn check(worlds: &[usize], make: &dyn Fn(usize) -> World) {
         broadcasts_arrive(make(world));
         messages_reach_whom_they_are_for(make(world));
         a_barrier_waits_for_all(make(world));
-        an_abort_ends_pending_and_later_calls(make(world));
+        for kind in Kind::ALL {
+            an_abort_ends_pending_and_later_calls(make(world), kind);
+        }
         if world > 1 {
             a_lost_peer_is_an_error(make(world));
             lengths_that_differ_are_refused(make(world));
@@ -168,33 +173,60 @@ fn a_barrier_waits_for_all(mut world: World) {
     });
 }
 
-fn an_abort_ends_pending_and_later_calls(mut world: World) {
+/// The calls that can be pending.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    AllReduce,
+    Broadcast,
+    Exchange,
+    Barrier,
+}
+
+impl Kind {
+    const ALL: [Self; 4] = [Self::AllReduce, Self::Broadcast, Self::Exchange, Self::Barrier];
+
+    /// A call that does not return before the last rank joins it.
+    fn call(self, collective: &mut dyn Collective) -> Result<(), CollectiveError> {
+        let last = Rank(collective.world() as u32 - 1);
+        match self {
+            Self::AllReduce => collective.all_reduce(&mut vec![1.0; 100_000]),
+            Self::Broadcast => collective.broadcast(last, &mut Vec::new()),
+            Self::Exchange if collective.rank() == last => collective.exchange(&[], &[]).map(drop),
+            Self::Exchange => collective.exchange(&[], &[last]).map(drop),
+            Self::Barrier => collective.barrier(),
+        }
+    }
+}
+
+/// The last rank never joins the call, so those of the others wait. In a world of one nothing is ever pending.
+fn an_abort_ends_pending_and_later_calls(mut world: World, kind: Kind) {
     let expected = Err(CollectiveError::Aborted { reason: "a test says so".into() });
-    // The last rank never joins the call, so the others' cannot succeed. In a world of one nothing is ever pending.
     let absent = (world.len() > 1).then(|| world.pop());
     let aborters: Vec<_> = world.iter().map(Collective::aborter).collect();
-    let (entered, watch) = channel();
+    let waits: Vec<u64> = aborters.iter().map(Aborter::waits).collect();
     thread::scope(|scope| {
         let pending: Vec<_> = world
             .into_iter()
             .map(|mut collective| {
-                let entered = entered.clone();
                 scope.spawn(move || {
-                    entered.send(()).expect("the test is watching");
-                    let result = if collective.world() > 1 {
-                        collective.all_reduce(&mut vec![1.0; 100_000])
-                    } else {
-                        while collective.barrier().is_ok() {}
-                        collective.barrier()
-                    };
+                    let mut result = kind.call(collective.as_mut());
+                    while collective.world() == 1 && result.is_ok() {
+                        result = kind.call(collective.as_mut());
+                    }
                     let returned = Instant::now();
                     let later = collective.barrier();
                     (result, returned, later)
                 })
             })
             .collect();
-        for _ in &pending {
-            watch.recv().expect("every rank enters");
+        if absent.is_some() {
+            for (rank, (aborter, before)) in aborters.iter().zip(&waits).enumerate() {
+                let begun = Instant::now();
+                while aborter.waits() == *before {
+                    assert!(begun.elapsed() < PATIENCE, "rank {rank} does not wait in {kind:?}");
+                    thread::yield_now();
+                }
+            }
         }
         let aborted = Instant::now();
         for aborter in &aborters {
@@ -205,10 +237,11 @@ fn an_abort_ends_pending_and_later_calls(mut world: World) {
             let (result, returned, later) = pending.join().expect("a rank's thread ends without a panic");
             // Whoever is aborted later may first see that one who was aborted before has left.
             let left = matches!(result, Err(CollectiveError::PeerLost { .. })) && rank > 0;
-            assert!(result == expected || left, "rank {rank}: {result:?}");
-            assert_eq!(later, result, "rank {rank}");
-            let took = returned.saturating_duration_since(aborted);
-            assert!(took < Duration::from_millis(100), "the pending call returned after {took:?}");
+            assert!(result == expected || left, "rank {rank} in {kind:?}: {result:?}");
+            assert_eq!(later, result, "rank {rank} after {kind:?}");
+            let took = returned.checked_duration_since(aborted);
+            let took = took.unwrap_or_else(|| panic!("rank {rank} did not wait in {kind:?}"));
+            assert!(took < Duration::from_millis(100), "the pending {kind:?} returned after {took:?}");
         }
     });
     drop(absent);

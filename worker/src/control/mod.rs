@@ -20,7 +20,7 @@ pub use longtake_shared::protocol::{
 };
 
 pub use inbox::OnAbort;
-pub use process::live_with_parent;
+pub use process::{ignore_signals, live_with_parent};
 pub use session::{Hello, Session};
 
 /// What can go wrong between a worker and its agent.

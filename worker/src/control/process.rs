@@ -1,7 +1,9 @@
-//! A worker's life ends with its agent's.
+//! A worker's life ends with its agent's, and with nothing that a scheduler or a terminal says to it.
 
 use longtake_shared::protocol::AGENT_PID_VARIABLE;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::ControlError;
 
@@ -18,6 +20,23 @@ pub fn live_with_parent() -> Result<(), ControlError> {
         Some(agent) if getppid().map(Pid::as_raw_pid) != Some(agent) => Err(ControlError::Orphaned { agent }),
         _ => Ok(()),
     }
+}
+
+/// From now on, SIGTERM, SIGUSR1 and SIGINT do nothing to this process, and those that it starts have their own way with
+/// them: schedulers send signals to every process of a job step, and one that ended there and then would take away the step
+/// that all ranks are to save. Orders to stop come from the agent.
+///
+/// # Errors
+/// A handler cannot be installed.
+pub fn ignore_signals() -> Result<(), ControlError> {
+    // Handlers outlive the runtime that installs them: they stay for as long as the process lives.
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(ControlError::Start)?;
+    let _within = runtime.enter();
+    for kind in [SignalKind::terminate(), SignalKind::user_defined1(), SignalKind::interrupt()] {
+        drop(signal(kind).map_err(ControlError::Start)?);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

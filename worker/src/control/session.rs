@@ -92,6 +92,7 @@ impl Session {
     /// # Errors
     /// The agent is gone, and every directive that had come was handed out.
     pub fn next_directive(&self) -> Result<Directive, ControlError> {
+        self.shared.flight.awaits_control();
         let mut inbox = self.shared.inbox();
         loop {
             if let Some(directive) = inbox.directives.pop_front() {
@@ -120,6 +121,7 @@ impl Session {
     /// The generation is over: by an abort, by a newer one, or with the run. What ended it is left to
     /// [`Self::next_directive`]. Or the agent is gone.
     pub fn next_within(&self, generation: Generation) -> Result<Directive, ControlError> {
+        self.shared.flight.awaits_control();
         let mut inbox = self.shared.inbox();
         loop {
             if let Some(reason) = inbox.over(generation) {
@@ -202,6 +204,7 @@ impl Session {
         }
         waiting.push_back(message);
         drop(waiting);
+        self.shared.flight.says();
         self.shared.wake.notify_one();
     }
 
@@ -331,6 +334,9 @@ impl Session {
     fn send(&self, generation: Generation, body: wire::worker_message::Body) -> Result<(), ControlError> {
         let message = self.message(generation, body);
         self.shared.inbox().retained.said(&message);
+        self.shared.flight.says();
+        // There is room at most times; whoever sends counts on it and may have to wait all the same.
+        self.shared.flight.awaits_control();
         let queue = self.outgoing.as_ref().expect("only `drop` takes it");
         queue.blocking_send(message).map_err(|_| {
             let reason = self.shared.inbox().closed.clone();
@@ -344,6 +350,7 @@ impl Session {
         what: &str,
         mut answer: impl FnMut(&Inbox) -> Option<Result<T, ControlError>>,
     ) -> Result<T, ControlError> {
+        self.shared.flight.awaits_control();
         let deadline = Instant::now() + timeout;
         let mut inbox = self.shared.inbox();
         loop {

@@ -1,6 +1,6 @@
 //! Frames become a clip: cropped, changed as the window's draw says, normalised.
 //!
-//! Takes: `[T, H, W, 3]` u8. Gives: `[3, L, h, w]` f32. Next: [`crate::model::backbone`].
+//! Takes: `[T, h, w, 3]` u8. Gives: `[3, L, H, W]` f32. Next: [`crate::model::backbone`].
 
 use longtake_shared::config::DataConfig;
 use longtake_shared::hint::Hint;

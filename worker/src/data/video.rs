@@ -4,7 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-use longtake_shared::config::DecoderChoice;
+use longtake_shared::config::{DataConfig, DecoderChoice};
+pub use longtake_shared::dataset::DecoderKind;
 use longtake_shared::hint::Hint;
 use longtake_shared::units::{FrameIndex, Seconds};
 
@@ -25,25 +26,6 @@ pub struct VideoError {
 impl Hint for VideoError {
     fn hint(&self) -> Option<String> {
         Some(self.fault.hint().to_owned())
-    }
-}
-
-/// Which code decodes a video.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DecoderKind {
-    /// OpenH264, compiled in.
-    Embedded,
-    /// The program `ffmpeg`.
-    Ffmpeg,
-}
-
-impl DecoderKind {
-    /// As settings and manifests write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Embedded => "embedded",
-            Self::Ffmpeg => "ffmpeg",
-        }
     }
 }
 
@@ -87,9 +69,9 @@ impl FrameBlock {
     }
 }
 
-/// What is in a video, or why it cannot be used. A truncated one is an error here.
-pub fn probe(path: &Path, choice: DecoderChoice) -> Result<VideoInfo, VideoError> {
-    VideoReader::open(path, choice, false).map(|reader| reader.info())
+/// What is in a video, or why it cannot be used, by the settings of a data set.
+pub fn probe(path: &Path, data: &DataConfig) -> Result<VideoInfo, VideoError> {
+    VideoReader::open(path, data.decoder, data.allow_truncated).map(|reader| reader.info())
 }
 
 /// Largest side of a frame that is asked for, in pixels.

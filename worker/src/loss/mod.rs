@@ -1,8 +1,8 @@
 //! DETECTIONS -> ONE NUMBER.
 //!
 //! Takes: `HeadOutput` and what really happens in each window. Gives: `LossParts`.
-//! Next: the backward pass. Targets need no features, so they come first: the loss is divided by a normaliser that is
-//! summed over all ranks before anything else is computed.
+//! Next: [`crate::train`] goes backward from them. Targets need no features, so they come first: the loss is divided by a
+//! normaliser that is summed over all ranks before anything else is computed.
 
 /// Which anchor answers for which action.
 pub mod assigner;

@@ -5,6 +5,7 @@
 
 use burn::tensor::Device;
 
+use super::sample_ids::SampleIds;
 use crate::collective::{CollectiveError, SharedCollective};
 use crate::control::Flags;
 use crate::optim::{Flat, FlatLayout, OptimError};
@@ -28,6 +29,8 @@ pub struct Control {
     pub regression_loss: f32,
     /// Samples that took part.
     pub samples: f32,
+    /// Which ones these are.
+    pub sample_ids: SampleIds,
     /// Clips that trained the backbone.
     pub clips: f32,
     /// Positive anchors (detector), or clips classified rightly (pretraining).
@@ -36,6 +39,8 @@ pub struct Control {
     pub skipped: f32,
     /// Rows that memory lacked.
     pub absent_rows: f32,
+    /// Rows of the samples' windows that memory has, but whose bytes are not those that were written.
+    pub damaged_rows: f32,
     /// Sum of the ages of the remembered rows that were read, in steps.
     pub age_sum: f32,
     /// How many that were.
@@ -56,7 +61,7 @@ pub enum Wish {
 }
 
 /// Values of a [`Control`] on the wire.
-const CONTROL_VALUES: usize = 16;
+const CONTROL_VALUES: usize = 19;
 
 impl Control {
     fn to_values(self) -> [f32; CONTROL_VALUES] {
@@ -69,10 +74,13 @@ impl Control {
             self.class_loss,
             self.regression_loss,
             self.samples,
+            self.sample_ids.0[0],
+            self.sample_ids.0[1],
             self.clips,
             self.positives,
             self.skipped,
             self.absent_rows,
+            self.damaged_rows,
             self.age_sum,
             self.age_count,
             self.digest[0],
@@ -90,10 +98,13 @@ impl Control {
             class_loss,
             regression_loss,
             samples,
+            first_ids,
+            second_ids,
             clips,
             positives,
             skipped,
             absent_rows,
+            damaged_rows,
             age_sum,
             age_count,
             high,
@@ -108,10 +119,12 @@ impl Control {
             class_loss,
             regression_loss,
             samples,
+            sample_ids: SampleIds([first_ids, second_ids]),
             clips,
             positives,
             skipped,
             absent_rows,
+            damaged_rows,
             age_sum,
             age_count,
             digest: [high, low],

@@ -11,6 +11,7 @@ use longtake_shared::random::Key;
 
 use super::agree::{Control, agree, digest};
 use super::learner::{Learner, Moved};
+use super::sample_ids::SampleIds;
 use super::step::{FreshRows, LaneInput, Pending, Sample, StepContext, StepError, step};
 use super::{TrainError, count};
 use crate::collective::SharedCollective;
@@ -91,7 +92,9 @@ impl StepSettings {
         control.class_loss = pending.class_loss;
         control.regression_loss = pending.regression_loss;
         control.positives = targets.iter().flatten().map(SampleTargets::positives).sum::<usize>() as f32;
-        control.samples = inputs.iter().filter(|input| input.sample.is_some()).count() as f32;
+        let samples = || inputs.iter().filter_map(|input| input.sample.as_ref());
+        control.samples = samples().count() as f32;
+        control.sample_ids = samples().map(|sample| SampleIds::of_window(&sample.plan)).sum();
         control.clips = trained_clips(inputs) as f32;
         Ok(Computed {
             gradients: pending.gradients,

@@ -227,7 +227,7 @@ impl RunContext {
             return Ok(known.clone());
         }
         let video = &self.dataset.videos[0].path;
-        let decoder = probe(video, self.config.data.decoder)?.decoder;
+        let decoder = probe(video, &self.config.data)?.decoder;
         let origin = Origin {
             dataset: ContentHash::of(self.dataset.fingerprint()?.as_bytes()),
             decoder: decoder.name().to_owned(),

@@ -1,6 +1,6 @@
 //! Why a generation does not come to its end on this worker.
 
-use longtake_shared::checkpoint::Mismatches;
+use longtake_shared::checkpoint::{Mismatches, Stage};
 use longtake_shared::config::ConfigError;
 use longtake_shared::dataset::DatasetError;
 use longtake_shared::hint::Hint;
@@ -123,6 +123,8 @@ pub enum TrainError {
     /// Loss or gradient were not finite too often in a row.
     #[error("loss or gradient were not finite in {in_a_row} steps in a row, up to {step}")]
     NotFinite {
+        /// The stage.
+        stage: Stage,
         /// Steps taken.
         step: Step,
         /// How many in a row.
@@ -229,9 +231,15 @@ impl Hint for TrainError {
             Self::Diverged { .. } => {
                 Some("resume from the last checkpoint; if it comes again, a device computes wrongly".into())
             }
-            Self::NotFinite { .. } => Some(
-                "lower `optim.learning_rate`, lengthen `optim.schedule.warmup_steps` or set `optim.clip_norm`".into(),
-            ),
+            Self::NotFinite { stage, .. } => {
+                let optim = match stage {
+                    Stage::Pretrain => "pretrain.optim",
+                    Stage::Train => "optim",
+                };
+                Some(format!(
+                    "lower `{optim}.learning_rate`, lengthen `{optim}.schedule.warmup_steps` or set `{optim}.clip_norm`"
+                ))
+            }
         }
     }
 }

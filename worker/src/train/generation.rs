@@ -90,10 +90,12 @@ impl Worker {
         let carried = assignment.carried.clone();
         let session = Arc::clone(&self.session);
         let run = RunContext::new(session, self.index, assignment, collective, &place.workplace)?;
-        match carried {
-            Some(carried) => carry::carry(&run, &mut self.holdings, &place.archive, &carried)?,
-            None => start::begin(&run, &mut self.holdings, &place.archive)?,
-        }
+        let begun = match carried {
+            Some(carried) => carry::carry(&run, &mut self.holdings, &place.archive, &carried),
+            None => start::begin(&run, &mut self.holdings, &place.archive),
+        };
+        place.archive.end_loading();
+        begun?;
         play(&run, &mut self.holdings, &mut place.archive)
     }
 }
@@ -191,7 +193,7 @@ fn play(run: &RunContext, holdings: &mut Holdings, archive: &mut Archive) -> Res
         None => run.read_ahead(state.learner.step)?,
     };
     let (steps, rhythm) = (run.step_settings(), Rhythm::new(&run.config.checkpoint));
-    Trainer { run, steps, state, memory, saver, rhythm, samples }.train()
+    Trainer { run, steps, state, memory, saver, rhythm, samples, told_of_damage: false }.train()
 }
 
 /// Returns when every rank is ready.

@@ -1,5 +1,7 @@
 //! ONE NUMBER -> NEW WEIGHTS: the only place where model, loss, collective, optimizer and memory meet.
 //!
+//! Takes: samples, remembered rows, a loss. Gives: gradients in plain buckets. Next: [`crate::collective`] sums them.
+//!
 //! [`crate::train::generation`] is what a worker does between two changes of membership; [`crate::train::step`] is the heart, top to bottom in
 //! data-path order; [`crate::train::trainer`] is the loop around it.
 
@@ -20,6 +22,9 @@ pub mod count;
 
 /// The memory is filled before the first step.
 pub mod extract;
+
+/// Steps that are not finite.
+pub mod finite;
 
 /// From the assignment to the last word of a generation.
 pub mod generation;
@@ -47,6 +52,9 @@ pub mod replicas;
 
 /// Numbers for whoever watches.
 pub mod report;
+
+/// Which samples a step took.
+pub mod sample_ids;
 
 /// State becomes a checkpoint, and a checkpoint becomes state.
 pub mod save;

@@ -23,8 +23,9 @@ use super::holdings::Pretraining;
 use super::learner::Learner;
 use super::report::Reporter;
 use super::rhythm::{Reasons, Rhythm};
+use super::sample_ids::SampleIds;
 use super::save::{Facts, Saver, Snapshot};
-use super::{TrainError, tape};
+use super::{TrainError, finite, tape};
 use crate::control::{Ending, Stage, StepPhase};
 use crate::data::loader::LoadError;
 use crate::data::prefetch::{Prefetch, Wanted};
@@ -69,6 +70,8 @@ pub struct TrimmedClip {
     pub label: usize,
     /// What its drop path draws from: depends on its place in the global batch, not on the rank.
     pub key: Key,
+    /// Which clip it is, and at which place.
+    pub id: SampleIds,
 }
 
 /// What a batch of clips came to on this rank.
@@ -121,7 +124,7 @@ pub fn classify(
 /// nothing where the stage is done.
 ///
 /// # Errors
-/// The generation was aborted, a clip cannot be read, or a device failed.
+/// The generation was aborted, too many steps in a row were not finite, a clip cannot be read, or a device failed.
 pub fn train(
     run: &RunContext,
     state: &mut Pretraining,
@@ -183,6 +186,7 @@ fn step(
     let control = Control {
         loss: classified.loss,
         samples: clips.len() as f32,
+        sample_ids: clips.iter().map(|clip| clip.id).sum(),
         clips: clips.len() as f32,
         positives: classified.correct,
         ..saver.wishes(rhythm)
@@ -193,7 +197,8 @@ fn step(
         agree(&run.collective, layout, classified.gradients, control, bucket, &run.device)?;
     run.session.enter(now, StepPhase::Move);
     let moved = state.learner.advance(gradients, control.loss.is_finite())?;
-    state.counters.non_finite_steps += u64::from(!moved.applied);
+    let taken = (SavedStage::Pretrain, state.learner.step);
+    finite::note(&mut state.counters, moved.applied, run.config.train.max_non_finite, taken)?;
     reporter.step(&control, &moved, &state.counters, Seconds(started.elapsed().as_secs_f64()));
     Ok(control)
 }
@@ -211,11 +216,12 @@ fn batches(run: &RunContext, from: Step) -> Result<Batches, TrainError> {
     let own = initial_assignment(config.batch, run.assignment.world, run.assignment.rank);
     let reader = Arc::clone(&run.reader);
     let read = move |step: Step, _: &Wanted| {
-        let plans = own.iter().filter_map(|index| planner.clip(step, index.index()));
+        let plans = own.iter().filter_map(|place| Some((*place, planner.clip(step, place.index())?)));
         plans
-            .map(|plan| {
+            .map(|(place, plan)| {
                 let pixels = reader.trimmed(&plan)?;
-                Ok(TrimmedClip { pixels, label: plan.label, key: plan.key })
+                let id = SampleIds::of_clip(place, &plan);
+                Ok(TrimmedClip { pixels, label: plan.label, key: plan.key, id })
             })
             .collect()
     };

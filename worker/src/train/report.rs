@@ -51,6 +51,7 @@ impl<'a> Reporter<'a> {
             ("clips_per_second".to_owned(), f64::from(control.clips) / took.0.max(1e-9)),
             ("positives".to_owned(), f64::from(control.positives)),
             ("samples".to_owned(), f64::from(control.samples)),
+            ("sample_ids".to_owned(), control.sample_ids.number()),
             ("skipped_samples".to_owned(), counters.skipped_samples as f64),
             ("non_finite".to_owned(), counters.non_finite_steps as f64),
         ]);
@@ -58,6 +59,7 @@ impl<'a> Reporter<'a> {
             numbers.insert("class_loss".to_owned(), f64::from(control.class_loss));
             numbers.insert("regression_loss".to_owned(), f64::from(control.regression_loss));
             numbers.insert("absent_rows".to_owned(), f64::from(control.absent_rows));
+            numbers.insert("damaged_rows".to_owned(), f64::from(control.damaged_rows));
             if control.age_count > 0.0 {
                 numbers.insert("mean_age".to_owned(), f64::from(control.age_sum / control.age_count));
             }

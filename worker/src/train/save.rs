@@ -263,6 +263,11 @@ impl Archive {
     ) -> Result<(), TrainError> {
         self.loader.memory(manifest, &[lane], store).map_err(unloadable(manifest))
     }
+
+    /// Nothing more is loaded in this generation: what was may be swept.
+    pub fn end_loading(&self) {
+        self.loader.end();
+    }
 }
 
 /// A checkpoint that is not whole is told apart from all else: the coordinator may choose an older one.

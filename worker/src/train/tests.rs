@@ -204,9 +204,21 @@ fn replay_gives_the_gradient_of_shifted_clips() {
 /// Lane, clip, and the clip's fresh features.
 type Row = (u32, usize, Vec<f32>);
 
-/// Parameters, losses and fresh rows after some steps in a world of this size, as rank 0 has them.
-fn train_in_world(world: usize, steps: u64) -> (Vec<NamedTensor>, Vec<f32>, Vec<Row>) {
-    let config = Arc::new(config());
+/// What some steps came to, as rank 0 has it.
+#[derive(Debug, PartialEq)]
+struct Trained {
+    tensors: Vec<NamedTensor>,
+    /// Loss and norm of the gradient of each step.
+    steps: Vec<(f32, f64)>,
+    /// Fresh rows of all ranks.
+    rows: Vec<Row>,
+    /// Which samples each step took.
+    samples: Vec<f64>,
+}
+
+/// Trains some steps in a world of this size.
+fn train_in_world(config: RunConfig, world: usize, steps: u64) -> Trained {
+    let config = Arc::new(config);
     let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
     let (listeners, peers): (Vec<_>, Vec<_>) =
         (0..world).map(|_| RingListener::bind(loopback).unwrap()).unzip();
@@ -229,12 +241,13 @@ fn train_in_world(world: usize, steps: u64) -> (Vec<NamedTensor>, Vec<f32>, Vec<
                     StepSettings::new(Arc::clone(&config), Key::root(1), device.clone(), collective, world);
                 let mut learner = learner(&config, &device);
                 let lanes = initial_assignment(LANES, world, Rank(rank as u32));
-                let (mut losses, mut rows) = (Vec::new(), Vec::new());
+                let (mut taken, mut rows, mut samples) = (Vec::new(), Vec::new(), Vec::new());
                 for step in 0..steps {
                     let inputs: Vec<_> = lanes.iter().map(|&lane| input(&config, Step(step), lane)).collect();
                     let committed = run_step(&settings, &mut learner, &inputs);
                     assert!(committed.moved.applied);
-                    losses.push(committed.control.loss);
+                    taken.push((committed.control.loss, committed.moved.gradient_norm));
+                    samples.push(committed.control.sample_ids.number());
                     rows.extend(
                         committed
                             .rows
@@ -242,33 +255,44 @@ fn train_in_world(world: usize, steps: u64) -> (Vec<NamedTensor>, Vec<f32>, Vec<
                             .map(|fresh| (lanes[fresh.input].0, fresh.clip, fresh.values)),
                     );
                 }
-                (learner.tensors(), losses, rows)
+                Trained { tensors: learner.tensors(), steps: taken, rows, samples }
             })
         })
         .collect();
     let mut results: Vec<_> = ranks.into_iter().map(|rank| rank.join().unwrap()).collect();
-    let (tensors, losses, mut rows) = results.remove(0);
-    for (other, _, more) in results {
-        assert!(tensors == other, "ranks of one world hold the same bits");
-        rows.extend(more);
+    let mut first = results.remove(0);
+    for other in results {
+        assert!(first.tensors == other.tensors, "ranks of one world hold the same bits");
+        first.rows.extend(other.rows);
     }
-    rows.sort_by_key(|row| (row.0, row.1));
-    (tensors, losses, rows)
+    first.rows.sort_by_key(|row| (row.0, row.1));
+    first
 }
 
 #[test]
 fn worlds_of_one_two_and_three_agree_within_rounding() {
-    let (one, losses_of_one, rows_of_one) = train_in_world(1, 5);
+    // Clipping would hide a gradient that is the mean over ranks in place of the sum.
+    let unclipped = || {
+        let mut config = config();
+        config.optim.clip_norm = 0.0;
+        config
+    };
+    let one = train_in_world(unclipped(), 1, 5);
     for world in [2, 3] {
-        let (other, losses, rows) = train_in_world(world, 5);
+        let other = train_in_world(unclipped(), world, 5);
         // SGD, since AdamW divides by the root of second moments that are rounding noise where a gradient is zero analytically.
-        let worst = difference(&other, &one);
+        let worst = difference(&other.tensors, &one.tensors);
         assert!(worst < 2e-3, "parameters and statistics differ by {worst} in a world of {world}");
-        for (a, b) in losses.iter().zip(&losses_of_one) {
-            assert!((a - b).abs() <= 1e-4 * b.abs(), "loss {a} and {b} in a world of {world}");
+        assert_eq!(other.samples, one.samples, "the same samples in a world of {world}");
+        for ((loss, norm), (loss_of_one, norm_of_one)) in other.steps.iter().zip(&one.steps) {
+            let near = |a: f64, b: f64| (a - b).abs() <= 1e-4 * b.abs();
+            assert!(
+                near((*loss).into(), (*loss_of_one).into()) && near(*norm, *norm_of_one),
+                "loss {loss} and {loss_of_one}, gradient {norm} and {norm_of_one} in a world of {world}"
+            );
         }
-        assert_eq!(rows.len(), rows_of_one.len());
-        for ((lane, clip, a), (lane_of_one, clip_of_one, b)) in rows.iter().zip(&rows_of_one) {
+        assert_eq!(other.rows.len(), one.rows.len());
+        for ((lane, clip, a), (lane_of_one, clip_of_one, b)) in other.rows.iter().zip(&one.rows) {
             assert_eq!((lane, clip), (lane_of_one, clip_of_one));
             let worst = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(worst < 5e-3, "rows differ by {worst}");
@@ -278,9 +302,7 @@ fn worlds_of_one_two_and_three_agree_within_rounding() {
 
 #[test]
 fn the_same_world_gives_the_same_bits_again() {
-    let (first, losses, rows) = train_in_world(2, 3);
-    let (second, losses_again, rows_again) = train_in_world(2, 3);
-    assert!(first == second && losses == losses_again && rows == rows_again);
+    assert!(train_in_world(config(), 2, 3) == train_in_world(config(), 2, 3));
 }
 
 #[test]

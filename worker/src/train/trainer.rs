@@ -5,7 +5,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use longtake_shared::checkpoint::Stage as SavedStage;
 use longtake_shared::config::MemorySource;
-use longtake_shared::ids::{Epoch, Step};
+use longtake_shared::ids::{Epoch, LaneId, Step};
 use longtake_shared::units::Seconds;
 
 use super::agree::{Control, Wish};
@@ -19,7 +19,7 @@ use super::rhythm::{Reasons, Rhythm};
 use super::save::{self, Saver, Snapshot};
 use super::step::{FreshRows, InputClip, LaneInput, Sample};
 use super::validate::{self, Validated};
-use super::{TrainError, replicas};
+use super::{TrainError, finite, replicas};
 use crate::control::{Ending, Stage, StepPhase};
 use crate::data::loader::{LaneSample, LoadedStep};
 use crate::data::plan::{FRAMES_PER_ROW, SamplePlan};
@@ -42,6 +42,8 @@ pub struct Trainer<'a> {
     pub rhythm: Rhythm,
     /// Samples from the state's step on, read ahead.
     pub samples: Prefetch<LoadedStep>,
+    /// Whether this worker has told of damaged rows in this generation.
+    pub told_of_damage: bool,
 }
 
 /// What is due after a step.
@@ -167,7 +169,10 @@ impl Trainer<'_> {
         if let Some(rows) = &written {
             self.memory.write(rows)?;
         }
-        self.note(committed.moved.applied, &committed.control)?;
+        let counters = &mut self.state.counters;
+        counters.skipped_samples += committed.control.skipped as u64;
+        let taken = (SavedStage::Train, self.state.learner.step);
+        finite::note(counters, committed.moved.applied, self.run.config.train.max_non_finite, taken)?;
         let took = Seconds(started.elapsed().as_secs_f64());
         let numbers = reporter.step(&committed.control, &committed.moved, &self.state.counters, took);
         self.state.newest = Some(numbers);
@@ -200,7 +205,7 @@ impl Trainer<'_> {
     }
 
     /// Adds remembered rows to the samples, and the clips of which memory lacks rows.
-    fn recall(&self, loaded: LoadedStep, control: &mut Control) -> Result<Vec<LaneInput>, TrainError> {
+    fn recall(&mut self, loaded: LoadedStep, control: &mut Control) -> Result<Vec<LaneInput>, TrainError> {
         let mut inputs = Vec::with_capacity(loaded.samples.len());
         for (lane, sample) in loaded.samples {
             let sample = match sample {
@@ -213,7 +218,7 @@ impl Trainer<'_> {
     }
 
     fn recall_sample(
-        &self,
+        &mut self,
         plan: SamplePlan,
         clips: Vec<Vec<f32>>,
         control: &mut Control,
@@ -229,6 +234,9 @@ impl Trainer<'_> {
             return Ok(Sample { plan, clips, remembered: vec![0.0; rows * channels] });
         }
         let window = self.memory.store.read(plan.lane, plan.video, plan.first_row(0), rows)?;
+        if window.damaged > 0 {
+            self.note_damage(plan.lane, window.damaged, control)?;
+        }
         for clip in (0..plan.clips).filter(|clip| !plan.sampled.contains(clip)) {
             let states = &window.state[clip * rows_of_clip..(clip + 1) * rows_of_clip];
             if states.contains(&RowState::Absent) {
@@ -247,23 +255,19 @@ impl Trainer<'_> {
         Ok(Sample { plan, clips, remembered: window.values })
     }
 
-    /// Counts what was skipped; too many steps in a row that are not finite end the run.
-    fn note(&mut self, applied: bool, control: &Control) -> Result<(), TrainError> {
-        self.state.counters.skipped_samples += control.skipped as u64;
-        if applied {
-            self.state.counters.non_finite_in_a_row = 0;
+    /// Counts damaged rows, and tells of the first. They count as absent: this step computes them again and writes them back.
+    fn note_damage(&mut self, lane: LaneId, rows: usize, control: &mut Control) -> Result<(), TrainError> {
+        control.damaged_rows += rows as f32;
+        if std::mem::replace(&mut self.told_of_damage, true) {
             return Ok(());
         }
-        self.state.counters.non_finite_steps += 1;
-        self.state.counters.non_finite_in_a_row += 1;
-        let limit = self.run.config.train.max_non_finite;
-        if self.state.counters.non_finite_in_a_row >= limit {
-            return Err(TrainError::NotFinite {
-                step: self.state.learner.step,
-                in_a_row: self.state.counters.non_finite_in_a_row,
-            });
-        }
-        Ok(())
+        let RunContext { assignment, worker, session, .. } = self.run;
+        let text = format!(
+            "{rows} rows of {lane} in the long memory of worker {worker} ({}) are damaged; these and any others \
+             that are found are computed again, and `damaged_rows` counts them",
+            assignment.rank
+        );
+        Ok(session.warning(assignment.generation, text)?)
     }
 
     /// Gives what all ranks wished meanwhile, if they left off.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use longtake_shared::hint::ExitCode;
 use longtake_shared::ids::{RunId, Step, WorkerId};
+use longtake_shared::protocol::flight::{Flight, FlightRecord};
 use longtake_shared::protocol::stamp::StepPhase;
 use longtake_shared::protocol::{ExitCause, wire};
 
@@ -119,6 +120,24 @@ pub struct Reading {
     pub doing: Option<Doing>,
     /// Phases that have ended since the last reading, and how long they took.
     pub finished: Vec<Finished>,
+}
+
+impl From<&Flight> for Reading {
+    fn from(flight: &Flight) -> Self {
+        let finished = |record: &FlightRecord| {
+            Some(Finished { phase: record.phase, took: record.took?, resumed: record.resumed })
+        };
+        Self {
+            alive: flight.alive,
+            doing: flight.records.last().map(|record| Doing {
+                sequence: record.sequence,
+                step: record.step,
+                phase: record.phase,
+                entered_at: record.entered_at,
+            }),
+            finished: flight.records.iter().filter_map(finished).collect(),
+        }
+    }
 }
 
 /// What a worker does.

@@ -30,7 +30,8 @@ pub use interface::{
 };
 
 use crate::run::membership::overslept;
-use watch::Watch;
+
+pub(crate) use watch::{Expected, Watch};
 
 /// How long the last words of a dead worker are waited for before its death is told.
 const LAST_WORDS: Duration = Duration::from_secs(1);

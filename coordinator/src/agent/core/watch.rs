@@ -38,9 +38,18 @@ enum Told {
     Stuck { sequence: u64 },
 }
 
+/// What a phase may take, as learned from those of its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Expected {
+    /// The 99th percentile of those remembered.
+    pub(crate) p99: Duration,
+    /// The longest.
+    pub(crate) deadline: Duration,
+}
+
 /// What is known of one worker's progress.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
+pub(crate) struct Watch {
     durations: BTreeMap<StepPhase, VecDeque<Duration>>,
     doing: Option<Doing>,
     alive: Option<Duration>,
@@ -52,12 +61,12 @@ pub(super) struct Watch {
 
 impl Watch {
     /// What it does, at the last reading.
-    pub(super) fn doing(&self) -> Option<Doing> {
+    pub(crate) fn doing(&self) -> Option<Doing> {
         self.doing
     }
 
     /// Takes in a reading. Between two stages a worker does nothing; what a phase took before says nothing about what comes.
-    pub(super) fn read(&mut self, reading: Reading) {
+    pub(crate) fn read(&mut self, reading: Reading) {
         for Finished { phase, took, resumed } in reading.finished {
             if phase == StepPhase::Idle {
                 self.durations.clear();
@@ -125,15 +134,26 @@ impl Watch {
 
     /// How long a phase may last; nothing for those in which a worker waits for others.
     fn deadline(&self, phase: StepPhase, terms: &Terms) -> Option<Duration> {
-        if matches!(phase, StepPhase::Idle | StepPhase::Reduce) {
+        if waits_for_others(phase) {
             return None;
         }
-        let durations = self.durations.get(&phase).filter(|durations| durations.len() >= FEWEST);
-        let Some(durations) = durations else { return Some(terms.phase_deadline) };
+        Some(self.expected(phase).map_or(terms.phase_deadline, |expected| expected.deadline))
+    }
+
+    /// What has been learned of a phase; nothing before enough of it were measured, and for those in which a worker waits.
+    pub(crate) fn expected(&self, phase: StepPhase) -> Option<Expected> {
+        let durations = self.durations.get(&phase).filter(|durations| durations.len() >= FEWEST)?;
+        if waits_for_others(phase) {
+            return None;
+        }
         let mut sorted: Vec<Duration> = durations.iter().copied().collect();
         sorted.sort_unstable();
         // Nearest rank.
         let p99 = sorted[(sorted.len() * 99).div_ceil(100) - 1];
-        Some(FACTOR * p99 + MARGIN)
+        Some(Expected { p99, deadline: FACTOR * p99 + MARGIN })
     }
+}
+
+fn waits_for_others(phase: StepPhase) -> bool {
+    matches!(phase, StepPhase::Idle | StepPhase::Reduce)
 }

@@ -1,5 +1,6 @@
 //! How long the engine takes to decide on a new generation of 128 workers, of which one is lost.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use longtake_shared::bench::{Row, Times};
@@ -8,6 +9,7 @@ use longtake_shared::hint::Failure;
 use longtake_shared::ids::{Generation, Incarnation, LaneId, RunId, Step, WorkerId};
 use longtake_shared::protocol::{ExitCause, Kept, Stage};
 
+use crate::journal::{Journal, JournalError, Record};
 use crate::run::command::{Command, Order};
 use crate::run::event::{Event, Identity, WorkerEnd, WorkerReport};
 use crate::run::membership::AgentId;
@@ -18,19 +20,62 @@ const WORKERS: usize = 128;
 const WORKERS_A_NODE: usize = 4;
 const DECISIONS: usize = 500;
 
-/// Measures whole decisions: the death, each survivor's last word, and the new generation.
-pub(super) fn measure() -> Result<Vec<Row>, Failure> {
-    let mut times = Times::default();
+/// Measures whole decisions: the death, each survivor's last word, and the new generation; by the engine alone, and with the
+/// record of it that a coordinator makes durable before it tells anybody.
+pub(super) fn measure(folder: &Path) -> Result<Vec<Row>, Failure> {
+    let mut journal = Journal::open(folder)?.0;
+    let (mut alone, mut durable) = (Times::default(), Times::default());
     for _ in 0..DECISIONS {
-        let mut cluster = Cluster::training();
-        let begun = Instant::now();
-        let formed = cluster.loses_one();
-        times.push(begun.elapsed());
-        if !formed {
-            return Err(Failure::new("the engine has not formed a generation of the survivors"));
-        }
+        alone.push(decide(&mut |_| Ok(()))?);
+        durable.push(decide(&mut |record| journal.append(record))?);
     }
-    Ok(vec![times.row("a new generation of 127 workers, decided")])
+    Ok(vec![
+        alone.row("a new generation of 127 workers, decided by the engine alone"),
+        durable.row("the same, its record synced to the journal on the way"),
+    ])
+}
+
+/// How long a decision took, whose records are kept by `keep`.
+fn decide(keep: &mut Keep<'_>) -> Result<Duration, Failure> {
+    let mut cluster = Cluster::training();
+    let begun = Instant::now();
+    let Told { formed, records } = cluster.loses_one(keep)?;
+    let took = begun.elapsed();
+    if !formed || records == 0 {
+        return Err(Failure::new(
+            "the engine has not formed a generation of the survivors, or kept no record",
+        ));
+    }
+    Ok(took)
+}
+
+/// Makes a record durable.
+type Keep<'a> = dyn FnMut(&Record) -> Result<(), JournalError> + 'a;
+
+/// What commands came to.
+#[derive(Debug, Default)]
+struct Told {
+    /// The survivors were told of their generation.
+    formed: bool,
+    /// Records that were kept before.
+    records: usize,
+}
+
+impl Told {
+    /// Carries commands out in their order.
+    fn carry_out(&mut self, commands: Vec<Command>, keep: &mut Keep<'_>) -> Result<(), JournalError> {
+        for command in commands {
+            match command {
+                Command::Journal(record) => {
+                    keep(&record)?;
+                    self.records += 1;
+                }
+                Command::Tell { order: Order::Form { .. }, .. } => self.formed = true,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
 }
 
 /// An engine whose run trains.
@@ -94,20 +139,21 @@ impl Cluster {
         self.engine.handle(Duration::from_secs(1), event)
     }
 
-    /// Gives whether the survivors were told of their generation.
-    fn loses_one(&mut self) -> bool {
-        let Some(lost) = self.team.members.get(WORKERS / 2).cloned() else { return false };
+    /// A worker dies, and the others leave.
+    fn loses_one(&mut self, keep: &mut Keep<'_>) -> Result<Told, Failure> {
+        let mut told = Told::default();
+        let Some(lost) = self.team.members.get(WORKERS / 2).cloned() else { return Ok(told) };
         let end =
             WorkerEnd { worker: lost.clone(), cause: ExitCause::Signal(9), log: Vec::new(), last: None };
-        let mut commands = self.engine.handle(Duration::from_secs(1), Event::WorkerExited(end));
+        told.carry_out(self.engine.handle(Duration::from_secs(1), Event::WorkerExited(end)), keep)?;
         let lanes: Vec<Vec<LaneId>> = self.team.lanes.clone();
         for (worker, lanes) in self.team.members.clone().into_iter().zip(lanes) {
             if worker != lost {
                 let kept = Some(Kept { stage: Stage::Train, step: Step(7), lanes, copies: Vec::new() });
-                commands.extend(self.hears(&worker, WorkerReport::Left { kept }));
+                told.carry_out(self.hears(&worker, WorkerReport::Left { kept }), keep)?;
             }
         }
-        commands.iter().any(|command| matches!(command, Command::Tell { order: Order::Form { .. }, .. }))
+        Ok(told)
     }
 }
 

@@ -1,39 +1,46 @@
 //! `longtake bench`: measures a part of Longtake on this machine.
 
+mod cluster;
 mod control;
+mod hang;
 mod launch;
 mod recovery;
+mod steady;
+mod told;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use longtake_shared::bench::{self, Row};
+use longtake_shared::bench::{self, Findings, Row};
 use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::role::WorkerBenchmark;
-use serde_json::json;
 
 use super::Session;
 use crate::cli::{BenchArgs, Benchmark};
 
 pub(super) fn run(args: &BenchArgs, session: &Session) -> Result<ExitCode, Failure> {
     let folder = Folder::make(&args.folder)?;
-    let rows = measure(args.name, &folder.0, session)?;
-    session.console.result(&bench::table(&rows), &json!({ "rows": rows }))?;
+    let findings = measure(args.name, &folder.0, session)?;
+    session.console.result(&findings.table(), &findings)?;
     Ok(ExitCode::Done)
 }
 
 /// One line a benchmark: the only place that knows where each of them lives.
-fn measure(name: Benchmark, folder: &Path, session: &Session) -> Result<Vec<Row>, Failure> {
-    let of_worker = |what| (session.worker("bench")?.bench)(what, folder);
+fn measure(name: Benchmark, folder: &Path, session: &Session) -> Result<Findings, Failure> {
+    let times = |rows: Vec<Row>| Findings { rows, counts: Vec::new() };
+    let of_worker = |what| (session.worker("bench")?.bench)(what, folder).map(times);
     match name {
-        Benchmark::Map => Ok(bench::map::measure()?),
+        Benchmark::Map => Ok(times(bench::map::measure()?)),
         Benchmark::Memory => of_worker(WorkerBenchmark::Memory),
         Benchmark::Backbone => of_worker(WorkerBenchmark::Backbone),
         Benchmark::AllReduce => of_worker(WorkerBenchmark::AllReduce),
         Benchmark::Checkpoint => of_worker(WorkerBenchmark::Checkpoint),
-        Benchmark::Control => control::measure(),
+        Benchmark::Control => Ok(Findings {
+            rows: control::measure(folder)?,
+            counts: steady::measure(folder, session.worker("bench")?)?,
+        }),
         Benchmark::Recovery => recovery::measure(folder, session.worker("bench")?),
-        Benchmark::Launch => launch::measure(folder, session.worker("bench")?),
+        Benchmark::Launch => launch::measure(folder, session.worker("bench")?).map(times),
     }
 }
 

@@ -3,6 +3,7 @@
 mod committing;
 mod conclude;
 mod prepare;
+mod probe;
 mod start;
 mod validation;
 mod weights;
@@ -18,7 +19,7 @@ use crate::cli::{ConfigArgs, PretrainArgs, TrainArgs};
 use crate::terminal::metrics_file::MetricsFile;
 use crate::terminal::reporter::{Reporter, View};
 use conclude::Ended;
-use prepare::Prepared;
+use prepare::{Origin, Prepared};
 
 pub(super) fn train(args: &TrainArgs, session: &Session) -> Result<ExitCode, Failure> {
     session.worker("train")?;
@@ -53,8 +54,8 @@ fn run(prepared: &Prepared, workers: Workers, session: &Session) -> Result<ExitC
     let dataset = prepare::dataset(config, session.console)?;
     let lanes = prepare::lanes(config, &dataset)?;
     // A control plane without the worker library leaves it to the workers.
-    if let Some(worker) = session.worker.filter(|_| !prepared.resume) {
-        prepare::probe_videos(config, &dataset, worker, session.console)?;
+    if let Some(worker) = session.worker.filter(|_| prepared.origin == Origin::Nothing) {
+        probe::videos(config, &dataset, worker, session.console)?;
         weights::check(config, worker, session.console)?;
     }
 

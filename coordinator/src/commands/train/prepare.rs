@@ -1,22 +1,19 @@
 //! What must be true before a run starts: settings that fit together, a data set that is there.
 
-use std::num::NonZero;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use longtake_shared::config::{self, Resolved, RunConfig};
 use longtake_shared::dataset::{self, Dataset, Subset};
 use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::lanes::Lanes;
 use longtake_shared::random::Key;
-use longtake_shared::role::{ProbeRequest, SynthRequest};
+use longtake_shared::role::SynthRequest;
 
 use crate::cli::{Overrides, TrainArgs};
 use crate::commands::Session;
 use crate::commands::run_folder::RunFolder;
 use crate::commands::{settings, synth};
 use crate::terminal::console::Console;
-use crate::worker_role::WorkerRole;
 
 /// A run that may start.
 pub(super) struct Prepared {
@@ -24,10 +21,21 @@ pub(super) struct Prepared {
     pub(super) resolved: Resolved,
     /// Its folder.
     pub(super) folder: RunFolder,
-    /// Whether it goes on from a checkpoint.
-    pub(super) resume: bool,
+    /// What it goes on from.
+    pub(super) origin: Origin,
     /// Whether that may be a checkpoint of other settings, data or decoders.
     pub(super) allow_changes: bool,
+}
+
+/// What a run goes on from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Nothing: it is a new one.
+    Nothing,
+    /// Its folder, and its newest checkpoint where it has come to one.
+    Folder,
+    /// Its checkpoints behind `checkpoint.url` alone: this machine has no folder of it.
+    Store,
 }
 
 /// The settings that `longtake train` was given, or those of the run it goes on with.
@@ -37,6 +45,13 @@ pub(super) fn settings(args: &TrainArgs) -> Result<Prepared, Failure> {
         return new_run(config, &with_weights(&args.overrides, args.init.as_deref()));
     };
     let folder = RunFolder(run.clone());
+    if let Some(config) = args.config.as_deref().filter(|_| !folder.stored_settings_file().exists()) {
+        let resolved = settings::load(config, &args.overrides)?;
+        if !resolved.config.checkpoint.url.is_empty() {
+            let allow_changes = args.allow_different_config || resolved.config.checkpoint.allow_changes;
+            return Ok(Prepared { resolved, folder, origin: Origin::Store, allow_changes });
+        }
+    }
     let stored = folder.stored_settings()?;
     let resolved = match &args.config {
         Some(config) => settings::load(config, &args.overrides)?,
@@ -54,7 +69,7 @@ pub(super) fn settings(args: &TrainArgs) -> Result<Prepared, Failure> {
             .hint("give the same settings, or add --allow-different-config")
             .never_restart());
     }
-    Ok(Prepared { resolved, folder, resume: true, allow_changes })
+    Ok(Prepared { resolved, folder, origin: Origin::Folder, allow_changes })
 }
 
 /// A run that starts from the beginning, in a folder that holds none yet.
@@ -70,7 +85,7 @@ pub(super) fn new_run(config: &Path, overrides: &Overrides) -> Result<Prepared, 
             ))
             .never_restart());
     }
-    Ok(Prepared { resolved, folder, resume: false, allow_changes: false })
+    Ok(Prepared { resolved, folder, origin: Origin::Nothing, allow_changes: false })
 }
 
 /// `--init` is a setting with a shorter name.
@@ -128,35 +143,4 @@ pub(super) fn dataset(config: &RunConfig, console: Console) -> Result<Dataset, F
 pub(super) fn lanes(config: &RunConfig, dataset: &Dataset) -> Result<Lanes, Failure> {
     Lanes::deal(Key::root(config.run.seed), config.train.lanes, &dataset.subset(Subset::Training))
         .map_err(|error| Failure::from(error).never_restart())
-}
-
-/// Opens every video once, so that one that cannot be read is known before a run has begun and not in its middle.
-pub(super) fn probe_videos(
-    config: &RunConfig,
-    dataset: &Dataset,
-    worker: WorkerRole,
-    console: Console,
-) -> Result<(), Failure> {
-    let bar = console.bar("probing");
-    let next = AtomicUsize::new(0);
-    let probe_some = || {
-        while let Some(video) = dataset.videos.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let request = ProbeRequest { data: config.data.clone(), video: video.path.clone() };
-            if let Err(failure) = (worker.probe)(&request) {
-                // Nothing is begun after the first that cannot be read.
-                next.store(dataset.videos.len(), Ordering::Relaxed);
-                return Err(failure.never_restart());
-            }
-            bar.inc(1);
-        }
-        Ok(())
-    };
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let outcome = std::thread::scope(|scope| {
-        let probing: Vec<_> = (0..threads).map(|_| scope.spawn(probe_some)).collect();
-        // A panic there has been reported; it is not the data set's fault.
-        probing.into_iter().filter_map(|thread| thread.join().ok()).collect::<Result<(), Failure>>()
-    });
-    bar.finish_and_clear();
-    outcome
 }

@@ -9,8 +9,8 @@ use longtake_shared::lanes::Lanes;
 use tokio::sync::mpsc;
 
 use super::Workers;
-use super::committing::{ChainCommitter, find_whole, resume};
-use super::prepare::Prepared;
+use super::committing::{ChainCommitter, find_whole, hashes, resume};
+use super::prepare::{Origin, Prepared};
 use super::validation::Judge;
 use crate::commands::files;
 use crate::signals::Signals;
@@ -52,18 +52,24 @@ async fn request(
     let config = &prepared.resolved.config;
     let folder = absolute(&prepared.folder.0)?;
     let store = CheckpointStore::of_run(config, &folder)?;
-    let newest = if prepared.resume { newest(&store, console).await? } else { None };
+    let newest = beginning(prepared, &store, console).await?;
     let best = newest.as_ref().and_then(|manifest| manifest.best);
     let best_map = best.map(|best| best.average_map);
     let mut judge = Judge::new(dataset, &config.evaluation, lanes, prepared.folder.results(), best_map);
-    let committer = ChainCommitter {
+    let mut committer = ChainCommitter {
         store,
         appender: None,
         retention: Retention { newest: config.checkpoint.keep },
         best_weights: prepared.folder.best_weights(),
         best,
         written: None,
+        handed_out: newest.as_ref().map(hashes).unwrap_or_default(),
     };
+    if newest.is_some()
+        && let Err(failure) = committer.fetch_best().await
+    {
+        console.warn(&format!("the best weights so far are lost: {}", failure.message));
+    }
     let program = std::env::current_exe()
         .map_err(|error| Failure::new(format!("the path of this program cannot be found out: {error}")))?;
     // What is allowed for this start is not allowed for the next: the stored settings keep what the user wrote.
@@ -88,6 +94,33 @@ async fn request(
 fn absolute(folder: &Path) -> Result<std::path::PathBuf, Failure> {
     std::path::absolute(folder)
         .map_err(|error| Failure::new(format!("`{}` cannot be found: {error}", folder.display())))
+}
+
+/// The checkpoint that a run begins at, and nothing for one that begins at its start. A store that holds a run takes no second
+/// one of its name: that would sweep the first one's checkpoints.
+async fn beginning(
+    prepared: &Prepared,
+    store: &CheckpointStore,
+    console: Console,
+) -> Result<Option<Manifest>, Failure> {
+    let (config, folder) = (&prepared.resolved.config, prepared.folder.0.display());
+    let place = match config.checkpoint.url.trim_end_matches('/') {
+        "" => folder.to_string(),
+        url => format!("{url}/{}", config.run.name),
+    };
+    if prepared.origin == Origin::Nothing {
+        let held = store.chain().await?.checkpoints().next().is_some();
+        let failure = Failure::new(format!("`{place}` already holds the checkpoints of a run")).hint(format!(
+            "go on with `longtake train CONFIG --resume {folder}`, or name another run with `--set run.name=...`"
+        ));
+        return if held { Err(failure.never_restart()) } else { Ok(None) };
+    }
+    let newest = newest(store, console).await?;
+    if newest.is_none() && prepared.origin == Origin::Store {
+        let failure = Failure::new(format!("`{place}` holds no whole checkpoint to go on from"));
+        return Err(failure.hint("check `checkpoint.url` and `run.name`").never_restart());
+    }
+    Ok(newest)
 }
 
 /// The newest whole checkpoint; what had to be passed over is said.

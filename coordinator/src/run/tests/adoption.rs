@@ -92,3 +92,76 @@ fn a_coordinator_that_finds_nobody_waits_before_it_begins_anew() {
     }
     assert!((20.0..21.0).contains(&begun_at.unwrap()), "{begun_at:?}");
 }
+
+/// Ticks for so many seconds; gives everything that was announced of who is missing.
+fn notices(scene: &mut Scene, seconds: u32) -> Vec<(usize, usize, Vec<usize>)> {
+    let (begun, mut told) = (scene.now.as_secs_f64(), Vec::new());
+    for tick in 1..=5 * seconds {
+        scene.happens(Event::AgentRenewed { agent: agent(), doing: vec![] });
+        for command in scene.at(begun + 0.2 * f64::from(tick), Event::Tick) {
+            if let Command::Announce(RunUpdate::Waiting { present, needed, missing }) = command {
+                told.push((present, needed, missing));
+            }
+        }
+    }
+    told
+}
+
+#[test]
+fn a_run_that_had_trained_waits_for_an_agent_as_long_as_it_takes_and_says_so_every_ten_seconds() {
+    let mut scene = adopting();
+    // Five times the time after which a run that nobody ever came to ends.
+    let told = notices(&mut scene, 300);
+    assert_eq!(scene.engine.state().phase.kind(), PhaseKind::Gathering);
+    assert!((28..=30).contains(&told.len()), "{} notices", told.len());
+    assert!(told.iter().all(|notice| *notice == (0, 2, vec![0, 1])), "{told:?}");
+    let commands = scene.happens(Event::AgentConnected {
+        agent: agent(),
+        host: "n".into(),
+        slots: 2,
+        held: vec![],
+        ended: vec![],
+    });
+    assert_eq!(commands.iter().filter(|command| matches!(command, Command::StartWorker { .. })).count(), 2);
+}
+
+#[test]
+fn a_resumed_run_waits_too_and_replaces_a_process_that_does_not_connect() {
+    let resumed = Settings { started_from: Some((Stage::Train, Step(5))), ..settings(2) };
+    let mut scene = Scene::gathering_with(resumed);
+    scene.happens(joined(0));
+    let told = notices(&mut scene, 59);
+    assert_eq!(told, vec![(1, 2, vec![1]); 5]);
+    let mut commands = Vec::new();
+    for tick in 1..=10 {
+        scene.happens(Event::AgentRenewed { agent: agent(), doing: vec![] });
+        commands.extend(scene.at(59.0 + 0.2 * f64::from(tick), Event::Tick));
+    }
+    assert!(commands.contains(&Command::KillWorker { agent: agent(), worker: worker(1) }), "{commands:?}");
+    let replacement = membership::worker_id(1, Incarnation(1), 2);
+    let start = Command::StartWorker { agent: agent(), worker: replacement, index: 1 };
+    assert!(commands.contains(&start), "{commands:?}");
+    assert_eq!(scene.engine.state().phase.kind(), PhaseKind::Gathering);
+}
+
+#[test]
+fn a_coordinator_whose_clock_leaps_gives_an_unseen_generation_all_of_its_time() {
+    let mut scene = adopting();
+    scene.at(
+        0.1,
+        Event::AgentConnected { agent: agent(), host: "n".into(), slots: 2, held: vec![], ended: vec![] },
+    );
+    scene.at(0.2, Event::Tick);
+    // Nineteen seconds pass by its clock only, and the first it hears afterwards is no tick.
+    scene.at(19.2, Event::CheckpointWanted);
+    let mut begun_at = None;
+    for tick in 1..150 {
+        scene.happens(Event::AgentRenewed { agent: agent(), doing: vec![] });
+        let now = 19.2 + 0.2 * f64::from(tick);
+        let commands = scene.at(now, Event::Tick);
+        if commands.iter().any(|command| matches!(command, Command::StartWorker { .. })) {
+            begun_at.get_or_insert(now);
+        }
+    }
+    assert!((39.0..40.0).contains(&begun_at.unwrap()), "{begun_at:?}");
+}

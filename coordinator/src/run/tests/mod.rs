@@ -382,10 +382,9 @@ fn a_run_that_is_through_but_not_saved_has_failed() {
 fn workers_that_do_not_come_or_do_not_go_are_not_waited_for() {
     let mut scene = Scene::gathering();
     scene.happens(joined(0));
-    for second in 1..=61 {
+    for tick in 1..=305 {
         scene.happens(Event::AgentRenewed { agent: agent(), doing: vec![] });
-        scene.at(f64::from(second) - 0.6, Event::Tick);
-        scene.at(f64::from(second), Event::Tick);
+        scene.at(0.2 * f64::from(tick), Event::Tick);
     }
     let Phase::Ending { outcome: Outcome::Failed { cause, .. }, .. } = &scene.engine.state().phase else {
         panic!("the run goes on");

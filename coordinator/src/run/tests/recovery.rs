@@ -83,6 +83,26 @@ fn in_mode_exact_all_return_to_the_checkpoint_with_the_same_lanes() {
 }
 
 #[test]
+fn no_generation_forms_while_a_checkpoint_is_on_its_way_and_the_next_begins_there() {
+    let mut scene = Scene::training();
+    scene.saves(0, 5);
+    assert!(matches!(scene.saves(1, 5).as_slice(), [Command::CommitCheckpoint(_)]));
+    scene.happens(exited(1, ExitCause::Signal(9)));
+    scene.tells(0, left(7, &[0, 1]));
+    let join = Event::WorkerJoined { worker: replacement(), ring_address: ring(7), pid: 7 };
+    assert_eq!(form(&scene.happens(join)), None);
+    assert_eq!(scene.engine.quorum(scene.now), Some(Quorum::Saving));
+
+    let commands = scene.happens(committed(5));
+    assert!(form(&commands).is_some(), "{commands:?}");
+    let goes_on = commands.iter().find_map(|command| match command {
+        Command::Announce(RunUpdate::Recovered { goes_on_at, .. }) => Some(*goes_on_at),
+        _ => None,
+    });
+    assert_eq!(goes_on, Some(Step(5)));
+}
+
+#[test]
 fn in_mode_fast_the_survivors_go_on_at_once_and_the_replacement_joins_at_a_boundary() {
     let (mut scene, commands) = after_a_loss(fast(1));
     let (members, lanes, carried) = form(&commands).expect("one worker is enough");
@@ -260,40 +280,81 @@ fn no_disjoint_generation_forms_while_the_last_may_train_out_of_sight() {
     assert!((20.5..22.0).contains(&formed_at), "{formed_at}");
 }
 
-#[test]
-fn three_generations_without_progress_end_the_run_for_good() {
+/// A run whose third generation trains, after two that came to nothing.
+fn in_the_last_generation() -> Scene {
     let mut scene = Scene::training_with(fast(1));
-    let mut generation = 9;
-    let mut member = worker(0);
-    for round in 0.. {
-        assert!(round < 3, "the run goes on for ever");
-        let commands = scene.tells_of(
-            generation,
-            &member,
-            0,
-            WorkerReport::CollectiveFailed { message: "the same again".into() },
-        );
-        if scene.engine.state().phase.kind() == PhaseKind::Ending {
-            assert_eq!(round, 2);
-            break;
-        }
-        drop(commands);
+    for generation in [9, 10] {
+        scene.tells_of(generation, &worker(0), 0, broken());
         for rank in 0..2 {
             scene.tells_of(generation, &worker(rank), rank, WorkerReport::Left { kept: None });
         }
-        generation += 1;
         for rank in 0..2 {
-            scene.tells_of(generation, &worker(rank), rank, WorkerReport::Ready);
+            scene.tells_of(generation + 1, &worker(rank), rank, WorkerReport::Ready);
         }
-        member = worker(0);
     }
-    let Phase::Ending { outcome: Outcome::Failed { never_restart, cause, .. }, .. } =
-        &scene.engine.state().phase
-    else {
-        panic!("the run ends");
+    assert_eq!(scene.engine.state().phase.kind(), PhaseKind::Training);
+    scene
+}
+
+fn broken() -> WorkerReport {
+    WorkerReport::CollectiveFailed { message: "peer closed".into() }
+}
+
+#[test]
+fn three_generations_without_progress_end_the_run_for_good() {
+    let mut scene = in_the_last_generation();
+    scene.tells_of(11, &worker(0), 0, broken());
+    for rank in 0..2 {
+        assert_eq!(scene.engine.state().phase.kind(), PhaseKind::Recovering, "a nearer cause may come");
+        scene.tells_of(11, &worker(rank), rank, WorkerReport::Left { kept: None });
+    }
+    let Outcome::Failed { never_restart: true, cause, .. } = scene.outcome() else {
+        panic!("it may restart")
     };
-    assert!(*never_restart);
-    assert!(cause.starts_with("3 generations in a row made no progress"), "{cause}");
+    let expected = "3 generations in a row made no progress; \
+                    the last one ended because a collective failed on rank 0: peer closed";
+    assert_eq!(cause, expected);
+}
+
+#[test]
+fn the_death_that_is_seen_after_its_consequence_is_the_outcome_of_the_last_generation_too() {
+    let mut scene = in_the_last_generation();
+    scene.tells_of(11, &worker(0), 0, broken());
+    scene.tells_of(11, &worker(0), 0, WorkerReport::Left { kept: None });
+    let (step, phase, since) = (Step(4), StepPhase::Data, Seconds(0.5));
+    let killed = WorkerEnd {
+        worker: worker(1),
+        cause: ExitCause::Signal(9),
+        log: vec!["the last line".into()],
+        last: Some(Doing { step, phase, since }),
+    };
+    let commands = scene.happens(Event::WorkerExited(killed));
+    assert!(!commands.iter().any(|command| matches!(command, Command::StartWorker { .. })), "{commands:?}");
+    let Outcome::Failed { cause, rank, log, never_restart: true, .. } = scene.outcome() else {
+        panic!("it may restart");
+    };
+    let expected = "3 generations in a row made no progress; the last one ended because \
+                    worker 1 (rank 1) was killed by signal 9, in data of step 4 for 0.5 s";
+    assert_eq!((cause.as_str(), rank), (expected, Some(Rank(1))));
+    assert_eq!(log, ["the last line"]);
+}
+
+#[test]
+fn the_last_generation_is_not_waited_for_longer_than_others_nor_by_whoever_stops_the_run() {
+    let mut scene = in_the_last_generation();
+    scene.tells_of(11, &worker(0), 0, broken());
+    let mut stopped = Scene { engine: scene.engine.clone(), now: scene.now };
+    stopped.happens(Event::Stop(StopSource::Scheduler));
+    let patient = scene.now.as_secs_f64();
+    for tick in 1..=51 {
+        assert_eq!(scene.engine.state().phase.kind(), PhaseKind::Recovering);
+        scene.happens(Event::AgentRenewed { agent: agent(), doing: vec![] });
+        scene.at(patient + 0.2 * f64::from(tick), Event::Tick);
+    }
+    for mut scene in [scene, stopped] {
+        let outcome = scene.outcome();
+        assert!(matches!(outcome, Outcome::Failed { never_restart: true, .. }), "{outcome:?}");
+    }
 }
 
 #[test]

@@ -26,6 +26,10 @@ pub struct Flight {
     pub pid: Option<u32>,
     /// Its last sign of life; nothing before the first.
     pub alive: Option<Duration>,
+    /// How often its training thread has waited for control, or could have had to.
+    pub awaited: u64,
+    /// Messages that it has said to its agent.
+    pub said: u64,
     /// Records, oldest first.
     pub records: Vec<FlightRecord>,
     /// Places among them that were caught half written.
@@ -117,6 +121,8 @@ impl FlightLog {
             anchor: Duration::from_nanos(header[header::ANCHOR]),
             pid: nothing_at_zero(header::PID).map(|pid| pid as u32),
             alive: nothing_at_zero(header::ALIVE).map(Duration::from_nanos),
+            awaited: header[header::AWAITED],
+            said: header[header::SAID],
             records,
             torn,
         })

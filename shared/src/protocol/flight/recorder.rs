@@ -81,6 +81,16 @@ impl Recorder {
         }
     }
 
+    /// The training thread waits for control, or may have to: for an order, or for room for a message.
+    pub fn awaits_control(&self) {
+        self.words.word(header::AWAITED).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It has said something to its agent.
+    pub fn says(&self) {
+        self.words.word(header::SAID).fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A sign of life.
     pub fn beat(&self) {
         self.words.word(header::ALIVE).store(nanoseconds(now()), Ordering::Release);

@@ -37,7 +37,7 @@ fn what_is_entered_is_read_back_with_how_long_it_took() {
 }
 
 #[test]
-fn a_worker_rests_once_and_gives_signs_of_life_as_often_as_it_is_told() {
+fn a_worker_rests_once_gives_signs_of_life_as_often_as_it_is_told_and_counts_its_words() {
     let (_folder, _, log, recorder) = ring();
     recorder.rest(Generation(1));
     recorder.enter(Generation(1), Step(4), StepPhase::Save);
@@ -52,6 +52,11 @@ fn a_worker_rests_once_and_gives_signs_of_life_as_often_as_it_is_told() {
     let before = now();
     recorder.beat();
     assert!(log.read().unwrap().alive.is_some_and(|alive| alive >= before && alive <= now()));
+    assert_eq!(log.read().map(|flight| (flight.awaited, flight.said)).unwrap(), (0, 0));
+    recorder.awaits_control();
+    recorder.says();
+    recorder.says();
+    assert_eq!(log.read().map(|flight| (flight.awaited, flight.said)).unwrap(), (1, 2));
     log.set_beat(Duration::from_millis(7)).unwrap();
     assert_eq!(recorder.beat_period(), Duration::from_millis(7));
 }

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use longtake_shared::config::{DataConfig, DecoderChoice};
+use longtake_shared::hint::Hint as _;
 use longtake_shared::units::FrameIndex;
 use serde_json::Value;
 
 use super::ffmpeg::Programs;
-use super::{Fault, FrameStore};
-use crate::data::video::{DecoderKind, FrameBlock, VideoReader};
+use super::{Decoder, Fault, FrameStore, Opened, open};
+use crate::data::video::{DecoderKind, FrameBlock, VideoError, VideoReader};
 
 /// What the embedded decoder takes; all other files that can be decoded need ffmpeg.
 const EMBEDDED: [&str; 11] = [
@@ -118,6 +119,49 @@ fn check_decodes(name: &str, expected: &Value, choice: DecoderChoice) {
     }
 }
 
+/// What is said of a file that must be refused, and what to do about it.
+fn refusal(name: &str, choice: DecoderChoice, ffmpeg: bool) -> (&'static str, &'static str) {
+    let by_ffmpeg = ffmpeg && choice != DecoderChoice::Embedded;
+    let ffmpeg_refuses = ("cannot be read by `ffmpeg`: ", "try the file with `ffmpeg -v error -i FILE");
+    match name {
+        "audio_only.mp4" => ("has no video track", "remove the file from the annotations"),
+        // Where ffmpeg is asked for, it is left to it to find this out.
+        "truncated_half.mp4" if by_ffmpeg && choice == DecoderChoice::Ffmpeg => ffmpeg_refuses,
+        "truncated_half.mp4" => {
+            ("is cut short: its index (the box `moov`) is missing", "download or copy the file again")
+        }
+        "truncated_after_index.mp4" => ("is cut short: only its first ", "`data.allow_truncated = true`"),
+        "empty.mp4" => ("is empty", "download or copy the file again"),
+        "not_a_video.mp4" if by_ffmpeg => ffmpeg_refuses,
+        "not_a_video.mp4" => {
+            ("is not a video: its first bytes are of no ", "remove the file from the annotations")
+        }
+        other => panic!("{other} must be refused, but nothing says how"),
+    }
+}
+
+fn check_refusal(name: &str, error: &VideoError, choice: DecoderChoice, ffmpeg: bool) {
+    let (what, advice) = refusal(name, choice, ffmpeg);
+    let (sentence, hint) = (error.to_string(), error.hint().unwrap());
+    let expected = format!("video `{}` {what}", fixture(name).display());
+    assert!(sentence.starts_with(&expected) && !sentence.contains('\n'), "{choice:?}: {sentence}");
+    assert!(hint.contains(advice), "{choice:?}: {sentence}; {hint}");
+}
+
+/// Frames or a sentence with the file's name: a damaged file gives either.
+fn check_damaged(name: &str, choice: DecoderChoice) {
+    let named = format!("video `{}` ", fixture(name).display());
+    let read = VideoReader::open(&fixture(name), choice, false).and_then(|mut reader| {
+        let info = reader.info();
+        assert!(info.width * info.height < 1 << 20, "{name}: {info:?}");
+        reader.read(30.0, FrameIndex(0), usize::MAX, 24, 32)
+    });
+    match read {
+        Ok(block) => assert_eq!(block.count, 300, "{name} by {choice:?}"),
+        Err(error) => assert!(error.to_string().starts_with(&named), "{error}"),
+    }
+}
+
 #[test]
 fn the_embedded_decoder_reads_what_it_claims_to_and_refuses_the_rest_in_a_sentence() {
     for (name, expected) in expectations() {
@@ -128,19 +172,10 @@ fn the_embedded_decoder_reads_what_it_claims_to_and_refuses_the_rest_in_a_senten
                 let error = opened.err().unwrap();
                 assert!(matches!(error.fault, Fault::Unsupported(_)), "{error}");
             }
-            ("error", _) => println!("{name}: {}", opened.err().unwrap()),
-            ("no-crash", _) => match opened {
-                Ok(mut reader) => {
-                    let info = reader.info();
-                    assert!(info.width * info.height < 1 << 20, "{name}: {info:?}");
-                    let read = reader.read(30.0, FrameIndex(0), usize::MAX, 24, 32);
-                    println!(
-                        "{name}: {:?}",
-                        read.map(|block| block.count).map_err(|error| error.to_string())
-                    );
-                }
-                Err(error) => println!("{name}: {error}"),
-            },
+            ("error", _) => {
+                check_refusal(&name, &opened.err().unwrap(), DecoderChoice::Embedded, false);
+            }
+            ("no-crash", _) => check_damaged(&name, DecoderChoice::Embedded),
             (other, _) => panic!("{name}: unknown expectation {other}"),
         }
     }
@@ -161,8 +196,8 @@ fn auto_decodes_every_file_that_can_be_decoded() {
                 check_decodes(&name, &expected, DecoderChoice::Auto);
             }
             "decode" => assert!(matches!(opened.err().unwrap().fault, Fault::NoFfmpeg(_)), "{name}"),
-            "error" => println!("{name}: {}", opened.err().unwrap()),
-            _ => {}
+            "error" => check_refusal(&name, &opened.err().unwrap(), DecoderChoice::Auto, with_ffmpeg),
+            _ => check_damaged(&name, DecoderChoice::Auto),
         }
     }
 }
@@ -176,9 +211,10 @@ fn ffmpeg_reads_the_same_frames_as_the_embedded_decoder() {
         match expected["expect"].as_str().unwrap() {
             "decode" => check_decodes(&name, &expected, DecoderChoice::Ffmpeg),
             "error" => {
-                VideoReader::open(&fixture(&name), DecoderChoice::Ffmpeg, false).err().unwrap();
+                let error = VideoReader::open(&fixture(&name), DecoderChoice::Ffmpeg, false).err().unwrap();
+                check_refusal(&name, &error, DecoderChoice::Ffmpeg, true);
             }
-            _ => {}
+            _ => check_damaged(&name, DecoderChoice::Ffmpeg),
         }
     }
     for name in EMBEDDED {
@@ -272,6 +308,29 @@ fn a_cut_file_gives_its_readable_frames_only_where_that_is_allowed() {
     let numbers = barcodes(&mut reader, 25.0, 0, usize::MAX);
     assert!(numbers.len() > 30 && numbers.len() < 100);
     assert!(numbers.iter().enumerate().all(|(k, number)| *number == Some(k)), "{numbers:?}");
+}
+
+#[test]
+fn a_seek_decodes_from_the_last_picture_that_decoding_can_start_at() {
+    let Opened { stream, mut decoder, .. } =
+        open(&fixture("h264_4095_frames.mp4"), DecoderChoice::Embedded, false).unwrap();
+    let mut decoded_for = |wanted: &[usize]| {
+        let Decoder::Embedded(inner) = &decoder else { panic!("the file is for the embedded decoder") };
+        let before = inner.decoded;
+        let mut seen = Vec::new();
+        decoder.visit(&stream, wanted, &mut |position, _| seen.push(position)).unwrap();
+        seen.sort_unstable();
+        assert_eq!(seen, wanted);
+        let Decoder::Embedded(inner) = &decoder else { panic!("a decoder stays what it is") };
+        inner.decoded - before
+    };
+    // The file has one at every 250th picture, the last at 4000.
+    assert_eq!(decoded_for(&[4000]), 1);
+    // Reading on seeks nothing: pictures that no other refers to may be left out, or come some places later.
+    let on = decoded_for(&[4001, 4002, 4003, 4004]);
+    assert!((4..=8).contains(&on), "{on} pictures for the next 4");
+    let back = decoded_for(&[2900]);
+    assert!((2..=160).contains(&back), "{back} pictures from 2750 to 2900");
 }
 
 #[test]

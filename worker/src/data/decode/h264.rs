@@ -47,6 +47,9 @@ pub(in crate::data) struct Decoder {
     cursor: Option<Cursor>,
     sample: Vec<u8>,
     annex_b: Vec<u8>,
+    /// Samples that were decoded: what a seek costs.
+    #[cfg(test)]
+    pub(super) decoded: usize,
 }
 
 /// A decoder that has been fed all samples from a sync sample up to `next`.
@@ -154,6 +157,8 @@ pub(super) fn open(file: File, track: Track) -> Result<(Stream, Decoder), Fault>
         cursor: None,
         sample: Vec::new(),
         annex_b: Vec::new(),
+        #[cfg(test)]
+        decoded: 0,
     };
     decoder.check_first(&stream)?;
     Ok((stream, decoder))
@@ -309,11 +314,15 @@ impl Decoder {
 
     /// Decodes what `load` has read, the sample at the cursor, and hands over the picture if there is one.
     fn decode(
-        &self,
+        &mut self,
         cursor: &mut Cursor,
         stream: &Stream,
         mut visit: impl FnMut(&Picture<'_>),
     ) -> Result<bool, Fault> {
+        #[cfg(test)]
+        {
+            self.decoded += 1;
+        }
         let decoded = cursor.decoder.decode_with_options(&self.annex_b, DecodeOptions::new());
         let Some(yuv) = decoded.map_err(|error| self.undecodable(cursor.next, &error.to_string()))? else {
             return Ok(false);

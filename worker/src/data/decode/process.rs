@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -33,7 +34,7 @@ impl Watched {
     /// Starts a program found on PATH. Output comes in blocks of `block` bytes; only the last may be shorter.
     pub(super) fn start(program: &'static str, arguments: &[OsString], block: usize) -> Result<Self, Fault> {
         let failed = |error: std::io::Error| Fault::Ffmpeg(format!("`{program}` does not start: {error}"));
-        let mut child = Command::new(program)
+        let mut child = mortal(program)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -86,6 +87,27 @@ impl Watched {
         }
         Ok((String::from_utf8_lossy(&output).into_owned(), messages))
     }
+}
+
+/// A command whose process the kernel kills when the thread that starts it ends, however that happens: a hung program must not
+/// outlive a killed worker, and a thread waits for its own programs only.
+///
+/// Asking the kernel is the child's to do, between its start and the program: util-linux's `setpriv` does it and becomes the
+/// program. Where there is none, a program ends when it next writes to its closed pipe.
+fn mortal(program: &str) -> Command {
+    const ASK: [&str; 3] = ["--pdeathsig", "KILL", "--"];
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    let found = *FOUND.get_or_init(|| {
+        let mut nothing = Command::new("setpriv");
+        nothing.args(ASK).arg("true").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        nothing.status().is_ok_and(|status| status.success())
+    });
+    if !found {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(ASK).arg(program);
+    command
 }
 
 /// The last message that says something, without the path that the caller adds.

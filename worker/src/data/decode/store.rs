@@ -89,6 +89,8 @@ impl FrameStore {
         }
         let reader = self.reader(video)?;
         let length = reader.sampled_length(self.shape.fps);
+        let (path, info) = (video.display(), reader.info());
+        tracing::info!(video = %path, decoder = info.decoder.name(), reason = info.reason, "opened a video");
         self.give_back(&Arc::from(video), reader, length);
         Ok(length)
     }

@@ -1,4 +1,6 @@
 //! Clips become features: the Video Swin Transformer, one clip at a time or a whole window chunk by chunk.
+//!
+//! Takes: clips, each `[3, L, H, W]` f32, normalised. Gives: features of every second frame. Next: [`crate::model::memory`].
 
 mod block;
 /// A window of frames, clip by clip.

@@ -1,6 +1,6 @@
 //! A pyramid of features becomes scores and offsets.
 //!
-//! Takes: features of the whole window `[B, C, T]`. Gives: `HeadOutput`. Next: the loss, or decoding and NMS.
+//! Takes: one map `[B, C, T_l]` a pyramid level. Gives: `HeadOutput`. Next: [`crate::loss`], or [`crate::infer`] without one.
 
 /// Anchors, as DaoTAD and TALLFormer's THUMOS model have them.
 pub mod daotad;

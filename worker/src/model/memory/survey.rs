@@ -33,6 +33,12 @@ impl MemoryStore {
         self.writer.failure().map(|failure| self.write_error(failure))
     }
 
+    /// From now on nothing can be written, as after the first error of the disk.
+    #[cfg(test)]
+    pub(crate) fn fail(&self, problem: &str) {
+        self.writer.fail(problem);
+    }
+
     /// Position and writer of the rows of a lane that were written after a step, by video.
     pub(super) fn rows_after(&self, lane: LaneId, step: Step) -> Vec<(VideoIndex, Vec<(u32, Step)>)> {
         let of_video = |rows: &Vec<Row>| {

@@ -112,6 +112,13 @@ impl Writer {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// From now on nothing can be written, as after the first error of the disk.
+    #[cfg(test)]
+    pub(super) fn fail(&self, problem: &str) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        *failure = Some(Failure::Other(problem.to_owned()));
+    }
+
     fn send(&self, order: Order) -> Result<(), Failure> {
         if let Some(failure) = self.failure() {
             return Err(failure);

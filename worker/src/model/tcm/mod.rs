@@ -1,8 +1,8 @@
 //! Features of the whole window become a pyramid of consistent features.
 //!
 //! Takes: backbone features, fresh and remembered, `[B, C, T]`. Gives: one map `[B, C, T_l]` a pyramid level.
-//! Next: the head. Read in this order: `srm` quarters time, `consistency` lets stale features agree with fresh ones, `tdm`
-//! halves time level by level, `fpn` mixes the levels.
+//! Next: [`crate::model::heads`]. Read in this order: `srm` quarters time, `consistency` lets stale features agree with fresh
+//! ones, `tdm` halves time level by level, `fpn` mixes the levels.
 
 /// Temporal reduction: two strided convolutions.
 pub mod srm;

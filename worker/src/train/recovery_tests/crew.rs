@@ -11,6 +11,7 @@ use std::time::Duration;
 use longtake_shared::checkpoint::{Manifest, assemble};
 use longtake_shared::config::{RunConfig, SynthConfig, load_without_file};
 use longtake_shared::ids::{LaneId, Rank, Step};
+use longtake_shared::protocol::flight::{self, Flight, FlightLog};
 use longtake_shared::protocol::wire::{self, worker_message::Body, worker_order::Body as Order};
 use longtake_shared::units::Seconds;
 use tempfile::TempDir;
@@ -38,8 +39,15 @@ struct Seat {
     address: SocketAddr,
     order: Box<dyn Fn(wire::Identity, Order) + Send>,
     faults: Arc<Mutex<Vec<Fault>>>,
+    operation: Arc<Mutex<Option<Operation>>>,
     thread: Option<JoinHandle<Held>>,
 }
+
+/// What a test does to a worker between two generations.
+type Operation = Box<dyn FnOnce(&mut Worker) + Send>;
+
+/// Numbers by name that were told of each step, its loss among them, without what depends on the clock.
+pub(super) type Numbers = BTreeMap<u64, BTreeMap<String, f64>>;
 
 /// A data set of two short videos a lane.
 pub(super) struct Videos(TempDir);
@@ -84,6 +92,7 @@ pub(super) struct Crew {
     pub(super) left: BTreeMap<u32, Option<Kept>>,
     /// Steps whose numbers were told.
     pub(super) steps: Vec<u64>,
+    pub(super) numbers: Numbers,
     pub(super) warnings: Vec<String>,
 }
 
@@ -122,6 +131,7 @@ impl Crew {
             finished: BTreeSet::new(),
             left: BTreeMap::new(),
             steps: Vec::new(),
+            numbers: Numbers::new(),
             warnings: Vec::new(),
         }
     }
@@ -150,6 +160,8 @@ impl Crew {
             });
             let faults: Arc<Mutex<Vec<Fault>>> = Arc::default();
             let due = Arc::clone(&faults);
+            let operation: Arc<Mutex<Option<Operation>>> = Arc::default();
+            let ordered = Arc::clone(&operation);
             let thread = std::thread::spawn(move || {
                 let session = Arc::new(session);
                 let reach = move |assignment: &_, aborter| {
@@ -158,10 +170,14 @@ impl Crew {
                     Ok(Box::new(Faulty::new(collective, faults)) as Box<dyn Collective>)
                 };
                 let mut worker = Worker::new(Arc::clone(&session), index, Box::new(reach));
-                serve(&session, &mut worker).unwrap();
-                held(&worker)
+                loop {
+                    serve(&session, &mut worker).unwrap();
+                    let due = ordered.lock().unwrap().take();
+                    let Some(operation) = due else { return held(&worker) };
+                    operation(&mut worker);
+                }
             });
-            self.seats.insert(index, Seat { address, order, faults, thread: Some(thread) });
+            self.seats.insert(index, Seat { address, order, faults, operation, thread: Some(thread) });
         }
     }
 
@@ -171,6 +187,21 @@ impl Crew {
         for seat in self.seats.values() {
             seat.faults.lock().unwrap().push(fault);
         }
+    }
+
+    /// Does something to a worker that has left its generation, and gives what comes of it.
+    pub(super) fn operate<R: Send + 'static>(
+        &self,
+        index: u32,
+        operation: impl FnOnce(&mut Worker) -> R + Send + 'static,
+    ) -> R {
+        let (done, wait) = channel();
+        let operation = move |worker: &mut Worker| {
+            done.send(operation(worker)).unwrap();
+        };
+        *self.seats[&index].operation.lock().unwrap() = Some(Box::new(operation));
+        self.tell_one(index, 0, Order::Shutdown(wire::Shutdown {}));
+        wait.recv_timeout(PATIENCE).unwrap()
     }
 
     /// Forms a generation; lanes are dealt round the ranks, from the rank `turn` on.
@@ -265,6 +296,10 @@ impl Crew {
             Body::Finished(_) => drop(self.finished.insert(index)),
             Body::Progress(progress) if progress.loss.is_some() => {
                 self.steps.push(progress.done);
+                let mut numbers = progress.numbers.clone();
+                numbers.remove("clips_per_second");
+                numbers.extend(progress.loss.map(|loss| ("loss".to_owned(), loss)));
+                self.numbers.insert(progress.done, numbers.into_iter().collect());
             }
             Body::Left(left) => {
                 let lanes = |lanes: &[u32]| lanes.iter().copied().map(LaneId).collect();
@@ -323,10 +358,20 @@ impl Crew {
 
     /// Lets a generation train; its first step sees these wishes.
     pub(super) fn train(&mut self, wishes: Flags) {
-        let Flags { stop, checkpoint, reconfigure } = wishes;
         self.until_ready();
-        self.tell(&Order::SetFlags(wire::SetFlags { stop, checkpoint, reconfigure }));
+        self.wish(wishes);
         self.tell(&Order::Train(wire::Train {}));
+    }
+
+    /// Tells all members what an operator wishes.
+    pub(super) fn wish(&self, wishes: Flags) {
+        let Flags { stop, checkpoint, reconfigure } = wishes;
+        self.tell(&Order::SetFlags(wire::SetFlags { stop, checkpoint, reconfigure }));
+    }
+
+    /// What the flight recorder of a worker holds.
+    pub(super) fn flight(&self, index: u32) -> Flight {
+        FlightLog::open(&flight::path(self.folder.path(), index)).unwrap().read().unwrap()
     }
 
     pub(super) fn until_left(&mut self) {

@@ -1,13 +1,14 @@
 //! No failure loses a run: whoever comes, goes or stops in the middle, the run is what it would have been.
 
 mod crew;
+mod memory;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use longtake_shared::config::{MemoryInit, RunConfig};
 use longtake_shared::ids::{LaneId, Rank, Step};
 
-use crew::{Crew, Held, Videos};
+use crew::{Crew, Held, Numbers, Videos};
 
 use super::tests::{config, difference};
 use crate::checkpoint::{TensorData, TensorFile};
@@ -17,14 +18,38 @@ use crate::control::Flags;
 const GO_ON: Flags = Flags { stop: false, checkpoint: false, reconfigure: false };
 const LEAVE: Flags = Flags { reconfigure: true, ..GO_ON };
 
-/// A run whose members never change.
+/// What the members of a run whose members never change hold in the end.
 fn undisturbed(videos: &Videos, world: u32, change: impl FnOnce(&mut RunConfig)) -> BTreeMap<u32, Held> {
+    undisturbed_with_numbers(videos, world, change).0
+}
+
+/// The same, with the numbers of its steps.
+fn undisturbed_with_numbers(
+    videos: &Videos,
+    world: u32,
+    change: impl FnOnce(&mut RunConfig),
+) -> (BTreeMap<u32, Held>, Numbers) {
     let mut crew = Crew::new(videos, config(), change);
     let members: Vec<u32> = (0..world).collect();
     crew.form(&members, 0, false);
     crew.train(GO_ON);
     crew.until_finished();
-    crew.end()
+    (crew.end(), crew.numbers)
+}
+
+/// Memory that begins without rows: extraction would leave off at the first wish to leave.
+fn absent_at_first(config: &mut RunConfig) {
+    config.memory.init = MemoryInit::Absent;
+}
+
+/// What the steps of two runs must have in common to the bit, whoever their members were.
+fn assert_same_steps(found: &Numbers, expected: &Numbers) {
+    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    for (step, numbers) in expected {
+        for name in ["samples", "sample_ids", "positives", "absent_rows", "damaged_rows", "mean_age"] {
+            assert_eq!(found[step].get(name), numbers.get(name), "{name} of step {step}");
+        }
+    }
 }
 
 /// The memory of all workers.
@@ -65,30 +90,43 @@ fn assert_same_within_rounding(found: &BTreeMap<u32, Held>, expected: &BTreeMap<
 #[test]
 fn members_come_and_go_and_the_run_is_the_same() {
     let videos = Videos::make();
-    let expected = undisturbed(&videos, 1, |_| {});
-    let mut crew = Crew::new(&videos, config(), |_| {});
+    let change = |config: &mut RunConfig| {
+        absent_at_first(config);
+        config.memory.replicas = 1;
+    };
+    let (expected, numbers) = undisturbed_with_numbers(&videos, 1, change);
+    let mut crew = Crew::new(&videos, config(), change);
     crew.form(&[0, 1, 2, 3], 0, false);
     crew.train(LEAVE);
     crew.until_left();
+    let mut steps = 1;
     for members in [&[0, 1, 2][..], &[0, 1, 2, 3], &[3, 1], &[5, 3, 0, 1, 4, 2]] {
         crew.form(members, 1, true);
         crew.train(if members.len() < 6 { LEAVE } else { GO_ON });
         if members.len() < 6 {
             crew.until_left();
+            steps += 1;
+            assert!(
+                crew.left.values().flatten().all(|kept| kept.step == Step(steps)),
+                "one step a generation"
+            );
         }
     }
     crew.until_finished();
     let found = crew.end();
     assert_eq!(found.len(), 6);
     assert_same_within_rounding(&found, &expected);
-    assert_eq!(crew.warnings, Vec::<String>::new(), "nothing was lost");
+    assert_same_steps(&crew.numbers, &numbers);
+    // Who goes takes its lanes along: worker 3 one at first, workers 0 and 2 three in the end. All of it was copied.
+    assert_eq!(crew.warnings.len(), 4, "{:?}", crew.warnings);
+    assert!(crew.warnings.iter().all(|warning| warning.contains("was lost with its worker")));
 }
 
 #[test]
 fn lanes_change_hands_bit_for_bit() {
     let videos = Videos::make();
-    let expected = undisturbed(&videos, 2, |_| {});
-    let mut crew = Crew::new(&videos, config(), |_| {});
+    let expected = undisturbed(&videos, 2, absent_at_first);
+    let mut crew = Crew::new(&videos, config(), absent_at_first);
     crew.form(&[0, 1], 0, false);
     crew.train(LEAVE);
     crew.until_left();
@@ -184,12 +222,13 @@ fn a_run_that_returns_to_its_checkpoint_has_the_bits_of_one_that_never_stopped()
 #[test]
 fn a_lost_lane_comes_back_from_checkpoint_and_copies() {
     let videos = Videos::make();
-    let mut crew = Crew::new(&videos, config(), |config| {
+    let change = |config: &mut RunConfig| {
+        absent_at_first(config);
         config.memory.replicas = 1;
-        // Extraction would leave off at the first wish to leave.
-        config.memory.init = MemoryInit::Absent;
         config.checkpoint.every = 0;
-    });
+    };
+    let (expected, numbers) = undisturbed_with_numbers(&videos, 3, change);
+    let mut crew = Crew::new(&videos, config(), change);
     // The first step is in a checkpoint. The second is copied when the third generation begins, the third when it is done.
     for generation in 0..3 {
         crew.form(&[0, 1, 2], 0, generation > 0);
@@ -198,16 +237,17 @@ fn a_lost_lane_comes_back_from_checkpoint_and_copies() {
     }
     assert_eq!(crew.newest.as_ref().map(|newest| newest.step), Some(Step(1)));
     assert!(crew.left.values().flatten().all(|kept| kept.step == Step(3) && kept.copies.len() == 2));
-    let lost = crew.dismiss(&[1]).remove(&1).unwrap();
+    crew.dismiss(&[1]);
     crew.form(&[0, 7, 2], 0, true);
-    crew.until_ready();
-    crew.abort();
+    crew.train(GO_ON);
+    crew.until_finished();
     let copies = crew.warnings.iter().filter(|warning| warning.contains("rows come from copies"));
     assert_eq!(copies.count(), 2, "{:?}", crew.warnings);
     let found = crew.end();
-    assert_eq!(found[&7].step, Step(3));
-    assert!(found[&7].rows == lost.rows, "bits, writers and absences");
-    assert!(found[&7].tensors == lost.tensors);
+    for (index, lost) in [(0, 0), (7, 1), (2, 2)] {
+        assert!(found[&index] == expected[&lost], "bits, writers and absences, as if nobody had been lost");
+    }
+    assert!(crew.numbers == numbers, "what is remembered is as old, and as little is absent");
 }
 
 #[test]
@@ -229,4 +269,33 @@ fn a_generation_that_ends_while_it_forms_is_left_and_another_forms() {
     crew.train(GO_ON);
     crew.until_finished();
     assert!(crew.end() == expected);
+}
+
+#[test]
+fn a_steady_step_awaits_no_control_and_only_rank_0_says_a_word() {
+    let videos = Videos::make();
+    let mut crew = Crew::new(&videos, config(), |config| {
+        config.checkpoint.every = 0;
+        config.train.max_steps = 1000;
+    });
+    crew.form(&[0, 1], 0, false);
+    crew.train(GO_ON);
+    crew.until_step(2);
+    let before = [crew.flight(0), crew.flight(1)];
+    // What is told now may have been done before that; six steps that followed have been done when they are told.
+    let reached = before.iter().filter_map(|flight| flight.records.last()).map(|record| record.step.0).max();
+    crew.until_step(reached.unwrap() + 6);
+    let after = [crew.flight(0), crew.flight(1)];
+    for (before, after) in before.iter().zip(&after) {
+        assert!(before.awaited >= 2, "it has waited for its orders to form and to train");
+        assert_eq!(after.awaited, before.awaited, "it waited for control within a steady step");
+    }
+    assert!(after[0].said >= before[0].said + 5, "rank 0 tells its steps");
+    assert_eq!(after[1].said, before[1].said, "the other has nothing to say");
+    // A save is no steady step: its report is counted.
+    crew.wish(Flags { checkpoint: true, ..GO_ON });
+    crew.until_committed(1);
+    assert!((0..2).zip(&after).all(|(rank, after)| crew.flight(rank).awaited > after.awaited));
+    crew.abort();
+    crew.end();
 }

@@ -1,0 +1,136 @@
+//! What reading commands show: settings, data sets, results, weights of other programs.
+
+use std::fs;
+use std::path::Path;
+
+use insta::assert_snapshot;
+use longtake_tests::{Call, repository};
+
+use crate::{longtake, longtake_in};
+
+const ANNOTATIONS: &str = r#"{"database": {
+    "pool": {"subset": "training", "duration": 4.0, "annotations": [
+        {"label": "dive", "segment": [0.5, 2.0]}, {"label": "swim", "segment": [2.0, 3.5]}]},
+    "lake": {"subset": "validation", "duration": 4.0, "annotations": [
+        {"label": "dive", "segment": [1.0, 3.0]}, {"label": "swim", "segment": [2.5, 3.5]}]}
+}}"#;
+
+const CONFIG: &str = r#"[data]
+annotations = "annotations.json"
+videos = "videos"
+fps = 12.5
+"#;
+
+/// A data set of two videos that last four seconds.
+fn two_videos(folder: &Path, annotations: &str) {
+    fs::write(folder.join("annotations.json"), annotations).unwrap();
+    fs::write(folder.join("water.toml"), CONFIG).unwrap();
+    fs::create_dir(folder.join("videos")).unwrap();
+    let video = repository().join("tests/fixtures/decode/h264_faststart.mp4");
+    for name in ["pool.mp4", "lake.mp4"] {
+        fs::copy(&video, folder.join("videos").join(name)).unwrap();
+    }
+}
+
+#[test]
+fn settings_that_are_no_defaults_name_their_source() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("water.toml"), CONFIG).unwrap();
+    let said = longtake_in(folder.path(), "config water.toml --set train.epochs=7 --set run.name=\"water\"");
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let lines: Vec<String> = said
+        .stdout
+        .lines()
+        .filter(|line| !line.ends_with("# default"))
+        // How far the sources stand to the right hangs on the longest of all settings.
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn a_data_set_without_problems() {
+    let folder = tempfile::tempdir().unwrap();
+    two_videos(folder.path(), ANNOTATIONS);
+    assert_snapshot!(longtake_in(folder.path(), "data check water.toml").transcript());
+}
+
+#[test]
+fn a_data_set_with_problems() {
+    let folder = tempfile::tempdir().unwrap();
+    let annotations = ANNOTATIONS
+        .replacen("\"duration\": 4.0", "\"duration\": 9.0", 1)
+        .replace("[2.0, 3.5]", "[2.0, 8.5]")
+        .replace("\"swim\", \"segment\": [2.5, 3.5]", "\"float\", \"segment\": [2.5, 30]");
+    two_videos(folder.path(), &annotations);
+    fs::remove_file(folder.path().join("videos/lake.mp4")).unwrap();
+    assert_snapshot!(longtake_in(folder.path(), "data check water.toml").transcript());
+    fs::write(folder.path().join("videos/lake.mp4"), "").unwrap();
+    let said = longtake_in(folder.path(), "data check water.toml --json");
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let report: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    let kinds: Vec<&str> =
+        report["problems"].as_array().unwrap().iter().map(|one| one["kind"].as_str().unwrap()).collect();
+    assert_eq!(
+        kinds,
+        ["beyond-end", "other-duration", "unreadable", "never-trained", "never-validated"],
+        "{report}"
+    );
+}
+
+#[test]
+fn results_by_two_sets_of_rules() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("annotations.json"), ANNOTATIONS).unwrap();
+    let results = r#"{"version": "1", "external_data": {}, "results": {
+        "lake": [{"label": "dive", "score": 0.9, "segment": [1.0, 2.8]},
+                 {"label": "swim", "score": 0.4, "segment": [2.5, 3.0]},
+                 {"label": "swim", "score": 0.4, "segment": [0.0, 1.0]}],
+        "river": [{"label": "dive", "score": 0.95, "segment": [0.0, 1.0]}]
+    }}"#;
+    fs::write(folder.path().join("results.json"), results).unwrap();
+    let words = "evaluate --predictions results.json --annotations annotations.json --rules";
+    for rules in ["activitynet", "vedatad"] {
+        let said = longtake_in(folder.path(), &format!("{words} {rules}"));
+        assert_snapshot!(format!("results_by_the_rules_of_{rules}"), said.transcript());
+    }
+}
+
+#[test]
+fn a_folder_that_holds_no_run_has_no_status() {
+    let said = longtake("status runs/none");
+    assert_ne!(said.code, Some(0));
+    assert_snapshot!(said.transcript());
+}
+
+#[test]
+fn published_weights_are_imported_with_what_is_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let published = repository().join("worker/src/model/backbone/fixtures/official.pth");
+    fs::copy(published, folder.path().join("official.pth")).unwrap();
+    assert_snapshot!(longtake_in(folder.path(), "import official.pth backbone.safetensors").transcript());
+    let bytes = fs::read(folder.path().join("backbone.safetensors")).unwrap();
+    let stored = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert!(stored.names().contains(&"backbone.patch_embed.proj.weight"), "{:?}", stored.names());
+
+    let said = longtake_in(folder.path(), "import official.pth --json");
+    let report: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(report["tensors"], stored.len(), "{said:?}");
+    assert_eq!(fs::read(folder.path().join("official.safetensors")).unwrap(), bytes);
+}
+
+#[test]
+fn the_data_of_mini_tal_are_without_problems() {
+    if !repository().join("../shared/mini-tal/annotations.json").exists() {
+        println!("SKIPPED the_data_of_mini_tal_are_without_problems: `../shared/mini-tal` is not there");
+        return;
+    }
+    let program = env!("CARGO_BIN_EXE_longtake-under-test");
+    let said = Call::new(program, &repository()).typed("data check configs/mini_tal.toml --json").run();
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let report: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    let videos: u64 =
+        report["subsets"].as_array().unwrap().iter().map(|subset| subset["videos"].as_u64().unwrap()).sum();
+    assert_eq!((videos, report["classes"].as_array().unwrap().len()), (56, 6), "{report}");
+    assert_eq!(report["problems"].as_array().unwrap().len(), 0, "{report}");
+}
