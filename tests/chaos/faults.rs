@@ -76,12 +76,7 @@ const OF_EVERY_STEP: [StepPhase; 4] = [StepPhase::Look, StepPhase::Judge, StepPh
 
 #[test]
 fn workers_that_live_and_are_stuck_in_a_phase_are_noticed_and_replaced() {
-    // Without saves: after each one the agent learns anew how long phases take.
-    let mut cluster = Cluster::start(
-        2,
-        1,
-        "--set cluster.min_workers=1 --set checkpoint.every=0 --set checkpoint.interval=0",
-    );
+    let mut cluster = Cluster::start(2, 1, "--set cluster.min_workers=1");
     strike(&mut cluster, "training thread stuck", |cluster, round| {
         cluster.wait_for_world(2);
         cluster.wait_for_steps(8);
@@ -153,6 +148,7 @@ fn a_stopped_coordinator_keeps_its_place_and_costs_no_generation() {
         assert_eq!(cluster.pids(), members, "the same processes train on");
     });
     assert_eq!((cluster.generation(), cluster.incarnation()), (generation, incarnation));
+    cluster.check_that_every_step_was_told();
     cluster.stop();
 }
 

@@ -246,17 +246,21 @@ fn of_two_halves_only_the_one_with_the_coordinator_makes_progress() {
 #[test]
 fn workers_train_on_while_their_coordinator_is_cut_off_and_no_step_is_lost() {
     let Some(mut split) = Split::start_from(1, "") else { return };
-    let before = split.generation();
     again(&mut split, "coordinator cut off and back", |split| {
+        split.wait_for_world(3);
+        let before = split.generation();
+        let members = split.workers_of(&[0, 1, 2]);
         split.network.cut(0);
         // The length of the outage, which is what is tested: three leases, half of the grace.
         std::thread::sleep(Duration::from_secs(3));
         let heard = split.steps();
         split.network.join(0);
         split.wait_for_steps(5);
-        assert_eq!(split.generation(), before, "{:?}", incidents(&split.lab));
+        split.wait_for_world(3);
         let now = split.steps();
         assert!(now > heard + 10, "they trained on meanwhile: {heard} steps were told, then {now}");
+        assert_eq!(split.workers_of(&[0, 1, 2]), members, "the same processes train on");
+        assert_eq!(split.generation(), before, "{:?}", incidents(&split.lab));
     });
     check_that_every_step_was_told(&split.lab);
     split.stop();

@@ -77,6 +77,7 @@ impl RunEngine {
         self.state.generation = generation;
         self.state.owned = team.owned();
         self.state.kept.clear();
+        self.state.saves.forget_gathered();
         self.state.flags.reconfigure = false;
         let (members, lanes) = (team.members.clone(), team.lanes.clone());
         let order = Order::Form { peers, lanes, carried };

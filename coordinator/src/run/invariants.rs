@@ -40,7 +40,7 @@ pub enum Broken {
 pub struct Before {
     phase: PhaseKind,
     generation: Generation,
-    /// A generation lived.
+    /// A generation lived, or was being left.
     lived: bool,
     /// Its members, where they are few.
     members: Option<Vec<WorkerId>>,
@@ -51,15 +51,16 @@ pub struct Before {
 impl Before {
     /// Of a state that is about to change.
     pub fn of(state: &RunState) -> Self {
+        let team = match &state.phase {
+            // It lives on where it is found again.
+            Phase::Recovering { team, .. } => Some(team),
+            phase => phase.team(),
+        };
         Self {
             phase: state.phase.kind(),
             generation: state.generation,
-            lived: state.phase.team().is_some(),
-            members: state
-                .phase
-                .team()
-                .filter(|team| team.world() <= FULLY_CHECKED)
-                .map(|team| team.members.clone()),
+            lived: team.is_some(),
+            members: team.filter(|team| team.world() <= FULLY_CHECKED).map(|team| team.members.clone()),
             newest: state.saves.newest(),
             in_flight: state.saves.in_flight(),
         }

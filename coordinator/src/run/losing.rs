@@ -1,6 +1,6 @@
 //! How a run survives a loss: the generation is aborted, its members leave it, what is missing is started again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use longtake_shared::hint::ExitCode;
@@ -9,7 +9,7 @@ use longtake_shared::protocol::{ExitCause, Kept};
 use longtake_shared::units::Seconds;
 
 use super::command::{Command, Order};
-use super::event::{Doing, WorkerEnd};
+use super::event::{Doing, HeldWorker, WorkerEnd};
 use super::incident::{Incident, Nearness};
 use super::membership::{AgentId, WorkerState};
 use super::phase::Phase;
@@ -223,7 +223,6 @@ impl RunEngine {
         let has_left = |member: &WorkerId| team.rank(member).is_some_and(|rank| left.contains(&rank));
         let waiting: BTreeSet<WorkerId> =
             survivors.iter().filter(|member| !has_left(member)).cloned().collect();
-        self.state.saves.forget_gathered();
         self.state.validation = None;
         self.state.reporting = None;
         self.state.last_notice = now;
@@ -266,6 +265,47 @@ impl RunEngine {
         } else if *not_before <= now {
             *not_before = now + self.settings.coordinator_grace;
         }
+    }
+
+    /// The first agent is back that holds a member of a generation that was lost sight of as a whole: it was the coordinator
+    /// that could not be reached, and they have trained on. It looks for them as one that has been started anew does. Not
+    /// where a member is known to be dead, or another process has its place.
+    pub(super) fn find_again(
+        &mut self,
+        now: Duration,
+        agent: &AgentId,
+        held: &[HeldWorker],
+        commands: &mut Vec<Command>,
+    ) {
+        let Phase::Recovering { team, not_before, incident: Some(incident), hopeless: false, .. } =
+            &self.state.phase
+        else {
+            return;
+        };
+        let is_away = |member: &WorkerId| {
+            let holder = self.state.at_large.get(member);
+            holder.is_some_and(|holder| holder == agent || self.state.lost.contains_key(holder))
+        };
+        let has_place = |member: &WorkerId| {
+            self.state.workers.get(member).is_some_and(|worker| self.has_room(worker.index))
+        };
+        if now >= *not_before
+            || !held.iter().any(|held| team.members.contains(&held.worker))
+            || !team.members.iter().all(|member| is_away(member) && has_place(member))
+        {
+            return;
+        }
+        let message = format!("{}: the workers that were out of reach are found again", incident.cause);
+        Self::announce(RunUpdate::Warning { message }, commands);
+        let team = team.clone();
+        for member in &team.members {
+            self.state.at_large.remove(member);
+            if let Some(worker) = self.state.workers.get_mut(member) {
+                worker.state = WorkerState::Unseen;
+            }
+        }
+        let (ready, finished) = (BTreeSet::new(), BTreeMap::new());
+        self.state.phase = Phase::Forming { team, ready, order: None, adopted: Some(now), finished };
     }
 
     /// A member has left its generation.

@@ -32,6 +32,9 @@ pub struct Agent {
     pub heard: Duration,
     /// Since when its link is broken.
     pub broken: Option<Duration>,
+    /// Given up, since when it is heard of on the same link again. One whose own lease is over hangs up as soon as it can and
+    /// says hello; what comes before is only what had piled up in the link.
+    pub woken: Option<Duration>,
 }
 
 /// What is known of a worker's process.

@@ -127,8 +127,13 @@ impl RunEngine {
     pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Command> {
         self.wake(now);
         if let Event::AgentRenewed { agent, doing } = event {
-            if let Some(Agent { host, slots, .. }) = self.state.lost.remove(&agent) {
+            if let Some(given_up) = self.state.lost.get_mut(&agent) {
+                let woken = *given_up.woken.get_or_insert(now);
+                if now.saturating_sub(woken) <= self.settings.lease {
+                    return Vec::new();
+                }
                 // It was stopped, or out of reach, and does not know that it was given up.
+                let Agent { host, slots, .. } = given_up.clone();
                 let (held, ended) = (Vec::new(), Vec::new());
                 return self.handle(now, Event::AgentConnected { agent, host, slots, held, ended });
             }

@@ -22,7 +22,8 @@ impl RunEngine {
         held: Vec<HeldWorker>,
         commands: &mut Vec<Command>,
     ) {
-        self.state.agents.insert(id.clone(), Agent { host, slots, heard: now, broken: None });
+        self.find_again(now, id, &held, commands);
+        self.state.agents.insert(id.clone(), Agent { host, slots, heard: now, broken: None, woken: None });
         self.state.lost.remove(id);
         // Another may have their places by now.
         let of_agent = self.state.at_large.iter().filter(|(_, agent)| *agent == id);
@@ -97,7 +98,7 @@ impl RunEngine {
     }
 
     /// Whether no process of that index may still run.
-    fn has_room(&self, index: usize) -> bool {
+    pub(super) fn has_room(&self, index: usize) -> bool {
         index < self.settings.processes()
             && !self.state.workers.values().any(|worker| worker.index == index && worker.alive())
     }

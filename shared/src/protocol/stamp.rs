@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum StepPhase {
-    /// Nothing: between stages, or waiting to be told.
+    /// Nothing: between stages, or waiting to be told. What a phase took before it says nothing about what comes.
     Idle = 0,
     /// Waiting for clips.
     Data = 1,
@@ -27,9 +27,11 @@ pub enum StepPhase {
     Save = 8,
     /// Detecting for a validation, in one chunk of a video.
     Validate = 9,
+    /// Waiting for the coordinator within a stage: until a save is in the chain, or a validation has its report.
+    Wait = 10,
 }
 
-const PHASES: [(StepPhase, &str); 10] = [
+const PHASES: [(StepPhase, &str); 11] = [
     (StepPhase::Idle, "idle"),
     (StepPhase::Data, "data"),
     (StepPhase::Look, "look"),
@@ -40,6 +42,7 @@ const PHASES: [(StepPhase, &str); 10] = [
     (StepPhase::WriteBack, "write_back"),
     (StepPhase::Save, "save"),
     (StepPhase::Validate, "validate"),
+    (StepPhase::Wait, "wait"),
 ];
 
 impl StepPhase {

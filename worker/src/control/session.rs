@@ -101,7 +101,7 @@ impl Session {
             if let Some(reason) = &inbox.closed {
                 return Err(ControlError::AgentLost(reason.clone()));
             }
-            self.shared.flight.rest(Generation(inbox.identity.generation));
+            self.shared.flight.turn_to(Generation(inbox.identity.generation), StepPhase::Idle);
             inbox = self.shared.changed.wait(inbox).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -167,9 +167,18 @@ impl Session {
         self.shared.flight.enter(generation, step, phase);
     }
 
-    /// Says that this worker waits for something that is not its own to do.
+    /// Says that this worker is between two stages: whoever watches must not expect of the next one what this one took.
     pub fn rest(&self) {
-        self.shared.flight.rest(Generation(self.shared.inbox().identity.generation));
+        self.turn_to(StepPhase::Idle);
+    }
+
+    /// Says that this worker waits for the coordinator, and will then go on as before.
+    pub fn pause(&self) {
+        self.turn_to(StepPhase::Wait);
+    }
+
+    fn turn_to(&self, phase: StepPhase) {
+        self.shared.flight.turn_to(Generation(self.shared.inbox().identity.generation), phase);
     }
 
     /// Does some work that is a phase of its own within another, which goes on afterwards.

@@ -158,7 +158,6 @@ fn play(run: &RunContext, holdings: &mut Holdings, archive: &mut Archive) -> Res
             saver.finish()?;
             return Ok(Ended::Finished(Ending::Completed, state.learner.step));
         }
-        // Whoever watches for hung phases must not expect of the next stage what this one took.
         run.session.rest();
         let backbone = state.learner.module.backbone.clone();
         holdings.state = Some(start::first_training(run, Some(backbone)));

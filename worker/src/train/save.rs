@@ -348,7 +348,7 @@ impl<'a> Saver<'a> {
     /// The upload failed, or the coordinator did not commit it in time.
     pub fn finish(&mut self) -> Result<(), TrainError> {
         // How long the store and the coordinator take is not this worker's to answer for.
-        self.run.session.rest();
+        self.run.session.pause();
         self.settle()?;
         if let Some((stage, step)) = self.reported {
             let generation = self.run.assignment.generation;

@@ -68,7 +68,7 @@ pub fn validate(run: &RunContext, model: &Detector, step: Step) -> Result<Valida
         return Ok(Validated::LeftOff(agreed.wish()));
     }
     run.session.validation_done(assignment.generation, step)?;
-    run.session.rest();
+    run.session.pause();
     loop {
         if let Directive::Validated { step: validated, average_map, .. } =
             run.session.next_within(assignment.generation)?

@@ -93,7 +93,7 @@ pub enum AgentInput {
         /// What it did last.
         last: Option<Doing>,
     },
-    /// A fifth of the lease is over: see [`super::AgentCore::tick_period`].
+    /// It is time to look at the workers, and to renew the lease: see [`super::AgentCore::tick_period`].
     Tick {
         /// What flight recorders have shown since the last time.
         readings: BTreeMap<WorkerId, Reading>,

@@ -36,8 +36,11 @@ pub(crate) use watch::{Expected, Watch};
 /// How long the last words of a dead worker are waited for before its death is told.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Renewals, and looks at the workers, in a lease.
+/// Renewals, and looks at the workers, in a lease; more where that would be further apart than [`LOOK`].
 const TICKS_PER_LEASE: u32 = 5;
+
+/// A worker that hangs is noticed that much later at most.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Steps that are kept for a coordinator that was away: what a grace of a minute brings together at a hundred a second.
 const STEPS_KEPT: usize = 8192;
@@ -146,7 +149,7 @@ impl AgentCore {
 
     /// How often `Tick` is due.
     pub fn tick_period(&self) -> Duration {
-        self.terms.lease / TICKS_PER_LEASE
+        (self.terms.lease / TICKS_PER_LEASE).min(LOOK)
     }
 
     /// Whether the agent belongs to the run as far as it knows: what it says may be taken for current.
@@ -317,9 +320,12 @@ impl AgentCore {
             // Who reported a hang may have been heard by nobody.
             worker.watch.forget_report();
         }
-        // Steps that nobody has heard, and some that were heard: a step that is told twice does no harm.
-        for (_, step) in &self.steps {
-            outputs.push(AgentOutput::Send(self.message(AgentBody::FromWorker(step.clone()))));
+        // Steps that nobody has heard, and some that were heard: a step that is told twice does no harm. They are told now,
+        // not before the hello, and this link may break before they are heard.
+        for (told, step) in &mut self.steps {
+            *told = now;
+            let body = Some(AgentBody::FromWorker(step.clone()));
+            outputs.push(AgentOutput::Send(wire::AgentMessage { incarnation, body }));
         }
         for body in std::mem::take(&mut self.untold) {
             outputs.push(AgentOutput::Send(self.message(body)));

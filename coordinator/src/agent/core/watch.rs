@@ -17,8 +17,8 @@ const FEWEST: usize = 5;
 /// A phase may take this many times the 99th percentile of those remembered...
 const FACTOR: u32 = 5;
 
-/// ... and this.
-const MARGIN: Duration = Duration::from_secs(1);
+/// ... and this: a second, less the time until somebody looks ([`super::LOOK`]) and what telling takes.
+const MARGIN: Duration = Duration::from_millis(750);
 
 /// A worker that hangs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,5 +155,5 @@ impl Watch {
 }
 
 fn waits_for_others(phase: StepPhase) -> bool {
-    matches!(phase, StepPhase::Idle | StepPhase::Reduce)
+    matches!(phase, StepPhase::Idle | StepPhase::Reduce | StepPhase::Wait)
 }

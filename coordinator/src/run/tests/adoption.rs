@@ -165,3 +165,64 @@ fn a_coordinator_whose_clock_leaps_gives_an_unseen_generation_all_of_its_time() 
     }
     assert!((39.0..40.0).contains(&begun_at.unwrap()), "{begun_at:?}");
 }
+
+/// Two agents with a worker each train, and for longer than their leases the coordinator hears of neither.
+fn cut_off() -> Scene {
+    let mut scene = adopting();
+    for index in [0, 1] {
+        scene.happens(back(index));
+        scene.tells(index, WorkerReport::Ready);
+    }
+    assert_eq!(scene.engine.state().phase.kind(), PhaseKind::Training);
+    for tick in 1..8 {
+        scene.at(0.2 * f64::from(tick), Event::Tick);
+    }
+    assert_eq!(scene.engine.state().phase.kind(), PhaseKind::Recovering, "their leases are over");
+    scene
+}
+
+#[test]
+fn a_coordinator_that_was_cut_off_from_all_finds_their_generation_again() {
+    let mut scene = cut_off();
+    let commands = scene.at(5.0, back(1));
+    assert!(commands.contains(&tell(vec![worker(1)], Order::Adopted)), "{commands:?}");
+    assert!(!commands.iter().any(|command| matches!(command, Command::KillWorker { .. })), "{commands:?}");
+    // The other one is given some time from now on, not from when it was lost.
+    scene.at(5.2, Event::Tick);
+    scene.at(5.8, back(0));
+    scene.tells(0, WorkerReport::Ready);
+    let commands = scene.tells(1, WorkerReport::Ready);
+    assert!(commands.contains(&tell(both(), Order::Train)), "{commands:?}");
+    assert_eq!(scene.engine.state().generation, Generation(9));
+}
+
+#[test]
+fn a_generation_that_comes_into_sight_without_a_member_goes_on_without_it() {
+    let mut scene = cut_off();
+    scene.at(5.0, back(1));
+    for tick in 1..12 {
+        scene.happens(Event::AgentRenewed { agent: AgentId("a1".into()), doing: vec![] });
+        scene.at(5.0 + 0.2 * f64::from(tick), Event::Tick);
+    }
+    let Phase::Recovering { waiting, .. } = &scene.engine.state().phase else {
+        panic!("a member is lost: {:?}", scene.engine.state().phase);
+    };
+    assert_eq!(waiting.iter().collect::<Vec<_>>(), [&worker(1)]);
+}
+
+#[test]
+fn a_generation_whose_member_is_dead_for_sure_is_not_found_again() {
+    let mut scene = cut_off();
+    let end =
+        |index| WorkerEnd { worker: worker(index), cause: ExitCause::Signal(9), log: vec![], last: None };
+    let gone = Event::AgentConnected {
+        agent: AgentId("a0".into()),
+        host: "n".into(),
+        slots: 1,
+        held: vec![],
+        ended: vec![end(0)],
+    };
+    scene.at(5.0, gone);
+    let kill = Command::KillWorker { agent: AgentId("a1".into()), worker: worker(1) };
+    assert!(scene.at(5.2, back(1)).contains(&kill));
+}

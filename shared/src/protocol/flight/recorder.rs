@@ -73,11 +73,11 @@ impl Recorder {
         (Step(self.step.load(Ordering::Relaxed)), phase)
     }
 
-    /// The process waits to be told: nobody expects anything of it. Costs nothing where it does so already.
-    pub fn rest(&self, generation: Generation) {
-        let (step, phase) = self.current();
-        if phase != StepPhase::Idle {
-            self.enter(generation, step, StepPhase::Idle);
+    /// The process turns to a phase in which nobody expects anything of it. Costs nothing where it is in it already.
+    pub fn turn_to(&self, generation: Generation, phase: StepPhase) {
+        let (step, current) = self.current();
+        if phase != current {
+            self.enter(generation, step, phase);
         }
     }
 

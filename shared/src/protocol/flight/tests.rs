@@ -39,10 +39,10 @@ fn what_is_entered_is_read_back_with_how_long_it_took() {
 #[test]
 fn a_worker_rests_once_gives_signs_of_life_as_often_as_it_is_told_and_counts_its_words() {
     let (_folder, _, log, recorder) = ring();
-    recorder.rest(Generation(1));
+    recorder.turn_to(Generation(1), StepPhase::Idle);
     recorder.enter(Generation(1), Step(4), StepPhase::Save);
-    recorder.rest(Generation(1));
-    recorder.rest(Generation(1));
+    recorder.turn_to(Generation(1), StepPhase::Idle);
+    recorder.turn_to(Generation(1), StepPhase::Idle);
     let phases: Vec<_> =
         log.read().unwrap().records.iter().map(|record| (record.step, record.phase)).collect();
     assert_eq!(phases, [(Step(4), StepPhase::Save), (Step(4), StepPhase::Idle)]);

@@ -30,13 +30,14 @@ fn a_phase_that_lasts_too_long_is_told_once() {
     let table = [
         (StepPhase::Replay, vec![], hang(StepPhase::Replay, 3.2, 3.0)),
         (StepPhase::Data, vec![0.1; 4], hang(StepPhase::Data, 3.2, 3.0)),
-        (StepPhase::Data, vec![0.1; 5], hang(StepPhase::Data, 1.6, 1.5)),
-        (StepPhase::Look, vec![0.5; 200], hang(StepPhase::Look, 3.6, 3.5)),
+        (StepPhase::Data, vec![0.1; 5], hang(StepPhase::Data, 1.4, 1.25)),
+        (StepPhase::Look, vec![0.5; 200], hang(StepPhase::Look, 3.4, 3.25)),
         // Only the last 64 count.
-        (StepPhase::Move, [vec![9.0; 10], vec![0.0; 64]].concat(), hang(StepPhase::Move, 1.2, 1.0)),
+        (StepPhase::Move, [vec![9.0; 10], vec![0.0; 64]].concat(), hang(StepPhase::Move, 0.8, 0.75)),
         // Who waits for others is not to blame.
         (StepPhase::Reduce, vec![0.1; 64], vec![]),
         (StepPhase::Idle, vec![0.1; 64], vec![]),
+        (StepPhase::Wait, vec![0.1; 64], vec![]),
     ];
     for (phase, took, expected) in table {
         let mut scene = Scene::with_workers();
@@ -70,6 +71,27 @@ fn what_a_phase_took_in_one_stage_says_nothing_about_the_next() {
 }
 
 #[test]
+fn a_wait_for_the_coordinator_within_a_stage_leaves_what_was_learned() {
+    let mut scene = Scene::with_workers();
+    let look = finished(StepPhase::Look, 0.1);
+    let took = [vec![look; 5], vec![finished(StepPhase::Wait, 2.0)]].concat();
+    let began = scene.now;
+    let reading = |scene: &Scene, finished| Reading {
+        alive: Some(scene.now),
+        doing: Some(doing(1, StepPhase::Look, began)),
+        finished,
+    };
+    let first = reading(&scene, took);
+    scene.lives(0.2, Some(first));
+    for _ in 0..5 {
+        let next = reading(&scene, vec![]);
+        assert_eq!(scene.lives(0.2, Some(next)), []);
+    }
+    let last = reading(&scene, vec![]);
+    assert_eq!(hung(&scene.lives(0.2, Some(last))).len(), 1, "as after five without it");
+}
+
+#[test]
 fn parts_of_a_phase_between_which_others_were_waited_for_are_one() {
     let mut scene = Scene::with_workers();
     let began = scene.now;
@@ -80,10 +102,10 @@ fn parts_of_a_phase_between_which_others_were_waited_for_are_one() {
         doing: Some(doing(1, StepPhase::Judge, began)),
         finished,
     };
-    // Five of one second each: the deadline is six seconds, and not the one and a half of fifty short ones.
+    // Five of one second each: the deadline is 5.75 s, and not the 1.25 s of fifty short ones.
     let first = reading(&scene, vec![one; 5].concat());
     scene.lives(0.2, Some(first));
-    for _ in 0..29 {
+    for _ in 0..27 {
         let next = reading(&scene, vec![]);
         assert_eq!(scene.lives(0.2, Some(next)), []);
     }

@@ -286,6 +286,34 @@ fn a_lost_coordinator_is_called_until_it_is_back_and_told_what_was_kept() {
 }
 
 #[test]
+fn a_step_is_told_again_until_a_link_has_held_long_enough_for_it_to_be_heard() {
+    let mut scene = Scene::with_workers();
+    let step = says(WorkerBody::Progress(wire::Progress::default()));
+    let said = |link| AgentInput::WorkerSaid { link, message: step.clone() };
+    let told = |outputs: &[AgentOutput], incarnation| {
+        let same = from_under(incarnation, "w0.0", step.clone());
+        outputs.iter().filter(|output| **output == same).count()
+    };
+    let welcomed = |scene: &mut Scene| {
+        scene.does(lost());
+        scene.after(0.1, reached());
+        told(&scene.after(0.5, order(4, welcome())), 4)
+    };
+    assert_eq!(told(&scene.does(said(7)), 3), 1);
+    assert_eq!(welcomed(&mut scene), 1);
+    assert_eq!(told(&scene.does(said(7)), 4), 1);
+    assert_eq!(
+        welcomed(&mut scene),
+        2,
+        "the link after the first hello broke before it had carried anything for sure"
+    );
+    // A renewal that was sent afterwards is answered.
+    scene.lives(0.2, None);
+    scene.does(said(7));
+    assert_eq!(welcomed(&mut scene), 1, "only the one that came last");
+}
+
+#[test]
 fn what_happens_between_hello_and_welcome_follows_the_welcome() {
     let mut scene = Scene::with_workers();
     scene.does(lost());
