@@ -2,7 +2,6 @@
 
 use longtake_shared::protocol::AGENT_PID_VARIABLE;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
-
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::ControlError;
