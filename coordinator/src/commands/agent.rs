@@ -5,8 +5,8 @@ use std::path::Path;
 use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::ids::RunId;
 
-use super::Session;
 use super::run_folder::RunFolder;
+use super::{Session, runtime};
 use crate::agent::AgentOptions;
 use crate::agent::core::OnLoss;
 use crate::cli::AgentArgs;
@@ -32,11 +32,7 @@ pub(super) fn run(args: &AgentArgs, session: &Session) -> Result<ExitCode, Failu
         launcher,
         run_folder,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(format!("the threads of the agent cannot start: {error}")))?;
+    let runtime = runtime::of_role("agent")?;
     runtime.block_on(async {
         let signals = Signals::install()
             .map_err(|error| Failure::new(format!("stop signals cannot be received: {error}")))?;

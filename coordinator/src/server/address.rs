@@ -125,7 +125,7 @@ impl Hint for AddressError {
 #[derive(Debug)]
 pub struct FolderLock {
     folder: PathBuf,
-    _file: File,
+    file: File,
 }
 
 impl FolderLock {
@@ -160,7 +160,7 @@ impl FolderLock {
             .and_then(|()| file.seek(SeekFrom::Start(0)))
             .and_then(|_| writeln!(file, "{}", std::process::id()))
             .map_err(failed("write"))?;
-        Ok(Self { folder: folder.to_owned(), _file: file })
+        Ok(Self { folder: folder.to_owned(), file })
     }
 
     /// Tells where the coordinator is. Readers see the old file or the new one, never half of it.
@@ -183,6 +183,9 @@ impl Drop for FolderLock {
     fn drop(&mut self) {
         // The address outlives only a killed coordinator; whoever reads it then finds nobody listening.
         let _ = std::fs::remove_file(self.folder.join(ADDRESS_FILE));
+        // A process that is just being started holds the file as well until it has become another program: the lock is given
+        // up here, not when the last of them closes it.
+        let _ = flock(&self.file, FlockOperation::Unlock);
     }
 }
 

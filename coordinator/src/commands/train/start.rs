@@ -12,7 +12,7 @@ use super::Workers;
 use super::committing::{ChainCommitter, find_whole, hashes, resume};
 use super::prepare::{Origin, Prepared};
 use super::validation::Judge;
-use crate::commands::files;
+use crate::commands::{files, runtime};
 use crate::signals::Signals;
 use crate::terminal::console::Console;
 use crate::updates::{Outcome, RunUpdate};
@@ -27,11 +27,7 @@ pub(super) fn start(
     updates: mpsc::UnboundedSender<RunUpdate>,
     console: Console,
 ) -> Result<Outcome, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(format!("the threads of the coordinator cannot start: {error}")))?;
+    let runtime = runtime::of_role("coordinator")?;
     runtime.block_on(async {
         let request = request(prepared, dataset, lanes, updates, console).await?;
         let outcome = match workers {
