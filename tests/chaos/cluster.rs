@@ -140,6 +140,13 @@ impl Cluster {
         workers.iter().filter_map(pid).collect()
     }
 
+    /// Which agent has started a process.
+    pub(crate) fn agent_of(&self, pid: Pid) -> usize {
+        let started_by = parent(u64::from(pid.as_raw_nonzero().get().cast_unsigned()));
+        let agents = self.agents.iter().map(|agent| agent.as_ref().map(|agent| u64::from(agent.pid())));
+        agents.into_iter().position(|agent| agent.is_some() && agent == started_by).unwrap()
+    }
+
     /// Which worker of the run an agent's is, that has one.
     pub(crate) fn index_of_agent(&self, number: usize) -> u64 {
         let agent = self.agents[number].as_ref().unwrap().pid();

@@ -1,29 +1,29 @@
 //! Nodes that come late, stand by, or are gone for a while.
 
-use std::time::Duration;
+use rustix::process::Pid;
 
-use rustix::process::{Pid, Signal};
-
-use crate::cluster::{Cluster, send, strike};
+use crate::cluster::{Cluster, strike};
 use crate::is_nightly;
 use crate::lab::until;
 
 #[test]
-fn a_spare_takes_the_place_of_a_killed_worker() {
+fn a_spare_takes_the_place_of_a_lost_node() {
     let mut cluster = Cluster::start(3, 1, "--set cluster.spares=1");
-    strike(&mut cluster, "worker killed beside a spare", |cluster, round| {
+    strike(&mut cluster, "node lost beside a spare", |cluster, round| {
         cluster.wait_for_world(2);
         let processes = until("the spare", || Some(cluster.processes()).filter(|all| all.len() == 3));
-        let (generation, members) = (cluster.generation(), cluster.members());
-        let victim = &members[round % 2];
-        send(victim.pid, Signal::KILL);
-        assert!(victim.ends_within(Duration::from_secs(5)));
+        let (generation, members) = (cluster.generation(), cluster.pids());
+        // With its node, so that no process can be started in its place before the others have left.
+        let victim = members[round % 2];
+        let node = cluster.agent_of(victim);
+        cluster.kill_agent(node);
         cluster.wait_for_generation(generation + 1);
         cluster.wait_for_world(2);
         assert_eq!(cluster.generation(), generation + 1, "no generation was formed without the spare");
         let now = cluster.pids();
-        let stood_by = |pid: &Pid| processes.contains(pid) && *pid != victim.pid;
+        let stood_by = |pid: &Pid| processes.contains(pid) && *pid != victim;
         assert!(now.iter().all(stood_by), "{now:?} train, and before there were {processes:?}");
+        cluster.start_agent(node);
     });
     cluster.stop();
 }
