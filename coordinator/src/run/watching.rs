@@ -100,6 +100,9 @@ impl RunEngine {
             Phase::Ending { .. } | Phase::Finished { .. } => true,
             _ => false,
         };
+        if over {
+            return;
+        }
         let is_late = |worker: &Worker| {
             worker.state == WorkerState::Starting
                 && now.saturating_sub(worker.since) > self.settings.gather_timeout
@@ -111,9 +114,6 @@ impl RunEngine {
             .filter(|(_, worker)| is_late(worker))
             .map(|(id, worker)| (id.clone(), worker.agent.clone()))
             .collect();
-        if over {
-            return;
-        }
         for (worker, agent) in late {
             let cause = format!("{} did not connect", self.name(&worker));
             commands.push(Command::KillWorker { agent, worker: worker.clone() });

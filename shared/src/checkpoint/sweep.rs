@@ -1,4 +1,4 @@
-//! Removes what no kept checkpoint names, unless somebody reads it or is about to.
+//! Removes what no kept checkpoint names, unless somebody reads.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -28,11 +28,10 @@ pub struct Swept {
 }
 
 impl Appender {
-    /// Removes manifests that are not kept, then all parts that no kept manifest names and nobody needs.
+    /// Removes manifests that are not kept, then all parts that neither a kept manifest nor a save in flight names.
     ///
-    /// `in_use` are parts that are needed although no kept manifest names them: of a save that has begun and is not in the
-    /// chain yet, since a worker that saves does not upload what is there already; or of a checkpoint that workers have
-    /// been told to load and have not marked yet. While there is a reader
+    /// `in_flight` are parts of a save that has begun and is not in the chain yet. A worker that saves does not upload
+    /// what is there already, so sweep between saves, or name its parts here. While there is a reader
     /// ([`super::Reading`]), no part is removed; a later sweep finds them again.
     ///
     /// # Errors
@@ -40,7 +39,7 @@ impl Appender {
     pub async fn sweep(
         &mut self,
         retention: Retention,
-        in_use: &BTreeSet<ContentHash>,
+        in_flight: &BTreeSet<ContentHash>,
         now: SystemTime,
     ) -> Result<Swept, CheckpointError> {
         self.require_newest().await?;
@@ -60,7 +59,7 @@ impl Appender {
         self.manifests.retain(|sequence, _| kept.contains(sequence));
         let mut marked: BTreeSet<String> =
             self.manifests.values().flat_map(super::Manifest::parts).map(|part| part.object()).collect();
-        marked.extend(in_use.iter().map(|hash| format!("parts/{hash}")));
+        marked.extend(in_flight.iter().map(|hash| format!("parts/{hash}")));
         let mut garbage = self.store.objects.list("parts").await?;
         garbage.retain(|(name, _)| !marked.contains(name));
         swept.parts = garbage.len();

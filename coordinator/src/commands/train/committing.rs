@@ -31,9 +31,6 @@ pub(super) struct ChainCommitter {
     pub(super) best: Option<Best>,
     /// What lies there.
     pub(super) written: Option<ContentHash>,
-    /// Parts of the checkpoint that workers are told to begin at until the next commit is known. That commit may be on its
-    /// way when a generation forms, and its sweep must not take from them what they have not marked yet.
-    pub(super) handed_out: BTreeSet<ContentHash>,
 }
 
 impl Committer for ChainCommitter {
@@ -48,7 +45,6 @@ impl Committer for ChainCommitter {
     fn find_whole(&mut self) -> BoxFuture<'_, Result<Whole, Failure>> {
         async {
             let Newest { found, passed_over } = find_whole(&self.store).await?;
-            self.handed_out = found.as_ref().map(|(_, manifest)| hashes(manifest)).unwrap_or_default();
             let found = found.map(|(_, manifest)| resume(&manifest)).transpose()?;
             Ok(Whole { found, passed_over: passed_over.iter().map(ToString::to_string).collect() })
         }
@@ -81,11 +77,11 @@ impl ChainCommitter {
         }
         let appender =
             self.appender.as_mut().ok_or_else(|| Failure::new("a checkpoint comes before the fence"))?;
-        // Workers begin the next save when they know this one to be in the chain: none of its parts are on their way.
-        if let Err(error) = appender.sweep(self.retention, &self.handed_out, SystemTime::now()).await {
+        // Workers begin the next save when they know this one to be in the chain, and no generation forms before: nothing is
+        // on its way, and nobody is about to load an older one.
+        if let Err(error) = appender.sweep(self.retention, &BTreeSet::new(), SystemTime::now()).await {
             tracing::warn!(%error, "old checkpoints could not be removed");
         }
-        self.handed_out = hashes(&manifest);
         let manifest_json = serde_json::to_string(&manifest)
             .map_err(|error| Failure::new(format!("the checkpoint has no JSON form: {error}")))?;
         Ok(Sealed { sequence: sequence.0, manifest_json })
@@ -138,11 +134,6 @@ async fn find_whole_marked(store: &CheckpointStore) -> Result<Newest, Failure> {
     Ok(newest)
 }
 
-/// The parts of a checkpoint by their names.
-pub(super) fn hashes(manifest: &Manifest) -> BTreeSet<ContentHash> {
-    manifest.parts().into_iter().map(|part| part.hash).collect()
-}
-
 /// What workers are given that go on from a checkpoint.
 pub(super) fn resume(manifest: &Manifest) -> Result<Resume, Failure> {
     let stage = match manifest.stage {
@@ -152,92 +143,4 @@ pub(super) fn resume(manifest: &Manifest) -> Result<Resume, Failure> {
     let value = serde_json::to_value(manifest)
         .map_err(|error| Failure::new(format!("the checkpoint has no JSON form: {error}")))?;
     Ok(Resume { stage, step: manifest.step, manifest: value })
-}
-
-#[cfg(test)]
-mod tests {
-    use longtake_shared::checkpoint::{
-        Conditions, Counters, FORMAT, OptimizerState, PartRef, RankParts, Settings,
-    };
-    use longtake_shared::config::{MemoryDtype, RunConfig};
-    use longtake_shared::ids::{Generation, Incarnation, RunId, Step};
-    use longtake_shared::objects::Objects;
-
-    use super::*;
-
-    fn manifest(step: u64, part: PartRef) -> Manifest {
-        let hash = ContentHash::of(b"");
-        Manifest {
-            format: FORMAT,
-            written_by: "0.1.0".into(),
-            run: RunId("run".into()),
-            incarnation: Incarnation(1),
-            generation: Generation(1),
-            stage: checkpoint::Stage::Train,
-            step: Step(step),
-            world_size: 1,
-            lanes: Vec::new(),
-            conditions: Conditions {
-                seed: 1,
-                lanes: 1,
-                sampled_clips: 1,
-                chunk_clips: 1,
-                bucket_layout: hash,
-                memory_dtype: MemoryDtype::F16,
-                threads: 1,
-                dataset: hash,
-                source: "videos".into(),
-                decoder: "embedded".into(),
-                decoder_version: "1".into(),
-                settings: Settings::of(&RunConfig::default()),
-            },
-            counters: Counters::default(),
-            optimizer_state: OptimizerState::default(),
-            model: part,
-            optimizer: part,
-            memory: Vec::new(),
-            best: None,
-            metrics: std::collections::BTreeMap::new(),
-        }
-    }
-
-    async fn commit(committer: &mut ChainCommitter, step: u64) -> PartRef {
-        let part = committer.store.put_part(format!("weights of step {step}").into_bytes()).await.unwrap();
-        let parts = RankParts { manifest: Some(manifest(step, part)), memory: Vec::new() };
-        let request = CommitRequest {
-            incarnation: Incarnation(1),
-            generation: Generation(1),
-            stage: Stage::Train,
-            step: Step(step),
-            average_map: None,
-            lanes: Vec::new(),
-            parts: vec![serde_json::to_value(parts).unwrap()],
-        };
-        committer.commit(request).await.unwrap();
-        part
-    }
-
-    #[tokio::test]
-    async fn what_workers_may_be_told_to_load_outlives_the_commit_that_was_on_its_way() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut committer = ChainCommitter {
-            store: CheckpointStore::new(Objects::open("memory:///").unwrap()),
-            appender: None,
-            retention: Retention { newest: 1 },
-            best_weights: folder.path().join("best.safetensors"),
-            best: None,
-            written: None,
-            handed_out: BTreeSet::new(),
-        };
-        committer.fence().await.unwrap();
-        let first = commit(&mut committer, 1).await;
-        // A generation that forms now is told to load the first while the second is on its way.
-        let second = commit(&mut committer, 2).await;
-        committer.store.get_part(&first).await.unwrap();
-        // The third holds the shares of all who had loaded.
-        commit(&mut committer, 3).await;
-        assert!(committer.store.get_part(&first).await.is_err());
-        committer.store.get_part(&second).await.unwrap();
-        assert_eq!(committer.store.list().await.unwrap().len(), 1);
-    }
 }

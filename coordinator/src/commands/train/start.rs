@@ -9,7 +9,7 @@ use longtake_shared::lanes::Lanes;
 use tokio::sync::mpsc;
 
 use super::Workers;
-use super::committing::{ChainCommitter, find_whole, hashes, resume};
+use super::committing::{ChainCommitter, find_whole, resume};
 use super::prepare::{Origin, Prepared};
 use super::validation::Judge;
 use crate::commands::{files, runtime};
@@ -59,7 +59,6 @@ async fn request(
         best_weights: prepared.folder.best_weights(),
         best,
         written: None,
-        handed_out: newest.as_ref().map(hashes).unwrap_or_default(),
     };
     if newest.is_some()
         && let Err(failure) = committer.fetch_best().await

@@ -6,17 +6,18 @@ fn finished(phase: StepPhase, took: f64) -> Finished {
     Finished { phase, took: s(took), resumed: false }
 }
 
+/// A worker that gives a sign of life now, in a phase since then.
+fn lives_in(scene: &Scene, phase: StepPhase, since: Duration, finished: Vec<Finished>) -> Reading {
+    Reading { alive: Some(scene.now), doing: Some(doing(1, phase, since)), finished }
+}
+
 /// Ticks for a while with a worker that lives and does one thing; gives the hangs with when they were told.
 fn watched(scene: &mut Scene, phase: StepPhase, took: &[f64], seconds: f64) -> Vec<(String, f64, f64)> {
     let began = scene.now;
     let mut first = Some(took.iter().map(|took| finished(phase, *took)).collect());
     let mut hangs = Vec::new();
     while scene.now < began + s(seconds) {
-        let reading = Reading {
-            alive: Some(scene.now),
-            doing: Some(doing(1, phase, began)),
-            finished: first.take().unwrap_or_default(),
-        };
+        let reading = lives_in(scene, phase, began, first.take().unwrap_or_default());
         let outputs = scene.lives(0.2, Some(reading));
         hangs.extend(hung(&outputs).into_iter().map(|(_, phase, since, deadline)| (phase, since, deadline)));
     }
@@ -51,11 +52,7 @@ fn what_a_phase_took_in_one_stage_says_nothing_about_the_next() {
     let look = finished(StepPhase::Look, 0.1);
     let stages = [vec![look; 64], vec![finished(StepPhase::Idle, 0.0)], vec![look; 4]].concat();
     let began = scene.now;
-    let reading = |scene: &Scene, finished| Reading {
-        alive: Some(scene.now),
-        doing: Some(doing(1, StepPhase::Look, began)),
-        finished,
-    };
+    let reading = |scene: &Scene, finished| lives_in(scene, StepPhase::Look, began, finished);
     let first = reading(&scene, stages);
     assert_eq!(scene.lives(0.2, Some(first)), []);
     for _ in 0..14 {
@@ -76,11 +73,7 @@ fn a_wait_for_the_coordinator_within_a_stage_leaves_what_was_learned() {
     let look = finished(StepPhase::Look, 0.1);
     let took = [vec![look; 5], vec![finished(StepPhase::Wait, 2.0)]].concat();
     let began = scene.now;
-    let reading = |scene: &Scene, finished| Reading {
-        alive: Some(scene.now),
-        doing: Some(doing(1, StepPhase::Look, began)),
-        finished,
-    };
+    let reading = |scene: &Scene, finished| lives_in(scene, StepPhase::Look, began, finished);
     let first = reading(&scene, took);
     scene.lives(0.2, Some(first));
     for _ in 0..5 {
@@ -97,11 +90,7 @@ fn parts_of_a_phase_between_which_others_were_waited_for_are_one() {
     let began = scene.now;
     let part = |resumed| Finished { resumed, ..finished(StepPhase::Judge, 0.1) };
     let one = [vec![part(false)], vec![part(true); 9]].concat();
-    let reading = |scene: &Scene, finished| Reading {
-        alive: Some(scene.now),
-        doing: Some(doing(1, StepPhase::Judge, began)),
-        finished,
-    };
+    let reading = |scene: &Scene, finished| lives_in(scene, StepPhase::Judge, began, finished);
     // Five of one second each: the deadline is 5.75 s, and not the 1.25 s of fifty short ones.
     let first = reading(&scene, vec![one; 5].concat());
     scene.lives(0.2, Some(first));
