@@ -19,7 +19,7 @@ const ROUTE: [&str; 9] = [
     "data",
     "model::backbone",
     "model::memory",
-    "model::tcm",
+    "model::neck",
     "model::heads",
     "loss",
     "train",
@@ -60,7 +60,7 @@ fn quoted(text: &str) -> Option<&str> {
     text.split('`').nth(1)
 }
 
-/// `worker/src/model/tcm/mod.rs` is `crate::model::tcm`.
+/// `worker/src/model/tcm/mod.rs` is `crate::model::neck`.
 fn module(path: &str) -> Option<String> {
     let inner = path.strip_prefix("worker/src/")?.strip_suffix(".rs")?;
     let inner = inner.strip_suffix("/mod").unwrap_or(inner);

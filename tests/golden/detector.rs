@@ -11,7 +11,7 @@ use longtake_worker::model::heads::daotad::anchors::AnchorGrid;
 use longtake_worker::model::layers::Init;
 use longtake_worker::model::norm::{LocalMoments, MomentsReducer};
 use longtake_worker::model::pass::Pass;
-use longtake_worker::train::tape::{NamedTensor, load_named};
+use longtake_worker::tensors::{NamedTensor, load_named};
 use serde::Deserialize;
 
 use crate::backbone;

@@ -12,10 +12,10 @@ use longtake_worker::model::heads::daotad::{DetectorHead, DetectorShape};
 use longtake_worker::model::layers::Init;
 use longtake_worker::model::norm::{LocalMoments, MomentsReducer, PendingStatistics, apply_statistics};
 use longtake_worker::model::pass::Pass;
-use longtake_worker::model::tcm::consistency::{RelativeAttention, Tcm, TcmShape};
-use longtake_worker::model::tcm::fpn::Fpn;
-use longtake_worker::model::tcm::srm::TemporalReduction;
-use longtake_worker::model::tcm::tdm::{Tdm, TdmShape, TransformerLayer};
+use longtake_worker::model::neck::consistency::{RelativeAttention, Tcm, TcmShape};
+use longtake_worker::model::neck::fpn::Fpn;
+use longtake_worker::model::neck::temporal_reduction::TemporalReduction;
+use longtake_worker::model::neck::tdm::{Tdm, TdmShape, TransformerLayer};
 
 use crate::support::{Case, Check, Runner, device, values};
 

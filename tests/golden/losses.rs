@@ -2,11 +2,11 @@
 
 use burn::tensor::Tensor;
 use longtake_shared::config::LossConfig;
-use longtake_worker::loss::assigner::{AnchorTarget, Assigner};
+use longtake_worker::model::heads::daotad::assigner::{AnchorTarget, Assigner};
 use longtake_worker::loss::focal::sigmoid_focal;
 use longtake_worker::loss::overlap::iou;
-use longtake_worker::loss::segments::{diou, giou};
-use longtake_worker::loss::{Criterion, LabelledSegment, SampleTargets, local_normaliser};
+use longtake_worker::loss::interval_iou::{diou, giou};
+use longtake_worker::model::heads::daotad::criterion::{Criterion, LabelledSegment, SampleTargets, local_normaliser};
 use longtake_worker::model::heads::HeadOutput;
 use longtake_worker::model::heads::daotad::anchors::AnchorGrid;
 use longtake_worker::model::heads::daotad::coder::{decode, decode_segment, encode_segment};

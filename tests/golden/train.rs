@@ -10,15 +10,15 @@ use longtake_shared::random::Key;
 use longtake_shared::units::FrameIndex;
 use longtake_worker::data::augment::AugmentDraw;
 use longtake_worker::data::plan::{FRAMES_PER_ROW, SamplePlan, WindowAction};
-use longtake_worker::loss::{Criterion, LabelledSegment, SampleTargets, local_normaliser};
+use longtake_worker::model::heads::daotad::criterion::{Criterion, LabelledSegment, SampleTargets, local_normaliser};
 use longtake_worker::model::backbone::frozen;
 use longtake_worker::model::detector::Detector;
 use longtake_worker::model::heads::daotad::anchors::{AnchorGrid, level_lengths};
 use longtake_worker::model::norm::{LocalMoments, MomentsReducer, apply_statistics};
 use longtake_worker::model::pass::Pass;
-use longtake_worker::model::tcm::srm::TemporalReduction;
+use longtake_worker::model::neck::temporal_reduction::TemporalReduction;
 use longtake_worker::optim::Flat;
-use longtake_worker::train::learner::{Learner, StageLength};
+use longtake_worker::train::step::learner::{Learner, StageLength};
 use longtake_worker::train::step::{FreshRows, InputClip, LaneInput, Sample, StepContext, step};
 
 use crate::detector::{detector, run_config};

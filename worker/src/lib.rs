@@ -1,6 +1,9 @@
 //! Longtake's worker, in the order the data flows: video -> clips -> features -> detections -> one number -> gradients
 //! -> summed gradients -> updated weights -> a checkpoint that outlives the process.
 
+/// Tensors between a device, the host and files.
+pub mod tensors;
+
 /// Video files become clips of frames.
 pub mod data;
 

@@ -15,17 +15,18 @@ use longtake_shared::role::{
 use longtake_shared::units::Seconds;
 
 use crate::bench;
-use crate::checkpoint::{SaveBench, TensorData, TensorFile};
+use crate::checkpoint::SaveBench;
 use crate::data::decode::FrameStore;
 use crate::data::{synth as videos, video};
 use crate::infer::video::VideoDetector;
-use crate::model::backbone::{VideoSwin, import as published};
+use crate::model::backbone::{Backbone, import as published};
 use crate::model::detector::Detector;
 use crate::model::layers::Init;
 use crate::runtime;
-use crate::train::save::{NOTE_CLASSES, NOTE_CONFIG};
-use crate::train::tape::{NamedTensor, load_named};
-use crate::train::trainer::device;
+use crate::train::checkpointing::save::{NOTE_CLASSES, NOTE_CONFIG};
+use crate::tensors::named::load_named;
+use crate::tensors::{NamedTensor, TensorFile};
+use crate::train::stages::trainer::device;
 
 /// Is a worker of a run, from its start to its end.
 ///
@@ -118,7 +119,7 @@ pub fn import(request: &ImportRequest) -> Result<ImportReport, Failure> {
 /// A file that cannot be read, weights of another shape, and unless the settings allow it a parameter that is missing.
 pub fn starting_weights(config: &RunConfig) -> Result<WeightsReport, Failure> {
     let backbone = &config.model.backbone;
-    let fresh = VideoSwin::new(backbone, &Init::new(&device(), Key::root(config.run.seed)));
+    let fresh = Backbone::new(backbone, &Init::new(&device(), Key::root(config.run.seed)));
     let (_, report) = published::load_into(fresh, backbone.weights.as_ref(), backbone.weights_may_lack)?;
     Ok(WeightsReport { used: report.used, missing: report.missing, unused: report.unused })
 }
@@ -156,11 +157,8 @@ impl Weights {
             TensorFile::decode(&bytes).map_err(|error| unreadable(format!("are not whole: {error}")))?;
         let classes = file.metadata.get(NOTE_CLASSES).and_then(|text| serde_json::from_str(text).ok());
         let classes = classes.ok_or_else(|| unreadable("do not name the classes of a detector".into()))?;
-        let tensors = file.tensors.into_iter().filter_map(|tensor| match tensor.data {
-            TensorData::F32(values) => Some(NamedTensor { name: tensor.name, shape: tensor.shape, values }),
-            _ => None,
-        });
-        Ok(Self { tensors: tensors.collect(), config: file.metadata.remove(NOTE_CONFIG), classes })
+        let config = file.metadata.remove(NOTE_CONFIG);
+        Ok(Self { tensors: file.tensors, config, classes })
     }
 
     /// The settings the weights were trained with.

@@ -17,7 +17,7 @@ use crate::control::{
     ControlError, Directive, Ending, FailureScope, Hello, Session, ignore_signals, live_with_parent,
 };
 use crate::train::TrainError;
-use crate::train::generation::{Ended, Worker, connect};
+use crate::train::stages::generation::{Ended, Worker, connect};
 
 /// Plays the part of one worker until its agent has nothing more for it.
 ///

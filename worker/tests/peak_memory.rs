@@ -13,13 +13,13 @@ use longtake_shared::random::Key;
 use longtake_shared::units::FrameIndex;
 use longtake_worker::data::augment::AugmentDraw;
 use longtake_worker::data::plan::{FRAMES_PER_ROW, SamplePlan, WindowAction};
-use longtake_worker::loss::{Criterion, LabelledSegment, local_normaliser};
+use longtake_worker::model::heads::daotad::criterion::{Criterion, LabelledSegment, local_normaliser};
 use longtake_worker::model::detector::Detector;
 use longtake_worker::model::heads::daotad::anchors::{AnchorGrid, level_lengths};
 use longtake_worker::model::layers::Init;
 use longtake_worker::model::norm::LocalMoments;
-use longtake_worker::model::tcm::srm::TemporalReduction;
-use longtake_worker::train::learner::{Learner, StageLength};
+use longtake_worker::model::neck::temporal_reduction::TemporalReduction;
+use longtake_worker::train::step::learner::{Learner, StageLength};
 use longtake_worker::train::step::{InputClip, LaneInput, Sample, StepContext, step};
 use rayon::ThreadPoolBuilder;
 

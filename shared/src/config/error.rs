@@ -75,6 +75,18 @@ pub enum ConfigError {
         /// What would be understood.
         expected: String,
     },
+    /// A setting that another detector family reads.
+    #[error("`{key}` ({origin}) belongs to the detector `{owner}`, but `model.kind` is `{selected}`")]
+    OtherKind {
+        /// The setting.
+        key: String,
+        /// Where it is written.
+        origin: String,
+        /// The family that reads it.
+        owner: &'static str,
+        /// The family of the run.
+        selected: &'static str,
+    },
     /// A value, or several together, against the rules.
     #[error("{rule}{places}")]
     Broken {
@@ -108,6 +120,9 @@ impl Hint for ConfigError {
             }
             Self::NotATable { key, .. } => Some(format!("write `{key} = ...`")),
             Self::BadValue { value, expected, .. } => nearest_word(value, expected),
+            Self::OtherKind { key, owner, .. } => {
+                Some(format!("remove `{key}`, or set `model.kind = \"{owner}\"`"))
+            }
             Self::Broken { hint, .. } => hint.clone(),
             Self::Stored { .. } => Some("use the version of Longtake that started the run".into()),
         }

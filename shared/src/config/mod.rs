@@ -6,6 +6,7 @@ mod data;
 mod error;
 mod evaluation;
 mod fingerprint;
+mod kinds;
 mod layers;
 mod memory;
 mod model;
@@ -28,8 +29,12 @@ pub use data::{AnnotationFormat, AugmentConfig, DataConfig, DecoderChoice, Dispu
 pub use error::ConfigError;
 pub use evaluation::{EvaluationConfig, NmsKind};
 pub use fingerprint::{binds_training, differences};
+pub use kinds::{BackboneKind, DetectorKind};
 pub use memory::{ClipSampler, MemoryConfig, MemoryDtype, MemoryInit, MemorySource, Replay};
-pub use model::{BackboneConfig, BackboneInit, HeadConfig, LossConfig, ModelConfig, NeckConfig, Variant};
+pub use model::{
+    BackboneConfig, BackboneInit, FeatureGeometry, HeadConfig, LossConfig, ModelConfig, NeckConfig,
+    TEMPORAL_REDUCTION, Variant,
+};
 pub use optim::{OptimConfig, OptimizerKind, ScheduleConfig, ScheduleUnit};
 pub use resolve::{Resolved, load, load_without_file};
 pub use rules::{BrokenRule, Range};
@@ -68,6 +73,12 @@ impl RunConfig {
     /// Values of a gradient bucket.
     pub fn bucket_values(&self) -> usize {
         usize::try_from(self.cluster.bucket.0 / 4).unwrap_or(usize::MAX)
+    }
+
+    /// Shape of the features of a window.
+    pub fn geometry(&self) -> FeatureGeometry {
+        let (channels, stride) = (self.model.backbone.channels(), self.model.backbone.stride());
+        FeatureGeometry { channels, stride, positions: self.data.window_frames / stride }
     }
 }
 

@@ -2,10 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::kinds::{BackboneKind, DetectorKind};
+
 /// The detector.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
+    /// Which detector family is trained.
+    pub kind: DetectorKind,
     /// Clips to features.
     pub backbone: BackboneConfig,
     /// Features to a pyramid of consistent features.
@@ -20,6 +24,8 @@ pub struct ModelConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BackboneConfig {
+    /// Which backbone family is trained.
+    pub kind: BackboneKind,
     /// Which published size; `custom` takes `embed_dim`, `depths` and `num_heads` from here.
     pub variant: Variant,
     /// Width of the first stage (variant `custom`).
@@ -49,6 +55,7 @@ pub struct BackboneConfig {
 impl Default for BackboneConfig {
     fn default() -> Self {
         Self {
+            kind: BackboneKind::VideoSwin,
             variant: Variant::Base,
             embed_dim: 24,
             depths: vec![1, 1, 2, 1],
@@ -81,7 +88,33 @@ impl BackboneConfig {
         let (embed_dim, depths, _) = self.dimensions();
         embed_dim << depths.len().saturating_sub(1)
     }
+
+    /// Frames a temporal position of the features: those of a patch.
+    pub fn stride(&self) -> usize {
+        self.patch_size[0].max(1)
+    }
 }
+
+/// Shape of the features that a backbone gives of a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FeatureGeometry {
+    /// Values of one temporal position.
+    pub channels: usize,
+    /// Frames between two temporal positions.
+    pub stride: usize,
+    /// Temporal positions of a full window.
+    pub positions: usize,
+}
+
+impl FeatureGeometry {
+    /// Temporal positions of this many frames; the last one may show fewer frames than `stride`.
+    pub fn rows(&self, frames: usize) -> usize {
+        frames.div_ceil(self.stride)
+    }
+}
+
+/// Temporal positions of the backbone's features that become one position of the neck (spec 30, section 1).
+pub const TEMPORAL_REDUCTION: usize = 4;
 
 /// Published sizes of Video Swin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,9 +178,9 @@ impl Default for NeckConfig {
 }
 
 impl NeckConfig {
-    /// Frames between two positions of each pyramid level: 8, 16, ... (the backbone halves time, the reduction quarters it).
-    pub fn strides(&self) -> Vec<usize> {
-        (0..=self.tdm_kernels.len()).map(|level| 8 << level).collect()
+    /// Frames between two positions of each pyramid level, where the finest has one every `finest` frames.
+    pub fn strides(&self, finest: usize) -> Vec<usize> {
+        (0..=self.tdm_kernels.len()).map(|level| finest << level).collect()
     }
 }
 

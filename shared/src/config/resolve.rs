@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::error::ConfigError;
+use super::kinds::{SECTIONS, other_owner};
 use super::layers::{Layer, flatten, json_of_value};
 use super::{RunConfig, SynthConfig};
 use crate::hint::Hint as _;
@@ -93,6 +94,14 @@ fn resolve(schema: &Schema, layers: impl IntoIterator<Item = Layer>) -> Result<R
     }
     let config: RunConfig =
         serde_json::from_value(tree).map_err(|error| ConfigError::Stored { message: error.to_string() })?;
+    let selected = config.model.kind.name();
+    let set = sources.iter().filter(|(_, source)| *source != DEFAULT);
+    for (key, origin) in set {
+        if let Some(owner) = other_owner(key, selected, &SECTIONS) {
+            let (key, origin) = (key.clone(), origin.clone());
+            return Err(ConfigError::OtherKind { key, origin, owner, selected });
+        }
+    }
     if let Err(rule) = config.validate() {
         return Err(ConfigError::broken(rule, &sources));
     }

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use super::validate::FINEST_STRIDE;
 use crate::hint::Hint;
 
 /// A rule that a configuration breaks.
@@ -89,6 +88,8 @@ pub enum BrokenRule {
         window: usize,
         /// Positions of the finest level.
         positions: usize,
+        /// Frames between two of them.
+        finest_stride: usize,
     },
     /// An attention band without a middle.
     #[error("`model.neck.tdm_kernels` holds {kernel}, but a band has an odd width")]
@@ -179,8 +180,8 @@ impl Hint for BrokenRule {
             }
             Self::StagesDiffer { .. } => "give both one entry a stage".into(),
             Self::HeadsDontDivide { key, width, .. } => format!("set `{key}` to a divisor of {width}"),
-            Self::TooManyLevels { levels, .. } => {
-                format!("remove kernels, or set `data.window_frames` to at least {}", levels * FINEST_STRIDE)
+            Self::TooManyLevels { levels, finest_stride, .. } => {
+                format!("remove kernels, or set `data.window_frames` to at least {}", levels * finest_stride)
             }
             Self::EvenKernel { kernel } => format!("write {} instead", kernel + 1),
             Self::TooManyWorkers { lanes, .. } => {

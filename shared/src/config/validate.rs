@@ -1,12 +1,10 @@
 //! Checks a configuration against the rules, section by section, alone and together.
 
 use super::rules::{BrokenRule, Range};
-use super::{MemoryConfig, OptimConfig, RunConfig, SynthConfig, Variant};
+use super::{MemoryConfig, OptimConfig, RunConfig, SynthConfig, TEMPORAL_REDUCTION, Variant};
 
 /// Blocks of the published backbones lie in this many stages (spec 10).
 const PUBLISHED_STAGES: usize = 4;
-/// Frames between two positions of the finest pyramid level: the backbone halves time, the reduction quarters it.
-pub(super) const FINEST_STRIDE: usize = 8;
 
 type Outcome = Result<(), BrokenRule>;
 
@@ -136,9 +134,10 @@ impl RunConfig {
             return Err(BrokenRule::EvenKernel { kernel: *kernel });
         }
         let (levels, window) = (neck.tdm_kernels.len() + 1, self.data.window_frames);
-        let positions = window / FINEST_STRIDE;
+        let finest_stride = self.geometry().stride * TEMPORAL_REDUCTION;
+        let positions = window / finest_stride;
         if positions < levels {
-            return Err(BrokenRule::TooManyLevels { levels, window, positions });
+            return Err(BrokenRule::TooManyLevels { levels, window, positions, finest_stride });
         }
         ordered(
             ("model.loss.negative_iou", loss.negative_iou),

@@ -9,7 +9,7 @@ use longtake_shared::config::{BackboneConfig, Variant};
 use longtake_shared::random::Key;
 use rand::Rng as _;
 
-use crate::model::backbone::VideoSwin;
+use crate::model::backbone::Backbone;
 use crate::model::layers::Init;
 use crate::model::pass::Pass;
 
@@ -29,17 +29,17 @@ pub fn measure(runs: usize) -> Vec<Row> {
 fn of_model(name: &str, config: &BackboneConfig, shape: [usize; 5], runs: usize) -> Vec<Row> {
     let (plain, taped) = (Device::flex(), Device::flex().autodiff());
     let key = Key::root(1).child("model", 0);
-    let model = VideoSwin::new(config, &Init::new(&plain, key));
+    let model = Backbone::new(config, &Init::new(&plain, key));
     let clips = random("clips", shape, &plain);
-    let dims = model.forward(clips.clone(), Pass::Evaluate).dims();
+    let dims = model.features(clips.clone(), Pass::Evaluate).dims();
     let forward = timed(&format!("{name}, forward"), runs, || {
-        model.forward(clips.clone(), Pass::Evaluate);
+        model.features(clips.clone(), Pass::Evaluate);
     });
-    let model = VideoSwin::new(config, &Init::new(&taped, key));
+    let model = Backbone::new(config, &Init::new(&taped, key));
     let clips = random("clips", shape, &taped);
     let projection = random("projection", dims, &taped);
     let both = timed(&format!("{name}, forward and backward"), runs, || {
-        (model.forward(clips.clone(), Pass::Evaluate) * projection.clone()).sum().backward();
+        (model.features(clips.clone(), Pass::Evaluate) * projection.clone()).sum().backward();
     });
     forward.into_iter().chain(both).collect()
 }

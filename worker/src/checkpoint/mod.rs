@@ -6,12 +6,12 @@
 mod bench;
 mod load;
 mod saver;
-mod tensor_file;
+
 
 pub use bench::SaveBench;
 pub use load::{LoadError, Loaded, Loader};
 pub use saver::{SaveError, SaveRequest, SavedParts, Saver};
-pub use tensor_file::{NamedTensor, TensorData, TensorFile, TensorFileError};
+
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use longtake_shared::config::{DataConfig, MemoryConfig};
+use longtake_shared::config::RunConfig;
 use longtake_shared::dataset::Dataset;
 use longtake_shared::hint::Hint;
 use longtake_shared::ids::{LaneId, Step, VideoIndex};
@@ -125,8 +125,7 @@ impl LoadedStep {
 
 /// Reads samples and clips. Any number of threads may share one.
 pub struct SampleReader {
-    data: DataConfig,
-    memory: MemoryConfig,
+    config: RunConfig,
     dataset: Arc<Dataset>,
     lanes: Lanes,
     root: Key,
@@ -146,15 +145,14 @@ impl SampleReader {
     /// # Errors
     /// The crop is larger than a frame.
     pub fn new(
-        data: &DataConfig,
-        memory: &MemoryConfig,
+        config: &RunConfig,
         dataset: Arc<Dataset>,
         lanes: Lanes,
         root: Key,
         source: Arc<dyn FrameSource>,
     ) -> Result<Self, ClipError> {
-        let renderer = Renderer::new(data)?;
-        Ok(Self { data: data.clone(), memory: memory.clone(), dataset, lanes, root, source, renderer })
+        let renderer = Renderer::new(&config.data)?;
+        Ok(Self { config: config.clone(), dataset, lanes, root, source, renderer })
     }
 
     /// Starts to read the samples of `lanes` for `steps`, `data.prefetch` steps ahead.
@@ -168,7 +166,7 @@ impl SampleReader {
         threads: usize,
     ) -> Result<Prefetch<LoadedStep>, PrefetchError> {
         let reader = Arc::clone(self);
-        Prefetch::spawn(steps, self.data.prefetch, threads, move |step, wanted| {
+        Prefetch::spawn(steps, self.config.data.prefetch, threads, move |step, wanted| {
             reader.step(step, &lanes, wanted)
         })
     }
@@ -206,8 +204,7 @@ impl SampleReader {
     /// What plans are made of.
     pub fn planner(&self) -> Planner<'_> {
         Planner {
-            data: &self.data,
-            memory: &self.memory,
+            config: &self.config,
             dataset: &self.dataset,
             lanes: &self.lanes,
             root: self.root,
@@ -220,7 +217,7 @@ impl SampleReader {
     /// The video cannot be opened, or has no frame.
     pub fn length(&self, video: VideoIndex) -> Result<usize, LoadError> {
         match self.source.length(video) {
-            Ok(0) => Err(LoadError::Empty { video: self.id(video), fps: self.data.fps }),
+            Ok(0) => Err(LoadError::Empty { video: self.id(video), fps: self.config.data.fps }),
             Ok(total) => Ok(total),
             Err(source) => Err(LoadError::Source { video: self.id(video), source }),
         }

@@ -3,8 +3,8 @@
 //! Takes: settings, annotations, lanes, a step. Gives: a [`crate::data::plan::SamplePlan`], the same on every machine and in every run.
 //! Next: [`crate::data::loader`] reads what it names, the memory reads the rows of the other clips.
 
-use longtake_shared::config::{DataConfig, MemoryConfig};
-use longtake_shared::dataset::{Dataset, Video};
+use longtake_shared::config::RunConfig;
+use longtake_shared::dataset::Dataset;
 use longtake_shared::ids::{LaneId, Step, VideoIndex};
 use longtake_shared::lanes::Lanes;
 use longtake_shared::random::Key;
@@ -13,9 +13,7 @@ use longtake_shared::units::FrameIndex;
 use super::augment::AugmentDraw;
 use super::draw::below;
 use crate::model::memory::choose_clips;
-
-/// Frames a row of features: the backbone's patches are two frames long.
-pub const FRAMES_PER_ROW: usize = 2;
+use crate::model::truth::{LabelledSegment, Truth};
 
 /// One sample of a step.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,21 +38,12 @@ pub struct SamplePlan {
     pub sampled: Vec<usize>,
     /// What is done to the frames.
     pub augment: AugmentDraw,
-    /// What happens in the window.
-    pub actions: Vec<WindowAction>,
-    /// Frames of the whole video at `data.fps`.
+    /// What is annotated in the window.
+    pub truth: Truth,
+    /// Frames of the whole video at `truth.fps`.
     pub frames_total: usize,
-}
-
-/// One action, as far as it lies in a window.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct WindowAction {
-    /// Its start, in frames from the window's.
-    pub start: f32,
-    /// Its end, in frames from the window's start.
-    pub end: f32,
-    /// Its class.
-    pub label: usize,
+    /// Frames a row of features (the backbone's stride).
+    pub frames_per_row: usize,
 }
 
 impl SamplePlan {
@@ -66,29 +55,31 @@ impl SamplePlan {
     /// Row of the video's features at which a clip's begin. Both the window's start and the shift are halved downwards,
     /// so that rows are read where they were written (spec 20, section 6, step 4).
     pub fn first_row(&self, clip: usize) -> i64 {
-        let rows_per_clip = (self.clip_frames / FRAMES_PER_ROW) as i64;
-        let start = self.start.0.div_euclid(FRAMES_PER_ROW as i64);
-        start - self.crop_row() as i64 + clip as i64 * rows_per_clip
+        let start = self.start.0.div_euclid(self.frames_per_row as i64);
+        start - self.crop_row() as i64 + (clip * self.rows_per_clip()) as i64
+    }
+
+    /// Rows of the features of a clip.
+    pub fn rows_per_clip(&self) -> usize {
+        self.clip_frames / self.frames_per_row
     }
 
     /// Row of the clips' features at which the window's begin.
     pub fn crop_row(&self) -> usize {
-        self.shift / FRAMES_PER_ROW
+        self.shift / self.frames_per_row
     }
 
-    /// Rows of the video's features: half its frames, rounded up.
+    /// Rows of the video's features.
     pub fn rows_total(&self) -> usize {
-        self.frames_total.div_ceil(FRAMES_PER_ROW)
+        self.frames_total.div_ceil(self.frames_per_row)
     }
 }
 
 /// What plans are made of; nothing here changes from step to step.
 #[derive(Debug, Clone, Copy)]
 pub struct Planner<'a> {
-    /// Windows, clips and augmentation.
-    pub data: &'a DataConfig,
-    /// Sampling rate and sampler.
-    pub memory: &'a MemoryConfig,
+    /// Windows, clips, augmentation, sampler.
+    pub config: &'a RunConfig,
     /// Videos and their actions.
     pub dataset: &'a Dataset,
     /// Which lane has which video.
@@ -115,13 +106,14 @@ impl Planner<'_> {
         let video = self.video(lane, step)?;
         let key = sample_key(self.root, step, lane);
         let start = self.start(key, sampled_length);
-        let clip_frames = self.data.clip_frames;
-        let (shift, extra) = if self.data.clip_shift {
+        let (config, data) = (self.config, &self.config.data);
+        let clip_frames = data.clip_frames;
+        let (shift, extra) = if data.clip_shift {
             (below(&mut key.child("shift", 0).rng(), clip_frames), 1)
         } else {
             (0, 0)
         };
-        let clips = self.data.clips() + extra;
+        let clips = data.clips() + extra;
         Some(SamplePlan {
             step,
             lane,
@@ -131,38 +123,40 @@ impl Planner<'_> {
             shift,
             clips,
             clip_frames,
-            sampled: choose_clips(self.memory, self.data.clips(), clips, key).sampled,
-            augment: AugmentDraw::draw(key, &self.data.augment, self.data),
-            actions: self.actions(self.dataset.video(video), start, sampled_length),
+            sampled: choose_clips(&config.memory, data.clips(), clips, key).sampled,
+            augment: AugmentDraw::draw(key, &data.augment, data),
+            truth: self.truth(video, start, sampled_length),
             frames_total: sampled_length,
+            frames_per_row: config.geometry().stride,
         })
     }
 
     /// First frame of the window: every window that lies within the video is equally likely (spec 40, section 8, step 1).
     fn start(&self, key: Key, total: usize) -> usize {
-        let last = total.saturating_sub(self.data.window_frames);
-        let grid = if self.data.even_start { FRAMES_PER_ROW } else { 1 };
+        let data = &self.config.data;
+        let last = total.saturating_sub(data.window_frames);
+        let grid = if data.even_start { self.config.geometry().stride } else { 1 };
         below(&mut key.child("start", 0).rng(), last / grid + 1) * grid
     }
 
     /// Actions of which more than `data.min_overlap` lies in the window, or that fill more than that of it.
-    fn actions(&self, video: &Video, start: usize, total: usize) -> Vec<WindowAction> {
-        let length = self.data.window_frames.min(total) as f64;
+    fn truth(&self, video: VideoIndex, start: usize, total: usize) -> Truth {
+        let data = &self.config.data;
+        let fps = data.fps;
+        let length = data.window_frames.min(total) as f64;
         let (window_start, window_end) = (start as f64, start as f64 + length);
-        (video.actions.iter())
+        let actions = (self.dataset.video(video).actions.iter())
             .filter_map(|action| {
-                let (from, to) = (action.start.0 * self.data.fps, action.end.0 * self.data.fps);
+                let (from, to) = (action.start.0 * fps, action.end.0 * fps);
                 let (clipped_from, clipped_to) = (from.max(window_start), to.min(window_end));
                 let overlap = clipped_to - clipped_from;
                 let kept =
-                    overlap > 0.0 && (overlap / (to - from)).max(overlap / length) > self.data.min_overlap;
-                kept.then_some(WindowAction {
-                    start: (clipped_from - window_start) as f32,
-                    end: (clipped_to - window_start) as f32,
-                    label: action.label,
-                })
+                    overlap > 0.0 && (overlap / (to - from)).max(overlap / length) > data.min_overlap;
+                let segment = [clipped_from - window_start, clipped_to - window_start].map(|frame| frame as f32);
+                kept.then_some(LabelledSegment { segment, label: action.label })
             })
-            .collect()
+            .collect();
+        Truth { video, fps, actions }
     }
 }
 

@@ -20,9 +20,9 @@ use crate::model::detector::Detector;
 use crate::model::heads::daotad::anchors::AnchorGrid;
 use crate::model::norm::{LocalMoments, MomentsReducer};
 use crate::model::pass::Pass;
-use crate::model::tcm::consistency::TooLong;
-use crate::train::pretrain::stack;
-use crate::train::tape::host;
+use crate::model::neck::consistency::TooLong;
+use crate::tensors::stack;
+use crate::tensors::host;
 
 /// Why a video has no detections.
 #[derive(Debug, thiserror::Error)]
@@ -33,9 +33,9 @@ pub enum DetectError {
     /// Frames do not fit the settings.
     #[error(transparent)]
     Clip(#[from] ClipError),
-    /// The settings ask for longer windows than the model was built for.
+    /// The localizer cannot take the windows.
     #[error(transparent)]
-    TooLong(#[from] TooLong),
+    Head(#[from] HeadError),
     /// The generation is over.
     #[error(transparent)]
     Collective(#[from] CollectiveError),
@@ -46,7 +46,7 @@ impl longtake_shared::hint::Hint for DetectError {
         match self {
             Self::Video(error) => error.hint(),
             Self::Clip(error) => error.hint(),
-            Self::TooLong(error) => error.hint(),
+            Self::Head(error) => error.hint(),
             Self::Collective(error) => error.hint(),
         }
     }
@@ -81,7 +81,7 @@ impl VideoDetector<'_> {
             let features = self.features(video, window.start)?;
             let place =
                 WindowPlace { start: window.start, frames: window.len(), fps: config.data.fps as f32 };
-            found.push(self.candidates(features, place)?);
+            found.push(place.detections(&self.candidates(features, window.len())?, threshold));
         }
         let mut detections = merge_windows(&found, &config.evaluation);
         // What an anchor beyond the end is clipped to has no length, and can be no action.
@@ -94,38 +94,25 @@ impl VideoDetector<'_> {
         let data = &self.config.data;
         let renderer = Renderer::new(data)?;
         let centred = AugmentDraw::centred(data);
-        let clips: Vec<usize> = (0..data.clips()).collect();
-        let mut features = Vec::with_capacity(clips.len());
-        for chunk in clips.chunks(self.config.memory.chunk_clips.max(1)) {
-            self.goes_on.map_or(Ok(()), |goes_on| goes_on())?;
-            let mut pixels = Vec::with_capacity(chunk.len());
-            for &clip in chunk {
-                let first = FrameIndex((start + clip * data.clip_frames) as i64);
-                let frames = self.frames.frames(video, first, data.clip_frames)?;
-                pixels.push(renderer.render(&frames, first, data.clip_frames, &centred)?);
-            }
-            let shape = [3, data.clip_frames, data.crop, data.crop];
-            let input = stack(pixels.iter().map(Vec::as_slice), shape, self.device);
-            let chunk_ncf = self.model.backbone.features(input, Pass::Evaluate);
-            features.extend((0..chunk.len()).map(|row| chunk_ncf.clone().narrow(0, row, 1)));
-        }
-        Ok(Tensor::cat(features, 2))
+        let clip = |clip: usize| {
+            let first = FrameIndex((start + clip * data.clip_frames) as i64);
+            let frames = self.frames.frames(video, first, data.clip_frames)?;
+            let pixels = renderer.render(&frames, first, data.clip_frames, &centred)?;
+            Ok::<_, DetectError>((pixels, Key::root(0)))
+        };
+        let go_on = || Ok(self.goes_on.map_or(Ok(()), |goes_on| goes_on())?);
+        let encoder = ClipEncoder::new(self.config, self.device);
+        encoder.sequence(&self.model.backbone, data.clips(), Encoding::Evaluate, clip, go_on)
     }
 
-    fn candidates(&self, features: Tensor<3>, place: WindowPlace) -> Result<Candidates, TooLong> {
-        let moments: std::sync::Arc<dyn MomentsReducer> = std::sync::Arc::new(LocalMoments);
-        let output = self.model.detection.forward(features, &[1.0], Pass::Evaluate, &moments)?;
-        let config = &self.config.model;
-        let grid = AnchorGrid::from_config(&config.neck.strides(), &config.head);
-        let classes = output.class_logits[0].dims()[1] / grid.per_position();
-        let levels: Vec<(Vec<f32>, Vec<f32>)> = output
-            .class_logits
-            .into_iter()
-            .zip(output.offsets)
-            .map(|(logits, offsets)| (host(logits), host(offsets)))
-            .collect();
-        let levels: Vec<LevelOutput<'_>> =
-            levels.iter().map(|(class_logits, offsets)| LevelOutput { class_logits, offsets }).collect();
-        Ok(candidates(&levels, &grid, classes, self.config.evaluation.top_k, place))
+    /// Candidates of one window of which the first `frames` frames show the video.
+    fn candidates(&self, features_bct: Tensor<3>, frames: usize) -> Result<Candidates, HeadError> {
+        let sums: Arc<dyn MomentsReducer> = Arc::new(LocalMoments);
+        let geometry = self.config.geometry();
+        let lengths = [geometry.rows(frames).min(geometry.positions)];
+        let batch = WindowBatch { features_bct, lengths: &lengths, weights: &[1.0] };
+        let cx = HeadPass { pass: Pass::Evaluate, sums: &sums };
+        let found = self.model.detection.detect(&batch, self.config.evaluation.top_k, cx)?;
+        Ok(found.into_iter().next().unwrap_or_default())
     }
 }

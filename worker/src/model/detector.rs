@@ -1,12 +1,12 @@
-//! The detector: a backbone that sees clips, and a head that sees the whole window.
+//! The detector: a backbone that sees clips, and a localizer that sees the features of a whole window.
 //!
-//! Takes: clips, then features of the window. Gives: scores and offsets. Next: [`crate::loss`] or [`crate::infer`].
+//! Takes: clips, then features of the window. Gives: a loss, or candidates. Next: [`crate::train`] or [`crate::infer`].
 
 use burn::module::Module;
 use longtake_shared::config::RunConfig;
 
-use super::backbone::VideoSwin;
-use super::heads::daotad::{DetectorHead, DetectorShape};
+use super::backbone::Backbone;
+use super::heads::Localizer;
 use super::layers::Init;
 
 /// TALLFormer's detector (paper section 3). Features of sampled clips and remembered features of the others meet between
@@ -14,22 +14,17 @@ use super::layers::Init;
 #[derive(Module, Debug)]
 pub struct Detector {
     /// CLIPS -> FEATURES.
-    pub backbone: VideoSwin,
-    /// FEATURES OF THE WINDOW -> SCORES AND OFFSETS.
-    pub detection: DetectorHead,
+    pub backbone: Backbone,
+    /// FEATURES OF THE WINDOW -> LOSS OR CANDIDATES.
+    pub detection: Localizer,
 }
 
 impl Detector {
     /// A detector with fresh parameters for this many classes.
     pub fn new(config: &RunConfig, classes: usize, init: &Init) -> Self {
-        let shape = DetectorShape {
-            features: config.model.backbone.channels(),
-            positions: config.data.window_frames / 2,
-            classes,
-        };
         Self {
-            backbone: VideoSwin::new(&config.model.backbone, &init.field("backbone")),
-            detection: DetectorHead::new(&config.model.neck, &config.model.head, shape, init),
+            backbone: Backbone::new(&config.model.backbone, &init.field("backbone")),
+            detection: Localizer::new(config, classes, init),
         }
     }
 }

@@ -3,8 +3,14 @@
 //! Takes: clips `[N, 3, L, H, W]` f32 and remembered features. Gives: scores and offsets a level.
 //! **What is absent:** no file, no rank, no clock. Remembered features come in as an argument; fresh ones go out as a result.
 
-/// The whole: a backbone and a head.
+/// The whole: a backbone and a localizer.
 pub mod detector;
+
+/// The backbone as a classifier of trimmed clips.
+pub mod classifier;
+
+/// What is annotated in a window.
+pub mod truth;
 
 /// CLIPS -> FEATURES.
 pub mod backbone;
@@ -13,9 +19,9 @@ pub mod backbone;
 pub mod memory;
 
 /// -> CONSISTENT FEATURES: temporal reduction, TCM, TDM, FPN.
-pub mod tcm;
+pub mod neck;
 
-/// -> SCORES AND OFFSETS.
+/// -> LOSS OR CANDIDATES: one folder a detector family.
 pub mod heads;
 
 /// Layers with PyTorch's names and layouts, and how they begin.

@@ -4,6 +4,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor};
 
 use super::flat::Flat;
+use crate::tensors::path::ModulePath;
 
 /// How a parameter is updated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,14 @@ impl ParamEntry {
     }
 }
 
+/// Parameters that are to be frozen, and that the module does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the model has no parameter below `{prefix}`, so the parameters there cannot be frozen")]
+pub struct UnknownPrefix {
+    /// What their paths begin with.
+    pub prefix: String,
+}
+
 /// Where each parameter of a module lies.
 ///
 /// Running statistics of BatchNorm (`running_mean`, `running_var`) count as frozen: they are not learned.
@@ -57,12 +66,21 @@ pub struct FlatLayout {
 }
 
 impl FlatLayout {
-    /// The layout of a module. `frozen` decides by path alone; whatever lies below `backbone.` forms a group of its own.
-    pub fn new<M: Module>(module: &M, frozen: impl Fn(&str) -> bool) -> Self {
-        let mut visitor =
-            Describe { path: Vec::new(), entries: Vec::new(), lengths: [0; 2], frozen: &frozen };
+    /// The layout of a module. Parameters whose path begins with one of `frozen` never move; whatever lies below `backbone.`
+    /// forms a group of its own.
+    ///
+    /// # Errors
+    /// A prefix in `frozen` that no parameter has.
+    pub fn new<M: Module>(module: &M, frozen: &[String]) -> Result<Self, UnknownPrefix> {
+        let (path, entries) = (ModulePath::default(), Vec::new());
+        let mut visitor = Describe { path, entries, lengths: [0; 2], frozen };
         module.visit(&mut visitor);
-        Self { entries: visitor.entries, lengths: visitor.lengths }
+        let Describe { entries, lengths, .. } = visitor;
+        let unmatched = |prefix: &&String| !entries.iter().any(|entry| entry.path.starts_with(*prefix));
+        match frozen.iter().find(unmatched) {
+            Some(prefix) => Err(UnknownPrefix { prefix: prefix.clone() }),
+            None => Ok(Self { entries, lengths }),
+        }
     }
 
     /// Every floating-point tensor of the module, frozen ones included, in the order of its fields.
@@ -125,25 +143,25 @@ pub(super) fn slot(group: ParamGroup) -> Option<usize> {
 }
 
 struct Describe<'a> {
-    path: Vec<String>,
+    path: ModulePath,
     entries: Vec<ParamEntry>,
     lengths: [usize; 2],
-    frozen: &'a dyn Fn(&str) -> bool,
+    frozen: &'a [String],
 }
 
 impl ModuleVisitor for Describe<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
+    fn exit_module(&mut self, _name: &str, container: &str) {
+        self.path.exit(container);
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let path = self.path.join(".");
-        let name = self.path.last().map_or("", String::as_str);
-        let group = if matches!(name, "running_mean" | "running_var") || (self.frozen)(&path) {
+        let path = self.path.name();
+        let is_frozen = self.frozen.iter().any(|prefix| path.starts_with(prefix.as_str()));
+        let group = if matches!(self.path.last(), "running_mean" | "running_var") || is_frozen {
             ParamGroup::Frozen
         } else if path.starts_with("backbone.") {
             ParamGroup::Backbone
@@ -298,13 +316,13 @@ mod tests {
         }
     }
 
-    fn frozen(path: &str) -> bool {
-        path.starts_with("backbone.embed.")
+    fn frozen() -> [String; 1] {
+        ["backbone.embed.".to_owned()]
     }
 
     #[test]
     fn paths_groups_and_offsets_follow_the_fields() {
-        let layout = FlatLayout::new(&model(&Device::flex()), frozen);
+        let layout = FlatLayout::new(&model(&Device::flex()), &frozen()).unwrap();
         let seen: Vec<(&str, ParamGroup, usize)> =
             layout.entries().iter().map(|entry| (entry.path.as_str(), entry.group, entry.offset)).collect();
         assert_eq!(
@@ -327,10 +345,16 @@ mod tests {
     }
 
     #[test]
+    fn a_frozen_prefix_that_no_parameter_has_is_an_error() {
+        let error = FlatLayout::new(&model(&Device::flex()), &["backbone.layers.".to_owned()]).unwrap_err();
+        assert_eq!(error, UnknownPrefix { prefix: "backbone.layers.".to_owned() });
+    }
+
+    #[test]
     fn scattering_keeps_ids_tapes_and_what_is_frozen() {
         let device = Device::flex().autodiff();
         let model = model(&device);
-        let layout = FlatLayout::new(&model, frozen);
+        let layout = FlatLayout::new(&model, &frozen()).unwrap();
         let model = layout.require_gradients(model);
         let values: Vec<f32> = (0..24).map(|value| value as f32).collect();
         let params = Flat::from_host(&layout, &values, &device).unwrap();
@@ -351,7 +375,7 @@ mod tests {
     fn gradients_come_in_the_same_order_and_absent_ones_are_zeros() {
         let device = Device::flex().autodiff();
         let model = model(&device);
-        let layout = FlatLayout::new(&model, frozen);
+        let layout = FlatLayout::new(&model, &frozen()).unwrap();
         let model = layout.require_gradients(model);
         let loss = (model.norm.weight.val() * 2.0 + model.backbone.norm.bias.val() * 3.0).sum();
         let mut gradients = loss.backward();

@@ -231,7 +231,7 @@ mod tests {
             backbone: Part { weight: Param::from_data([0.0; 4], &device) },
             head: Part { weight: Param::from_data([0.0; 2], &device) },
         };
-        FlatLayout::new(&model, |_| false)
+        FlatLayout::new(&model, &[]).unwrap()
     }
 
     fn gradients(step: usize) -> Vec<f32> {

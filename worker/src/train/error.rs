@@ -8,9 +8,9 @@ use longtake_shared::ids::Step;
 use longtake_shared::lanes::TooManyLanes;
 use longtake_shared::objects::LocationError;
 
-use super::agree::AgreeError;
-use super::learner::RestoreError;
-use super::step::StepError;
+use crate::train::step::gradient_sync::AgreeError;
+use crate::train::step::learner::RestoreError;
+use crate::train::step::StepError;
 use crate::checkpoint::{LoadError as CheckpointLoadError, SaveError, TensorFileError};
 use crate::collective::CollectiveError;
 use crate::control::{ControlError, FailureScope};
@@ -21,7 +21,7 @@ use crate::data::video::VideoError;
 use crate::infer::video::DetectError;
 use crate::model::backbone::import::ImportError;
 use crate::model::memory::MemoryError;
-use crate::model::tcm::consistency::TooLong;
+use crate::model::neck::consistency::TooLong;
 use crate::optim::OptimError;
 
 /// Why a generation does not come to its end on this worker.

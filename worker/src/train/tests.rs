@@ -13,11 +13,11 @@ use longtake_shared::units::FrameIndex;
 use rand::Rng as _;
 
 use super::TrainError;
-use super::agree::Control;
-use super::committed::{Committed, StepSettings};
-use super::learner::{Learner, StageLength};
-use super::step::{InputClip, LaneInput, Sample};
-use super::tape::NamedTensor;
+use crate::train::step::gradient_sync::Control;
+use crate::train::step::step_runner::{Committed, StepSettings};
+use crate::train::step::learner::{Learner, StageLength};
+use crate::train::step::{InputClip, LaneInput, Sample};
+use crate::tensors::NamedTensor;
 use crate::collective::{
     Aborter, Fault, FaultKind, Faulty, Local, Membership, RingListener, SharedCollective,
 };

@@ -5,6 +5,7 @@
 
 mod moments;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use burn::module::{Module, ModuleMapper, Param};
@@ -12,6 +13,7 @@ use burn::tensor::{Tensor, TensorData};
 
 use super::layers::{Fill, Init, NORM_EPSILON};
 use super::pass::Pass;
+use crate::tensors::path::ModulePath;
 pub use moments::{LocalMoments, MomentsReducer};
 
 /// PyTorch's default momentum of running statistics: how much of the batch enters them.
@@ -169,37 +171,54 @@ fn values(x: &Tensor<1>) -> Vec<f32> {
     x.to_data().iter::<f32>().collect()
 }
 
+/// Statistics of a layer that the module does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the model has no batch normalisation `{path}`, so its running statistics cannot be installed")]
+pub struct UnknownLayer {
+    /// Path of the layer.
+    pub path: String,
+}
+
 /// `module` with the statistics installed: each entry moves the running values of its layer by one momentum step, in
 /// the order of the list (a head that is shared over levels takes one a level, as the reference's).
-pub fn apply_statistics<M: Module>(module: M, statistics: &[PendingStatistics]) -> M {
-    module.map(&mut Installer { statistics, path: Vec::new() })
+///
+/// # Errors
+/// An entry of a layer that the module does not have.
+pub fn apply_statistics<M: Module>(module: M, statistics: &[PendingStatistics]) -> Result<M, UnknownLayer> {
+    let mut installer = Installer { statistics, installed: BTreeSet::new(), path: ModulePath::default() };
+    let module = module.map(&mut installer);
+    match statistics.iter().find(|entry| !installer.installed.contains(entry.path.as_str())) {
+        Some(entry) => Err(UnknownLayer { path: entry.path.clone() }),
+        None => Ok(module),
+    }
 }
 
 struct Installer<'a> {
     statistics: &'a [PendingStatistics],
-    path: Vec<String>,
+    /// Paths of the layers that were found.
+    installed: BTreeSet<&'a str>,
+    path: ModulePath,
 }
 
 impl ModuleMapper for Installer<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
+    fn exit_module(&mut self, _name: &str, container: &str) {
+        self.path.exit(container);
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let batch: fn(&PendingStatistics) -> &[f32] = match self.path.last().map(String::as_str) {
-            Some("running_mean") => |entry| &entry.mean,
-            Some("running_var") => |entry| &entry.variance,
+        let batch: fn(&PendingStatistics) -> &[f32] = match self.path.last() {
+            "running_mean" => |entry| &entry.mean,
+            "running_var" => |entry| &entry.variance,
             _ => return param,
         };
-        let layer = self.path[..self.path.len() - 1].join(".");
+        let layer = self.path.layer();
         let mut entries = self.statistics.iter().filter(|entry| entry.path == layer).peekable();
-        if entries.peek().is_none() {
-            return param;
-        }
+        let Some(first) = entries.peek() else { return param };
+        self.installed.insert(&first.path);
         let mut running: Vec<f32> = param.val().to_data().iter::<f32>().collect();
         for entry in entries {
             for (running, batch) in running.iter_mut().zip(batch(entry)) {

@@ -256,9 +256,11 @@ fn statistics_are_unbiased_and_installed_in_order() {
     let at =
         |path: &str, mean| PendingStatistics { path: path.into(), mean: vec![mean], variance: vec![2.0] };
     let both = [at("0", 10.0), at("1", 5.0), at("0", 20.0)];
-    let layers = apply_statistics(vec![layer.clone(), layer], &both);
+    let layers = apply_statistics(vec![layer.clone(), layer.clone()], &both).unwrap();
     let mean = |index: usize| layers[index].running_mean.val().to_data().iter::<f32>().next().unwrap();
     close("two steps", &[mean(0)], &[0.9 * 1.0 + 0.1 * 20.0], 1e-6);
     close("one step", &[mean(1)], &[0.5], 1e-6);
     assert!(!layers[0].running_var.is_require_grad(), "running values stay untrained");
+    let error = apply_statistics(vec![layer], &[at("1", 5.0)]).unwrap_err();
+    assert_eq!(error, UnknownLayer { path: "1".to_owned() });
 }

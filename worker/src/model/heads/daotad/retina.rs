@@ -6,11 +6,11 @@ use burn::module::Module;
 use burn::tensor::{Tensor, activation};
 
 use crate::model::conv1d::{Conv1d, ConvShape};
-use crate::model::heads::HeadOutput;
+use super::HeadOutput;
 use crate::model::layers::{Fill, Init};
 use crate::model::norm::{MomentsReducer, NormInput, PendingStatistics, batch_norm};
 use crate::model::pass::Pass;
-use crate::model::tcm::fpn::ConvNorm;
+use crate::model::neck::fpn::ConvNorm;
 
 /// Sizes of a retina head.
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,78 @@
+//! The memory is filled before the first step: every training video passes through the starting backbone (spec 20, section 3).
+//!
+//! Takes: the videos of this worker's lanes. Gives: their rows. Next: [`crate::model::memory`].
+
+use longtake_shared::ids::{Step, VideoIndex};
+use longtake_shared::units::FrameIndex;
+
+use crate::train::TrainError;
+use crate::train::step::gradient_sync::{Control, Wish};
+use crate::train::run::context::RunContext;
+use crate::train::memory::lane_memory::LaneMemory;
+use crate::train::run::report::Reporter;
+use crate::tensors::host;
+use crate::control::{Stage, StepPhase};
+use crate::data::augment::AugmentDraw;
+use crate::model::backbone::Backbone;
+use crate::model::backbone::encoder::{ClipEncoder, Encoding};
+
+/// Fills what is absent of the memory of this worker's lanes. Gives what all ranks have agreed on at its end: each leaves off
+/// early where a stop or another generation is wished, and what is filled stays.
+///
+/// # Errors
+/// A video cannot be read, memory cannot be written, or the generation was aborted.
+pub fn fill(run: &RunContext, backbone: &Backbone, memory: &mut LaneMemory) -> Result<Wish, TrainError> {
+    let (mut work, mut filled) = (Vec::new(), 0);
+    for &lane in run.own_lanes() {
+        for &video in run.lanes.videos(lane) {
+            if memory.store.lacks_rows(lane, video)? {
+                work.push((lane, video));
+            } else {
+                filled += 1;
+            }
+        }
+    }
+    let mut reporter = Reporter::new(run, Stage::Memory, filled + work.len() as u64, filled);
+    let mut wishes = Control::default();
+    for (lane, video) in work {
+        wishes = Control::wishing(run.session.flags());
+        if wishes.wish() != Wish::GoOn {
+            break;
+        }
+        let rows = features_of_video(run, backbone, video)?;
+        memory.store.write(lane, video, Step(0), 0, &rows)?;
+        reporter.unit();
+    }
+    run.session.rest();
+    Ok(wishes.sum(&run.collective)?.wish())
+}
+
+/// Features of a whole video, `[rows, C]`, clip by clip; the last clip is filled up with zeros and trimmed.
+fn features_of_video(
+    run: &RunContext,
+    backbone: &Backbone,
+    video: VideoIndex,
+) -> Result<Vec<f32>, TrainError> {
+    let config = &run.config;
+    let (length, clip_frames) = (run.length(video)?, config.data.clip_frames);
+    let key = run.root.child("memory", u64::from(video.0));
+    let centred = AugmentDraw::centred(&config.data);
+    let clip = |clip: usize| {
+        let first = FrameIndex((clip * clip_frames) as i64);
+        let pixels = run.reader.render(video, first, clip_frames, &centred)?;
+        Ok::<_, TrainError>((pixels, key.child("clip", clip as u64)))
+    };
+    let next_chunk = || {
+        run.collective.check()?;
+        run.session.enter(Step(0), StepPhase::Look);
+        Ok(())
+    };
+    let encoding = if config.memory.init_in_train_mode { Encoding::Train } else { Encoding::Evaluate };
+    let encoder = ClipEncoder::new(config, &run.device);
+    let clips = length.div_ceil(clip_frames);
+    let features_1ct = encoder.sequence(backbone, clips, encoding, clip, next_chunk)?;
+    let mut rows = host(features_1ct.swap_dims(1, 2));
+    let geometry = config.geometry();
+    rows.truncate(geometry.rows(length) * geometry.channels);
+    Ok(rows)
+}
