@@ -1,10 +1,11 @@
 //! Logits and offsets of one window become candidates (spec 40, section 10; TALLFormer `vedatad/bridge/converters`).
 
 use burn::tensor::Tensor;
+use longtake_shared::config::PastEnd;
 
 use super::Candidates;
 use crate::model::heads::HeadOutput;
-use crate::model::heads::daotad::anchors::AnchorGrid;
+use crate::model::heads::daotad::anchors::{AnchorGrid, Segment};
 use crate::model::heads::daotad::coder::decode_segment;
 
 /// One level of one window, as the head gives it: channels first, then positions.
@@ -25,6 +26,25 @@ pub struct WindowPlace {
     pub frames: usize,
     /// Frames a second.
     pub fps: f32,
+    /// What becomes of candidates that reach past the real frames.
+    pub past_end: PastEnd,
+}
+
+impl WindowPlace {
+    /// A segment in frames of the window, clipped to its real ones; nothing where it is no candidate.
+    fn clip(&self, segment: Segment) -> Option<Segment> {
+        let frames = self.frames as f32;
+        let clipped = segment.map(|frame| frame.clamp(0.0, frames));
+        let stays = match self.past_end {
+            PastEnd::Clip => true,
+            PastEnd::Drop => {
+                let centre = (segment[0] + segment[1]) * 0.5;
+                centre <= frames && (clipped[1] - clipped[0]) * 2.0 >= segment[1] - segment[0]
+            }
+        };
+        // A model that has diverged gives offsets that are no numbers.
+        (stays && clipped.iter().all(|frame| frame.is_finite())).then_some(clipped)
+    }
 }
 
 /// Candidates of one sample of a batch, in seconds from the start of its video: [`candidates`] of what the head gave.
@@ -80,9 +100,8 @@ pub fn candidates(
             let (position, anchor) = (index / anchors, index % anchors);
             let offset = |part: usize| output.offsets[(anchor * 2 + part) * positions + position];
             let segment = decode_segment(boxes[index], [offset(0), offset(1)]);
-            all.segments.push(
-                segment.map(|frame| (frame.clamp(0.0, place.frames as f32) + place.start as f32) / place.fps),
-            );
+            let Some(segment) = place.clip(segment) else { continue };
+            all.segments.push(segment.map(|frame| (frame + place.start as f32) / place.fps));
             all.scores.extend((0..classes).map(|class| score(index, class)));
         }
     }

@@ -9,6 +9,11 @@ pub mod decode;
 /// Candidates that overlap become one.
 pub mod nms;
 
+mod remaining;
+
+/// Scores of candidates that overlap decay.
+pub mod soft;
+
 /// Which windows a video is cut into, and how their candidates come together.
 pub mod windows;
 
@@ -56,5 +61,9 @@ impl Candidates {
     }
 }
 
+#[cfg(test)]
+mod naive;
+#[cfg(test)]
+mod suppression_tests;
 #[cfg(test)]
 mod tests;

@@ -4,9 +4,10 @@
 use std::ops::Range;
 
 use longtake_shared::config::EvaluationConfig;
+use longtake_shared::units::Seconds;
 
-use super::nms::Suppression;
-use super::{Candidates, Detection};
+use super::Detection;
+use super::nms::{Kept, Suppression};
 
 /// Windows of at most `window` frames at multiples of `stride`, until one reaches the end of the video; the last one ends
 /// there and may be shorter (it is padded with zeros). A stride of 0 counts as 1, a longer one than the window as the
@@ -31,9 +32,7 @@ pub fn window_stride(window: usize, ratio: f64) -> usize {
     (window as f64 * ratio) as usize
 }
 
-/// Detections of a video: candidates of all its windows above the score threshold, suppressed together.
-pub fn merge_windows(windows: &[Candidates], config: &EvaluationConfig) -> Vec<Detection> {
-    let threshold = config.score_threshold as f32;
-    let detections: Vec<Detection> = windows.iter().flat_map(|window| window.above(threshold)).collect();
-    Suppression::from(config).apply(&detections, config.max_detections)
+/// Detections of a video of some duration: those of all its windows above the score threshold, suppressed together.
+pub fn merge_windows(detections: &[Detection], config: &EvaluationConfig, duration: Seconds) -> Kept {
+    Suppression::from(config).apply(detections, config.most_detections(duration))
 }

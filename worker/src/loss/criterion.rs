@@ -6,7 +6,7 @@ use longtake_shared::config::LossConfig;
 
 use super::assigner::{AnchorTarget, Assigner};
 use super::focal::sigmoid_focal;
-use super::segments::diou;
+use super::segments::{self, SegmentLoss};
 use crate::model::heads::HeadOutput;
 use crate::model::heads::daotad::anchors::{AnchorGrid, Segment};
 use crate::model::heads::daotad::coder::decode;
@@ -51,7 +51,7 @@ pub struct LossParts {
     pub total: Tensor<1>,
     /// Focal loss of the scores.
     pub class: Tensor<1>,
-    /// DIoU loss of the segments.
+    /// Loss of the segments.
     pub regression: Tensor<1>,
 }
 
@@ -62,12 +62,19 @@ pub struct Criterion {
     assigner: Assigner,
     alpha: f64,
     gamma: f64,
+    segment_loss: SegmentLoss,
 }
 
 impl Criterion {
     /// As configured.
     pub fn new(grid: AnchorGrid, config: &LossConfig) -> Self {
-        Self { grid, assigner: config.into(), alpha: config.focal_alpha, gamma: config.focal_gamma }
+        Self {
+            grid,
+            assigner: config.into(),
+            alpha: config.focal_alpha,
+            gamma: config.focal_gamma,
+            segment_loss: segments::of_kind(config.regression),
+        }
     }
 
     /// Targets of one window. `positions` are the lengths of the levels; anchors past the first `frames` frames take no
@@ -104,7 +111,8 @@ impl Criterion {
         let normaliser = normaliser.max(1.0);
         let class = self.class_loss(logits, targets) / normaliser;
         let positions: Vec<usize> = output.offsets.iter().map(|level| level.dims()[2]).collect();
-        let regression = regression_loss(offsets, &self.grid.all(&positions), targets) / normaliser;
+        let anchors = self.grid.all(&positions);
+        let regression = regression_loss(self.segment_loss, offsets, &anchors, targets) / normaliser;
         LossParts { total: class.clone() + regression.clone(), class, regression }
     }
 
@@ -135,11 +143,16 @@ impl Criterion {
     }
 }
 
-/// DIoU of the anchors that answer for an action; a zero that hangs on the offsets where there are none.
+/// Loss of the anchors that answer for an action; a zero that hangs on the offsets where there are none.
 ///
 /// # Shapes
 /// `[B, N, 2]` -> `[1]`
-fn regression_loss(offsets: Tensor<3>, anchors: &[Segment], targets: &[Option<SampleTargets>]) -> Tensor<1> {
+fn regression_loss(
+    loss: SegmentLoss,
+    offsets: Tensor<3>,
+    anchors: &[Segment],
+    targets: &[Option<SampleTargets>],
+) -> Tensor<1> {
     let [batch, count, _] = offsets.dims();
     let device = offsets.device();
     let mut rows: Vec<i32> = Vec::new();
@@ -161,7 +174,7 @@ fn regression_loss(offsets: Tensor<3>, anchors: &[Segment], targets: &[Option<Sa
     let rows_count = rows.len();
     let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [rows_count]), &device);
     let predicted = decode(&segment_tensor(&sources, &device), &offsets.select(0, rows));
-    diou(predicted, segment_tensor(&truths, &device)).sum_dim(0).reshape([1])
+    loss(predicted, segment_tensor(&truths, &device)).sum_dim(0).reshape([1])
 }
 
 /// # Shapes

@@ -16,7 +16,7 @@ pub mod focal;
 /// Overlap of segments, without tensors.
 pub mod overlap;
 
-/// DIoU and GIoU losses of segments.
+/// IoU, DIoU and GIoU losses of segments.
 pub mod segments;
 
 pub use criterion::{Criterion, LabelledSegment, LossParts, SampleTargets, local_normaliser};

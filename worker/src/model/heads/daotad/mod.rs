@@ -57,6 +57,7 @@ impl DetectorHead {
             heads: neck.tcm_heads,
             max_length: TemporalReduction::reduced_length(shape.positions).max(1),
             layers: neck.tcm_layers,
+            qkv_bias: neck.tcm_qkv_bias,
             drop_path: neck.tcm_drop_path,
         };
         let tdm = TdmShape {
