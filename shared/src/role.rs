@@ -82,6 +82,9 @@ pub struct Detected {
     pub detections: Detections,
     /// The length of each of the detections' videos.
     pub durations: Vec<Seconds>,
+    /// How many more detections each of the videos would have without the limit of the settings; empty where that is
+    /// not known.
+    pub cut: Vec<usize>,
 }
 
 /// Weights of another program to take over.

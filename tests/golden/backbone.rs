@@ -26,6 +26,9 @@ pub(crate) const RUNNERS: &[(&str, Runner)] = &[
     ("ChunkVideoSwin", chunked),
 ];
 
+/// Hidden width over width of the blocks of cases that do not name it.
+const PUBLISHED_MLP_RATIO: f64 = 4.0;
+
 fn init() -> Init {
     Init::new(&device(), Key::root(0))
 }
@@ -53,7 +56,8 @@ fn single<M: Module, const I: usize, const O: usize>(
 }
 
 fn patch_embed(case: &Case) -> Result<(), String> {
-    let module = PatchEmbed::new(&init(), case.integer("embed_dim")?, triple(case, "patch_size")?);
+    let (channels, patch) = (case.integer("embed_dim")?, triple(case, "patch_size")?);
+    let module = PatchEmbed::new(&init(), channels, patch, case.switch("norm", true)?);
     let module = case.load_weights(module, "weights.")?;
     let x = case.leaf::<5>("input.x")?;
     let output = module.forward(x.clone(), &Geometry::default()).permute([0, 4, 1, 2, 3]);
@@ -67,17 +71,22 @@ fn patch_merging(case: &Case) -> Result<(), String> {
     single(case, &module, &x, &module.forward(x.clone(), &Geometry::default()))
 }
 
-fn block(case: &Case) -> Result<(), String> {
-    let settings = BlockSettings {
+fn block_settings(case: &Case) -> Result<BlockSettings, String> {
+    Ok(BlockSettings {
         channels: case.integer("dim")?,
         heads: case.integer("num_heads")?,
         window: triple(case, "window_size")?,
-        shifted: case.value("/config/shift")?.as_bool().unwrap_or(false),
-        mlp_ratio: case.float("mlp_ratio")?,
+        shifted: case.switch("shift", false)?,
+        mlp_ratio: case.optional("/config/mlp_ratio")?.unwrap_or(PUBLISHED_MLP_RATIO),
+        qkv_bias: case.switch("qkv_bias", true)?,
         how: BackboneInit::Published,
         drop_path: 0.0,
         number: 0,
-    };
+    })
+}
+
+fn block(case: &Case) -> Result<(), String> {
+    let settings = block_settings(case)?;
     let module = case.load_weights(Block::new(&init(), &settings), "weights.block.")?;
     let x = case.leaf::<5>("input.x")?;
     let output = module.forward(x.clone(), Pass::Evaluate, &Geometry::default());
@@ -86,9 +95,9 @@ fn block(case: &Case) -> Result<(), String> {
 
 /// The published masks are per window and arbitrary here: each window's goes into the bias of a call of its own.
 fn window_attention(case: &Case) -> Result<(), String> {
-    let (channels, heads, window) =
-        (case.integer("dim")?, case.integer("num_heads")?, triple(case, "window_size")?);
-    let module = WindowAttention::new(&init(), channels, heads, window, BackboneInit::Published);
+    let settings = block_settings(case)?;
+    let BlockSettings { channels, heads, window, .. } = settings;
+    let module = WindowAttention::new(&init(), &settings);
     let module = case.load_weights(module, "weights.")?;
     let x = case.leaf::<3>("input.x")?;
     let [windows, tokens, _] = x.dims();
@@ -118,6 +127,9 @@ pub(crate) fn config(case: &Case, at: &str) -> Result<BackboneConfig, String> {
         num_heads: case.parsed(&format!("{at}/num_heads"))?,
         patch_size: case.parsed(&format!("{at}/patch_size"))?,
         window_size: case.parsed(&format!("{at}/window_size"))?,
+        mlp_ratio: case.optional(&format!("{at}/mlp_ratio"))?.unwrap_or(PUBLISHED_MLP_RATIO),
+        qkv_bias: case.optional(&format!("{at}/qkv_bias"))?.unwrap_or(true),
+        patch_norm: case.optional(&format!("{at}/patch_norm"))?.unwrap_or(true),
         drop_path: 0.0,
         frozen_stages: -1,
         ..BackboneConfig::default()

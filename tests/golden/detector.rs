@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use longtake_shared::config::RunConfig;
+use longtake_shared::config::{PastEnd, RunConfig};
 use longtake_shared::random::Key;
 use longtake_worker::infer::decode::{WindowPlace, sample_candidates};
 use longtake_worker::model::detector::Detector;
@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::backbone;
 use crate::head::neck_and_head_config;
-use crate::infer::suppression;
+use crate::infer::suppressed;
 use crate::support::{Case, Check, Runner, computed, values};
 
 /// Modules that this file runs.
@@ -78,7 +78,7 @@ fn windows(case: &Case) -> Result<(), String> {
             check.output(&format!("output.window{index}.cls.{level}"), &values(logits));
             check.output(&format!("output.window{index}.reg.{level}"), &values(offsets));
         }
-        let place = WindowPlace { start: tshift, frames: tsize, fps };
+        let place = WindowPlace { start: tshift, frames: tsize, fps, past_end: PastEnd::Clip };
         let found = sample_candidates(&output, 0, &grid, case.integer("nms_pre")?, place);
         let segments: Vec<f32> = found.segments.iter().flatten().copied().collect();
         check.output(&format!("output.window{index}.segments"), &segments);
@@ -87,7 +87,7 @@ fn windows(case: &Case) -> Result<(), String> {
         check.output(&format!("output.window{index}.scores"), &with_background);
         detections.extend(found.above(case.float("score_thr")? as f32));
     }
-    let kept = suppression(case)?.apply(&detections, case.integer("max_per_video")?);
+    let kept = suppressed(case, &detections)?.detections;
     for class in 0..case.integer("ncls")? {
         let rows: Vec<f32> = kept
             .iter()

@@ -16,6 +16,7 @@ use longtake_worker::model::neck::consistency::{RelativeAttention, Tcm, TcmShape
 use longtake_worker::model::neck::fpn::Fpn;
 use longtake_worker::model::neck::temporal_reduction::TemporalReduction;
 use longtake_worker::model::neck::tdm::{Tdm, TdmShape, TransformerLayer};
+use serde_json::Value;
 
 use crate::support::{Case, Check, Runner, device, values};
 
@@ -84,6 +85,7 @@ fn tcm_shape(case: &Case, at: &str, layers: &str) -> Result<TcmShape, String> {
         heads: case.integer(&format!("{at}num_heads"))?,
         max_length: case.integer(&format!("{at}max_seq_len"))?,
         layers: case.integer(layers)?,
+        qkv_bias: case.switch(&format!("{at}qkv_bias"), true)?,
         drop_path: 0.0,
     })
 }
@@ -96,11 +98,19 @@ fn tcm(case: &Case) -> Result<(), String> {
 }
 
 fn relative_attention(case: &Case) -> Result<(), String> {
-    let (channels, heads) = (case.integer("dim")?, case.integer("num_heads")?);
-    let module = RelativeAttention::new(&init(), channels, heads, case.integer("max_seq_len")?);
-    let module = case.load_weights(module, "weights.")?;
+    let shape = TcmShape {
+        channels: case.integer("dim")?,
+        heads: case.integer("num_heads")?,
+        max_length: case.integer("max_seq_len")?,
+        layers: 1,
+        // The module alone has none by default, but the cases that came first have one without naming it.
+        qkv_bias: case.switch("qkv_bias", case.has("weights.qkv.bias"))?,
+        drop_path: 0.0,
+    };
+    let module = case.load_weights(RelativeAttention::new(&init(), shape), "weights.")?;
     let x = case.leaf::<3>("input.x")?;
-    let output = module.forward(x.clone(), Some(case.tensor("input.mask")?));
+    let mask = if case.has("input.mask") { Some(case.tensor("input.mask")?) } else { None };
+    let output = module.forward(x.clone(), mask);
     single(case, &module, &x, &output)
 }
 
@@ -112,6 +122,17 @@ fn tdm_shape(case: &Case, channels: usize, heads: usize, kernels: Vec<usize>) ->
         .and_then(|name| case.shape(name).ok())
         .map_or(4 * channels, |shape| shape[0]);
     TdmShape { channels, heads, hidden, dropout: 0.0, kernels }
+}
+
+/// Width of the attention band of each TDM stage below `at`: a list, one width for all stages, or none for no bands.
+fn bands(case: &Case, at: &str) -> Result<Vec<usize>, String> {
+    let widths: Option<Value> = case.optional(&format!("{at}/kernel_sizes"))?;
+    if let Some(list @ Value::Array(_)) = widths {
+        return serde_json::from_value(list).map_err(|e| format!("`kernel_sizes`: {e}"));
+    }
+    let stages: Vec<usize> = case.parsed(&format!("{at}/stage_layers"))?;
+    let width = widths.as_ref().and_then(Value::as_u64).unwrap_or(0) as usize;
+    Ok(vec![width; stages.len()])
 }
 
 fn transformer_layer(case: &Case) -> Result<(), String> {
@@ -143,12 +164,8 @@ fn cotangents<'a>(prefix: &str, levels: &'a [Tensor<3>]) -> Vec<(&'a Tensor<3>, 
 }
 
 fn tdm(case: &Case) -> Result<(), String> {
-    let shape = tdm_shape(
-        case,
-        case.integer("in_channels")?,
-        case.integer("num_heads")?,
-        case.integer_list("kernel_sizes")?,
-    );
+    let shape =
+        tdm_shape(case, case.integer("in_channels")?, case.integer("num_heads")?, bands(case, "/config")?);
     let module = case.load_weights(Tdm::new(&init(), &shape), "weights.")?;
     let x = case.leaf::<3>("input.x")?;
     let levels = module.forward(x.clone(), Pass::Evaluate);
@@ -226,7 +243,8 @@ pub(crate) fn neck_and_head_config(case: &Case, at: &str) -> Result<(NeckConfig,
         tcm_drop_path: 0.0,
         tdm_heads: count("neck/2/num_heads")?,
         tdm_dropout: 0.0,
-        tdm_kernels: case.parsed(&format!("{at}/neck/2/kernel_sizes"))?,
+        tcm_qkv_bias: case.optional(&format!("{at}/neck/1/encoder_layer_cfg/qkv_bias"))?.unwrap_or(true),
+        tdm_kernels: bands(case, &format!("{at}/neck/2"))?,
         fpn_channels: count("neck/3/out_channels")?,
     };
     let head = HeadConfig {

@@ -1,9 +1,11 @@
 //! Post-processing: candidates, and what suppression leaves of them.
 
 use burn::tensor::Tensor;
+use longtake_shared::config::PastEnd;
 use longtake_worker::infer::Detection;
 use longtake_worker::infer::decode::{WindowPlace, sample_candidates};
-use longtake_worker::infer::nms::{Decay, Suppression, groups, hard, soft};
+use longtake_worker::infer::nms::{Kept, Suppression, groups, hard};
+use longtake_worker::infer::soft::{Decay, soft};
 use longtake_worker::model::heads::HeadOutput;
 
 use crate::losses::grid;
@@ -12,6 +14,9 @@ use crate::support::{Case, Check, Runner};
 /// Modules that this file runs.
 pub(crate) const RUNNERS: &[(&str, Runner)] =
     &[("nms, soft_nms, nms_match", operations), ("SegmentAnchorConverter + multiclass_nms*", converter)];
+
+/// Floor of soft-NMS in cases that do not name it.
+const PUBLISHED_FLOOR: f32 = 0.001;
 
 fn operations(case: &Case) -> Result<(), String> {
     let detections: Vec<Detection> = case
@@ -56,17 +61,29 @@ fn operations(case: &Case) -> Result<(), String> {
     check.finish()
 }
 
-/// Suppression as a case configures it.
-pub(crate) fn suppression(case: &Case) -> Result<Suppression, String> {
+/// What suppression as a case configures it leaves of the detections of a video.
+pub(crate) fn suppressed(case: &Case, detections: &[Detection]) -> Result<Kept, String> {
+    // -1: all.
+    let most: i64 = case.parsed("/config/max_per_video")?;
+    Ok(suppression(case)?.apply(detections, usize::try_from(most).ok()))
+}
+
+fn suppression(case: &Case) -> Result<Suppression, String> {
     let kind = case.value("/config/nms/typename")?.as_str().unwrap_or_default().to_owned();
     let threshold = case.float("nms/iou_thr")? as f32;
     Ok(match kind.as_str() {
         "nmw" => Suppression::Weighting { threshold },
         "nms" => Suppression::Hard { threshold },
-        "soft_nms" => Suppression::Soft {
-            decay: Decay::Gaussian { sigma: case.float("nms/sigma")? as f32 },
-            floor: case.float("nms/min_score")? as f32,
-        },
+        "soft_nms" => {
+            let method: Option<String> = case.optional("/config/nms/method")?;
+            let decay = match method.as_deref() {
+                Some("linear") | None => Decay::Linear { threshold },
+                Some("gaussian") => Decay::Gaussian { sigma: case.float("nms/sigma")? as f32 },
+                Some(other) => return Err(format!("`{other}` is no method of soft-NMS that is known")),
+            };
+            let floor: Option<f32> = case.optional("/config/nms/min_score")?;
+            Suppression::Soft { decay, floor: floor.unwrap_or(PUBLISHED_FLOOR) }
+        }
         other => return Err(format!("`{other}` is no kind of suppression that is known")),
     })
 }
@@ -82,6 +99,7 @@ fn converter(case: &Case) -> Result<(), String> {
         start: case.integer("tshift")?,
         frames: case.integer("tsize")?,
         fps: case.float("tscale_factor")? as f32,
+        past_end: PastEnd::Clip,
     };
     let found = sample_candidates(&output, 0, &grid, case.integer("nms_pre")?, place);
     let mut check = Check::new(case);
@@ -94,8 +112,7 @@ fn converter(case: &Case) -> Result<(), String> {
         .flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(0.0, columns - row.len())))
         .collect();
     check.output("output.scores", &with_background);
-    let kept = suppression(case)?
-        .apply(&found.above(case.float("score_thr")? as f32), case.integer("max_per_video")?);
+    let kept = suppressed(case, &found.above(case.float("score_thr")? as f32))?.detections;
     let rows: Vec<f32> =
         kept.iter().flat_map(|kept| [kept.segment[0], kept.segment[1], kept.score]).collect();
     check.output("output.dets", &rows);

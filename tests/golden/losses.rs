@@ -1,13 +1,14 @@
 //! Anchors, targets and losses.
 
 use burn::tensor::Tensor;
-use longtake_shared::config::LossConfig;
-use longtake_worker::model::heads::daotad::assigner::{AnchorTarget, Assigner};
+use longtake_shared::config::{LossConfig, RegressionLoss};
 use longtake_worker::loss::focal::sigmoid_focal;
+use longtake_worker::loss::interval_iou;
 use longtake_worker::loss::overlap::iou;
-use longtake_worker::loss::interval_iou::{diou, giou};
-use longtake_worker::model::heads::daotad::criterion::{Criterion, LabelledSegment, SampleTargets, local_normaliser};
-use longtake_worker::model::heads::HeadOutput;
+use longtake_worker::model::heads::daotad::HeadOutput;
+use longtake_worker::model::heads::daotad::assigner::{AnchorTarget, Assigner, Ignore, PartOf};
+use longtake_worker::model::heads::daotad::criterion::{Criterion, SampleTargets, local_normaliser};
+use longtake_worker::model::truth::LabelledSegment;
 use longtake_worker::model::heads::daotad::anchors::AnchorGrid;
 use longtake_worker::model::heads::daotad::coder::{decode, decode_segment, encode_segment};
 
@@ -19,8 +20,9 @@ pub(crate) const RUNNERS: &[(&str, Runner)] = &[
     ("DeltaSegmentCoder", coder),
     ("MaxIoUAssigner", assigner),
     ("FocalLoss", focal),
-    ("DIoULoss", diou_loss),
-    ("GIoULoss", giou_loss),
+    ("DIoULoss", segment_loss),
+    ("GIoULoss", segment_loss),
+    ("IoULoss", segment_loss),
     ("SegmentAnchorCriterion", criterion),
 ];
 
@@ -103,12 +105,13 @@ fn coder(case: &Case) -> Result<(), String> {
 }
 
 fn assigner(case: &Case) -> Result<(), String> {
-    let ignore = case.float("ignore_iof_thr")? as f32;
+    let part = case.float("ignore_iof_thr")? as f32;
+    let of = if case.switch("ignore_wrt_candidates", true)? { PartOf::Candidate } else { PartOf::Region };
     let assigner = Assigner {
         positive: case.float("pos_iou_thr")? as f32,
         negative: case.float("neg_iou_thr")? as f32,
         min_positive: case.float("min_pos_iou")? as f32,
-        ignore: (ignore > 0.0).then_some(ignore),
+        ignore: (part > 0.0).then_some(Ignore { part, of }),
         claim_without_overlap: true,
     };
     let anchors = case.segments("input.segments")?;
@@ -183,15 +186,18 @@ fn focal(case: &Case) -> Result<(), String> {
     check.finish()
 }
 
-fn diou_loss(case: &Case) -> Result<(), String> {
-    segment_loss(case, diou)
+/// The kind of loss that the reference's class of this name is.
+pub(crate) fn regression(class: &str) -> Result<RegressionLoss, String> {
+    match class {
+        "DIoULoss" => Ok(RegressionLoss::Diou),
+        "GIoULoss" => Ok(RegressionLoss::Giou),
+        "IoULoss" => Ok(RegressionLoss::Iou),
+        other => Err(format!("`{other}` is no loss of segments that is known")),
+    }
 }
 
-fn giou_loss(case: &Case) -> Result<(), String> {
-    segment_loss(case, giou)
-}
-
-fn segment_loss(case: &Case, loss: fn(Tensor<2>, Tensor<2>) -> Tensor<2>) -> Result<(), String> {
+fn segment_loss(case: &Case) -> Result<(), String> {
+    let loss = interval_iou::of_kind(regression(&case.module)?);
     let predicted = case.leaf::<2>("input.pred")?;
     let weight = case.tensor::<2>("input.weight")?.mean_dim(1);
     let elements = loss(predicted.clone(), case.tensor("input.target")?);
@@ -211,6 +217,7 @@ fn criterion(case: &Case) -> Result<(), String> {
         min_positive_iou: case.float("min_pos_iou")?,
         focal_alpha: case.float("focal/alpha")?,
         focal_gamma: case.float("focal/gamma")?,
+        regression: regression(&case.parsed::<String>("/config/loss_segment")?)?,
     };
     let positions = case.integer_list("featmap_tsizes")?;
     let criterion = Criterion::new(grid(case)?, &config);

@@ -1,5 +1,6 @@
 //! The learning rate, iteration by iteration.
 
+use longtake_shared::config::Warmup;
 use longtake_shared::ids::Step;
 use longtake_worker::optim::{Cycle, cosine_restart, warmup};
 use serde::Deserialize;
@@ -19,6 +20,8 @@ struct Stage {
 struct Settings {
     periods: Vec<u64>,
     restart_weights: Vec<f64>,
+    #[serde(default)]
+    warmup: Option<Warmup>,
     #[serde(default)]
     warmup_iters: u64,
     #[serde(default)]
@@ -40,9 +43,11 @@ fn schedule(case: &Case) -> Result<(), String> {
         if lr_per_iteration.len() as u64 != config.epochs * config.iters {
             return Err(format!("{} iterations are listed", lr_per_iteration.len()));
         }
+        // The cases that came first do not name the kind: it is the published one.
+        let kind = config.warmup.unwrap_or(Warmup::Linear);
         for (step, expected) in (0u64..).zip(lr_per_iteration) {
             let factor = cosine_restart(&cycles, config.min_lr_ratio, step / config.iters)
-                * warmup(config.warmup_iters, config.warmup_ratio, Step(step));
+                * warmup(kind, config.warmup_iters, config.warmup_ratio, Step(step));
             for (base, expected) in config.base.iter().zip(expected) {
                 let error = (base * factor - expected).abs();
                 if error.is_nan() || error > tolerance * expected.abs() {

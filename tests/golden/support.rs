@@ -186,6 +186,17 @@ impl Case {
         value.as_f64().ok_or_else(|| format!("`{key}` is {value}, not a number"))
     }
 
+    /// A value of the JSON by its path from the root; nothing where it is absent or `null`.
+    pub(crate) fn optional<T: DeserializeOwned>(&self, pointer: &str) -> Result<Option<T>, String> {
+        let value = self.json.pointer(pointer).filter(|value| !value.is_null());
+        value.map_or(Ok(None), |_| self.parsed(pointer).map(Some))
+    }
+
+    /// A switch of the configuration, `default` where the case does not name it.
+    pub(crate) fn switch(&self, key: &str, default: bool) -> Result<bool, String> {
+        Ok(self.optional(&format!("/config/{key}"))?.unwrap_or(default))
+    }
+
     /// A list of counts of the configuration.
     pub(crate) fn integer_list(&self, key: &str) -> Result<Vec<usize>, String> {
         self.parsed(&format!("/config/{key}"))

@@ -22,6 +22,7 @@ use longtake_worker::train::step::learner::{Learner, StageLength};
 use longtake_worker::train::step::{FreshRows, InputClip, LaneInput, Sample, StepContext, step};
 
 use crate::detector::{detector, run_config};
+use crate::losses::regression;
 use crate::support::{Case, Check, Runner, computed, values};
 
 /// Modules that this file runs.
@@ -38,6 +39,7 @@ fn settings(case: &Case) -> Result<RunConfig, String> {
     loss.min_positive_iou = case.parsed("/criterion/train_cfg/assigner/min_pos_iou")?;
     loss.focal_alpha = case.parsed("/criterion/loss_cls/alpha")?;
     loss.focal_gamma = case.parsed("/criterion/loss_cls/gamma")?;
+    loss.regression = regression(&case.parsed::<String>("/criterion/loss_segment/typename")?)?;
     config.optim.learning_rate = case.parsed("/optimizer/lr")?;
     config.optim.momentum = case.parsed("/optimizer/momentum")?;
     config.optim.weight_decay = case.parsed("/optimizer/weight_decay")?;

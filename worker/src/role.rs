@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use longtake_shared::bench::Row;
-use longtake_shared::config::{Resolved, RunConfig};
+use longtake_shared::config::{DataConfig, Resolved, RunConfig};
 use longtake_shared::dataset::{self, ProbedVideo, Subset};
 use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::metrics::{self, Detections};
@@ -12,7 +12,7 @@ use longtake_shared::role::{
     DetectRequest, Detected, EvaluateRequest, ImportReport, ImportRequest, OnProgress, ProbeRequest,
     SynthReport, SynthRequest, WeightsReport, WorkRequest, WorkerBenchmark,
 };
-use longtake_shared::units::Seconds;
+use longtake_shared::units::{ByteCount, Seconds};
 
 use crate::bench;
 use crate::checkpoint::SaveBench;
@@ -138,6 +138,14 @@ pub fn bench(what: WorkerBenchmark, folder: &Path) -> Result<Vec<Row>, Failure> 
     }
 }
 
+/// Data settings for videos that are gone through once, from start to end: frames of two windows are kept, so that windows
+/// that overlap decode each frame once.
+fn passed_once(data: &DataConfig) -> DataConfig {
+    let frame = (data.frame_height * data.frame_width * 3) as u64;
+    let two_windows = ByteCount(2 * data.window_frames as u64 * frame);
+    DataConfig { frame_cache: data.frame_cache.min(two_windows), ..data.clone() }
+}
+
 /// A file of weights with the notes that a run leaves in it.
 struct Weights {
     tensors: Vec<NamedTensor>,
@@ -190,16 +198,17 @@ impl Weights {
             ))
             .hint("use the settings the weights were trained with"));
         }
-        let frames = FrameStore::new(&config.data);
+        let frames = FrameStore::new(&passed_once(&config.data));
         let detector =
             VideoDetector { model: &model, config, frames: &frames, device: &device, goes_on: None };
         let names = videos.iter().map(|(name, _)| name.clone()).collect();
         let mut detections = Detections { videos: names, labels: self.classes.clone(), items: Vec::new() };
-        let mut durations = Vec::with_capacity(videos.len());
+        let (mut durations, mut cut) = (Vec::with_capacity(videos.len()), Vec::with_capacity(videos.len()));
         on_progress(0, videos.len() as u64);
         for (index, (_, file)) in videos.iter().enumerate() {
-            let found = detector.detect(file)?;
-            detections.items.extend(found.into_iter().map(|found| metrics::Detection {
+            let kept = detector.detect(file)?;
+            cut.push(kept.cut);
+            detections.items.extend(kept.detections.into_iter().map(|found| metrics::Detection {
                 video: index as u32,
                 label: found.label as u32,
                 start: f64::from(found.segment[0]),
@@ -209,6 +218,6 @@ impl Weights {
             durations.push(Seconds(frames.length(file)? as f64 / config.data.fps));
             on_progress(index as u64 + 1, videos.len() as u64);
         }
-        Ok(Detected { detections, durations })
+        Ok(Detected { detections, durations, cut })
     }
 }

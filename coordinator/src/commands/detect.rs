@@ -37,6 +37,9 @@ pub(super) fn run(args: &DetectArgs, session: &Session) -> Result<ExitCode, Fail
     let detected = detected?;
 
     let videos = &detected.detections.videos;
+    if let Some(warning) = cut_short(&detected) {
+        session.console.warn(&warning);
+    }
     if let Some(truth) = &truth {
         for video in videos.iter().filter(|video| annotated(truth, video).is_none()) {
             session.console.warn(&format!("the annotations do not name the video `{video}`"));
@@ -50,7 +53,8 @@ pub(super) fn run(args: &DetectArgs, session: &Session) -> Result<ExitCode, Fail
     files::write_whole(&picture_path, timeline::draw(&shown).as_bytes())?;
 
     let text = listing(&detected, args.threshold, &[&json_path, &picture_path]);
-    let value = json!({ "detections": json_path, "timeline": picture_path, "videos": videos });
+    let cut = &detected.cut;
+    let value = json!({ "detections": json_path, "timeline": picture_path, "videos": videos, "cut": cut });
     session.console.result(&text, &value)?;
     Ok(ExitCode::Done)
 }
@@ -65,6 +69,27 @@ fn unambiguous(videos: &[PathBuf]) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// What the limit of detections a video has left out, as a sentence; nothing where it left out nothing.
+pub(super) fn cut_short(detected: &Detected) -> Option<String> {
+    let cut: Vec<(&String, usize)> = detected
+        .detections
+        .videos
+        .iter()
+        .zip(detected.cut.iter().copied())
+        .filter(|(_, cut)| *cut > 0)
+        .collect();
+    let (first, _) = cut.first()?;
+    let count: usize = cut.iter().map(|(_, cut)| cut).sum();
+    let others = match cut.len() - 1 {
+        0 => String::new(),
+        1 => " and of one more video".to_owned(),
+        more => format!(" and of {more} more videos"),
+    };
+    Some(format!(
+        "the limit `evaluation.max_detections` left out {count} detections with the lowest scores, of `{first}`{others}; -1 keeps all"
+    ))
 }
 
 /// The surest detections of each video, and where the files lie.
@@ -110,7 +135,7 @@ mod tests {
             })
             .collect();
         let detections = Detections { videos: vec!["pool".into()], labels: vec!["dive".into()], items };
-        let detected = Detected { detections, durations: vec![Seconds(42.0)] };
+        let detected = Detected { detections, durations: vec![Seconds(42.0)], cut: vec![0] };
         let text = listing(&detected, 0.35, &[Path::new("detections/timeline.svg")]);
         insta::assert_snapshot!(text, @r"
         pool (42.0 s): 6 from score 0.35 on
@@ -122,6 +147,20 @@ mod tests {
           and 1 more
         wrote detections/timeline.svg
         ");
+    }
+
+    #[test]
+    fn what_the_limit_left_out_is_told() {
+        let detections = Detections {
+            videos: vec!["pool".into(), "sea".into(), "lake".into()],
+            labels: Vec::new(),
+            items: Vec::new(),
+        };
+        let of = |cut| Detected { detections: detections.clone(), durations: Vec::new(), cut };
+        assert_eq!(cut_short(&of(vec![0; 3])), None);
+        assert_eq!(cut_short(&of(Vec::new())), None);
+        insta::assert_snapshot!(cut_short(&of(vec![0, 1160, 0])).unwrap(), @"the limit `evaluation.max_detections` left out 1160 detections with the lowest scores, of `sea`; -1 keeps all");
+        insta::assert_snapshot!(cut_short(&of(vec![3, 0, 4])).unwrap(), @"the limit `evaluation.max_detections` left out 7 detections with the lowest scores, of `pool` and of one more video; -1 keeps all");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::metrics::{Detections, GroundTruth, Labels, Options, Report, average_recall, evaluate};
 use longtake_shared::role::EvaluateRequest;
 
+use super::detect::cut_short;
 use super::run_folder::weights_of;
 use super::{Session, files, settings};
 use crate::cli::{EvaluateArgs, RuleArgs, Rules};
@@ -55,7 +56,11 @@ fn of_weights(
         bar.set_position(done);
     });
     bar.finish_and_clear();
-    let mut detections = detected?.detections;
+    let detected = detected?;
+    if let Some(warning) = cut_short(&detected) {
+        session.console.warn(&warning);
+    }
+    let mut detections = detected.detections;
     // The order of a results file decides between equal scores, so that file and memory give the same figures.
     detections.sort();
     if let Some(path) = &args.out {

@@ -27,15 +27,15 @@ pub use checkpoint::CheckpointConfig;
 pub use cluster::{ClusterConfig, Recovery};
 pub use data::{AnnotationFormat, AugmentConfig, DataConfig, DecoderChoice, DisputedVideos};
 pub use error::ConfigError;
-pub use evaluation::{EvaluationConfig, NmsKind};
+pub use evaluation::{EvaluationConfig, NmsKind, PastEnd, SoftDecay};
 pub use fingerprint::{binds_training, differences};
 pub use kinds::{BackboneKind, DetectorKind};
 pub use memory::{ClipSampler, MemoryConfig, MemoryDtype, MemoryInit, MemorySource, Replay};
 pub use model::{
     BackboneConfig, BackboneInit, FeatureGeometry, HeadConfig, LossConfig, ModelConfig, NeckConfig,
-    TEMPORAL_REDUCTION, Variant,
+    RegressionLoss, TEMPORAL_REDUCTION, Variant,
 };
-pub use optim::{OptimConfig, OptimizerKind, ScheduleConfig, ScheduleUnit};
+pub use optim::{OptimConfig, OptimizerKind, ScheduleConfig, ScheduleUnit, Warmup};
 pub use resolve::{Resolved, load, load_without_file};
 pub use rules::{BrokenRule, Range};
 pub use synth::SynthConfig;

@@ -40,6 +40,10 @@ pub struct BackboneConfig {
     pub window_size: [usize; 3],
     /// Hidden width of a block's MLP over its width.
     pub mlp_ratio: f64,
+    /// Whether queries, keys and values have a bias.
+    pub qkv_bias: bool,
+    /// Whether a norm follows the patch embedding.
+    pub patch_norm: bool,
     /// Rate of drop path in the last block; it rises linearly from 0 in the first.
     pub drop_path: f64,
     /// -1: everything trains; 0: the patch embedding is frozen; k: the first k stages too.
@@ -63,6 +67,8 @@ impl Default for BackboneConfig {
             patch_size: [2, 4, 4],
             window_size: [8, 7, 7],
             mlp_ratio: 4.0,
+            qkv_bias: true,
+            patch_norm: true,
             drop_path: 0.2,
             frozen_stages: 2,
             linear_init: BackboneInit::Published,
@@ -150,13 +156,15 @@ pub struct NeckConfig {
     pub tcm_layers: usize,
     /// Attention heads of the TCM.
     pub tcm_heads: usize,
+    /// Whether queries, keys and values of the TCM have a bias.
+    pub tcm_qkv_bias: bool,
     /// Drop path of every TCM layer.
     pub tcm_drop_path: f64,
     /// Attention heads of the TDM.
     pub tdm_heads: usize,
     /// Dropout of the TDM.
     pub tdm_dropout: f64,
-    /// Width of the attention band of each TDM stage; one more pyramid level than entries.
+    /// Width of the attention band of each TDM stage, 0 for attention to everything; one more pyramid level than entries.
     pub tdm_kernels: Vec<usize>,
     /// Channels of the FPN.
     pub fpn_channels: usize,
@@ -168,6 +176,7 @@ impl Default for NeckConfig {
             channels: 512,
             tcm_layers: 3,
             tcm_heads: 16,
+            tcm_qkv_bias: true,
             tcm_drop_path: 0.1,
             tdm_heads: 8,
             tdm_dropout: 0.1,
@@ -202,7 +211,7 @@ impl Default for HeadConfig {
     }
 }
 
-/// Assigner, focal and DIoU losses (spec 50).
+/// Assigner, focal loss and loss of the segments (spec 50).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LossConfig {
@@ -216,6 +225,8 @@ pub struct LossConfig {
     pub focal_alpha: f64,
     /// Exponent of the focal loss.
     pub focal_gamma: f64,
+    /// Loss of the segments.
+    pub regression: RegressionLoss,
 }
 
 impl Default for LossConfig {
@@ -226,6 +237,19 @@ impl Default for LossConfig {
             min_positive_iou: 0.0,
             focal_alpha: 0.25,
             focal_gamma: 2.0,
+            regression: RegressionLoss::Diou,
         }
     }
+}
+
+/// Loss of predicted segments (spec 50, section 5; TALLFormer `vedatad/criteria/losses/iou_loss.py`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RegressionLoss {
+    /// 1 - tIoU + squared distance of the centres over the squared length that holds both.
+    Diou,
+    /// 1 - tIoU + share of the length that holds both which neither covers.
+    Giou,
+    /// -ln tIoU.
+    Iou,
 }

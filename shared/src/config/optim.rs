@@ -52,7 +52,7 @@ pub enum OptimizerKind {
     AdamW,
 }
 
-/// Cosine with restarts and a linear warm-up (spec 40, section 9).
+/// Cosine with restarts and a warm-up (spec 40, section 9).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduleConfig {
@@ -62,7 +62,9 @@ pub struct ScheduleConfig {
     pub period: u64,
     /// Learning rate at the bottom of the cosine, over that at the top.
     pub floor: f64,
-    /// Steps of linear warm-up.
+    /// How the rate rises during the warm-up.
+    pub warmup: Warmup,
+    /// Steps of the warm-up.
     pub warmup_steps: u64,
     /// Factor of the first warm-up step.
     pub warmup_start: f64,
@@ -70,7 +72,14 @@ pub struct ScheduleConfig {
 
 impl Default for ScheduleConfig {
     fn default() -> Self {
-        Self { unit: ScheduleUnit::Epoch, period: 100, floor: 0.01, warmup_steps: 500, warmup_start: 0.1 }
+        Self {
+            unit: ScheduleUnit::Epoch,
+            period: 100,
+            floor: 0.01,
+            warmup: Warmup::Linear,
+            warmup_steps: 500,
+            warmup_start: 0.1,
+        }
     }
 }
 
@@ -82,4 +91,17 @@ pub enum ScheduleUnit {
     Step,
     /// The rate changes with every epoch (warm-up still by step).
     Epoch,
+}
+
+/// How the rate rises during the warm-up, from the factor `warmup_start` = r in the first step; x is the share of the warm-up
+/// that is done (TALLFormer `vedacore/hooks/lr_scheduler.py`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Warmup {
+    /// `1 - (1 - x) (1 - r)`.
+    Linear,
+    /// `r^(1 - x)`.
+    Exp,
+    /// `r` until the warm-up ends.
+    Constant,
 }

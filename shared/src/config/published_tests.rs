@@ -6,7 +6,7 @@ use super::load;
 
 /// Setting, value, source: a section of the project's specifications, which follow TALLFormer's paper and its published
 /// `configs/trainval/thumos/1.0.0-vswin_b_256x256-12GB.py`.
-const PUBLISHED: [(&str, &str, &str); 58] = [
+const PUBLISHED: [(&str, &str, &str); 59] = [
     // Data.
     ("run.seed", "10", "spec 40.9"),
     ("data.fps", "15.0", "spec 40.8"),
@@ -71,6 +71,7 @@ const PUBLISHED: [(&str, &str, &str); 58] = [
     ("evaluation.score_threshold", "0.005", "spec 40.10, step 4"),
     ("evaluation.nms", "\"nmw\"", "spec 60.2"),
     ("evaluation.nms_threshold", "0.5", "spec 40.10, step 4"),
+    ("evaluation.past_end", "\"clip\"", "candidates are clipped to the window; spec 40.10, step 3"),
     ("evaluation.max_detections", "1200", "spec 40.10, step 4"),
 ];
 

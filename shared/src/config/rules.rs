@@ -97,6 +97,18 @@ pub enum BrokenRule {
         /// The width.
         kernel: usize,
     },
+    /// A limit that leaves nothing.
+    #[error("`evaluation.max_detections` is {value}, but must be 1 or more, or -1 for all")]
+    NoDetections {
+        /// The limit.
+        value: i64,
+    },
+    /// A learning rate that stays at 0 during the whole warm-up.
+    #[error("`{key}` is 0, which only a linear warm-up rises from")]
+    WarmupAtZero {
+        /// The setting of the first factor.
+        key: String,
+    },
     /// A worker that would have nothing to do.
     #[error("`cluster.workers` is {workers}, but there are only {lanes} lanes (`train.lanes`)")]
     TooManyWorkers {
@@ -143,7 +155,8 @@ impl BrokenRule {
     /// The settings that the rule is about.
     pub fn keys(&self) -> Vec<&str> {
         match self {
-            Self::OutOfRange { key, .. } => vec![key.as_str()],
+            Self::OutOfRange { key, .. } | Self::WarmupAtZero { key } => vec![key.as_str()],
+            Self::NoDetections { .. } => vec!["evaluation.max_detections"],
             Self::Empty { key } | Self::Odd { key, .. } | Self::HeadsDontDivide { key, .. } => vec![key],
             Self::NoClipSampled { .. } => {
                 vec!["memory.sampling_rate", "data.window_frames", "data.clip_frames"]
@@ -166,6 +179,8 @@ impl Hint for BrokenRule {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::OutOfRange { .. } => return None,
+            Self::NoDetections { .. } => "set `evaluation.max_detections` to -1 to keep all".into(),
+            Self::WarmupAtZero { key } => format!("set `{key}` to a number above 0, such as 0.1"),
             Self::Empty { key } => format!("give `{key}` at least one entry"),
             Self::NoClipSampled { clips, .. } => format!(
                 "set `memory.sampling_rate` to 0 (a frozen backbone) or to at least {:.4} (one clip of {clips})",
@@ -183,7 +198,9 @@ impl Hint for BrokenRule {
             Self::TooManyLevels { levels, finest_stride, .. } => {
                 format!("remove kernels, or set `data.window_frames` to at least {}", levels * finest_stride)
             }
-            Self::EvenKernel { kernel } => format!("write {} instead", kernel + 1),
+            Self::EvenKernel { kernel } => {
+                format!("write {} instead, or 0 for attention without a band", kernel + 1)
+            }
             Self::TooManyWorkers { lanes, .. } => {
                 format!("set `cluster.workers` to at most {lanes}, or raise `train.lanes`")
             }

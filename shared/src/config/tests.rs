@@ -191,7 +191,7 @@ fn broken_rules_explain_themselves() {
         ),
         (
             &["model.neck.tdm_kernels=[4]"],
-            "`model.neck.tdm_kernels` holds 4, but a band has an odd width (`model.neck.tdm_kernels` from --set); hint: write 5 instead",
+            "`model.neck.tdm_kernels` holds 4, but a band has an odd width (`model.neck.tdm_kernels` from --set); hint: write 5 instead, or 0 for attention without a band",
         ),
         (
             &["optim.betas=[0.9, 1]"],
@@ -209,6 +209,26 @@ fn broken_rules_explain_themselves() {
         (
             &["cluster.workers=17"],
             "`cluster.workers` is 17, but there are only 16 lanes (`train.lanes`) (`cluster.workers` from --set); hint: set `cluster.workers` to at most 16, or raise `train.lanes`",
+        ),
+        (
+            &["optim.schedule.warmup=exp", "optim.schedule.warmup_start=0"],
+            "`optim.schedule.warmup_start` is 0, which only a linear warm-up rises from (`optim.schedule.warmup_start` from --set); hint: set `optim.schedule.warmup_start` to a number above 0, such as 0.1",
+        ),
+        (
+            &["evaluation.max_detections=0"],
+            "`evaluation.max_detections` is 0, but must be 1 or more, or -1 for all (`evaluation.max_detections` from --set); hint: set `evaluation.max_detections` to -1 to keep all",
+        ),
+        (
+            &["evaluation.max_detections=-2"],
+            "`evaluation.max_detections` is -2, but must be 1 or more, or -1 for all (`evaluation.max_detections` from --set); hint: set `evaluation.max_detections` to -1 to keep all",
+        ),
+        (
+            &["evaluation.soft_floor=1"],
+            "`evaluation.soft_floor` is 1, but must be a number from 0 to less than 1 (`evaluation.soft_floor` from --set)",
+        ),
+        (
+            &["evaluation.nms_threshold=1e-9"],
+            "`evaluation.nms_threshold` is 0.000000001, but must be 0.000001 or more (`evaluation.nms_threshold` from --set)",
         ),
         (
             &["evaluation.tiou=[0.5, 0]"],

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::optim::{OptimConfig, OptimizerKind, ScheduleConfig, ScheduleUnit};
+use super::optim::{OptimConfig, OptimizerKind, ScheduleConfig, ScheduleUnit, Warmup};
 
 /// The training stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,6 +59,7 @@ impl Default for PretrainConfig {
                     unit: ScheduleUnit::Step,
                     period: 0,
                     floor: 0.05,
+                    warmup: Warmup::Linear,
                     warmup_steps: 30,
                     warmup_start: 0.0,
                 },

@@ -1,10 +1,15 @@
 //! Checks a configuration against the rules, section by section, alone and together.
 
 use super::rules::{BrokenRule, Range};
-use super::{MemoryConfig, OptimConfig, RunConfig, SynthConfig, TEMPORAL_REDUCTION, Variant};
+use super::{MemoryConfig, OptimConfig, RunConfig, SynthConfig, TEMPORAL_REDUCTION, Variant, Warmup};
 
 /// Blocks of the published backbones lie in this many stages (spec 10).
 const PUBLISHED_STAGES: usize = 4;
+
+/// Smallest threshold of suppression, so that single precision does not round it to 0.
+const SMALLEST_THRESHOLD: f64 = 1e-6;
+/// `evaluation.max_detections` for no limit.
+const ALL_DETECTIONS: i64 = -1;
 
 type Outcome = Result<(), BrokenRule>;
 
@@ -130,7 +135,8 @@ impl RunConfig {
             divides("model.neck.tcm_heads", neck.tcm_heads, neck.channels)?;
         }
         divides("model.neck.tdm_heads", neck.tdm_heads, neck.channels)?;
-        if let Some(kernel) = neck.tdm_kernels.iter().find(|kernel| kernel.is_multiple_of(2)) {
+        let even_band = |kernel: &&usize| **kernel > 0 && kernel.is_multiple_of(2);
+        if let Some(kernel) = neck.tdm_kernels.iter().find(even_band) {
             return Err(BrokenRule::EvenKernel { kernel: *kernel });
         }
         let (levels, window) = (neck.tdm_kernels.len() + 1, self.data.window_frames);
@@ -171,9 +177,13 @@ impl RunConfig {
             ("evaluation.window_stride", evaluation.window_stride, Range::Share),
             ("evaluation.score_threshold", evaluation.score_threshold, Range::BelowOne),
             ("evaluation.top_k", evaluation.top_k as f64, Range::AtLeast(1.0)),
-            ("evaluation.nms_threshold", evaluation.nms_threshold, Range::Positive),
-            ("evaluation.max_detections", evaluation.max_detections as f64, Range::AtLeast(1.0)),
-        ])
+            ("evaluation.nms_threshold", evaluation.nms_threshold, Range::AtLeast(SMALLEST_THRESHOLD)),
+            ("evaluation.soft_floor", evaluation.soft_floor, Range::BelowOne),
+        ])?;
+        if evaluation.max_detections == 0 || evaluation.max_detections < ALL_DETECTIONS {
+            return Err(BrokenRule::NoDetections { value: evaluation.max_detections });
+        }
+        Ok(())
     }
 
     fn check_cluster(&self) -> Outcome {
@@ -238,6 +248,9 @@ fn check_optim(section: &str, optim: &OptimConfig) -> Outcome {
         ("schedule.warmup_start", schedule.warmup_start, Range::Fraction),
     ] {
         within(&below(key), value, range)?;
+    }
+    if schedule.warmup_steps > 0 && schedule.warmup_start == 0.0 && schedule.warmup != Warmup::Linear {
+        return Err(BrokenRule::WarmupAtZero { key: below("schedule.warmup_start") });
     }
     Ok(())
 }

@@ -13,7 +13,8 @@ use longtake_shared::objects::Objects;
 use longtake_shared::random::Key;
 use rand::{Rng as _, RngExt as _};
 
-use super::{NamedTensor, SaveRequest, Saver, TensorData, TensorFile};
+use super::{SaveRequest, Saver};
+use crate::tensors::{NamedTensor, TensorData, TensorFile};
 
 /// Saves that are kept at a time, as a run's retention does: what is removed gives its memory back to the next.
 const KEPT: usize = 2;

@@ -8,7 +8,7 @@ use longtake_shared::checkpoint::{CheckpointError, CheckpointStore, MemorySegmen
 use longtake_shared::hint::Hint;
 use tokio::sync::watch;
 
-use super::{TensorFile, TensorFileError};
+use crate::tensors::{TensorFile, TensorFileError};
 use crate::model::memory::{MemoryError, Snapshot};
 
 /// Uploads at a time: one is hashed and written while the next is read from the slab.

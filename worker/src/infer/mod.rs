@@ -6,6 +6,11 @@
 /// Candidates that overlap become one.
 pub mod nms;
 
+mod remaining;
+
+/// Scores of candidates that overlap decay.
+pub mod soft;
+
 /// Which windows a video is cut into, and how their candidates come together.
 pub mod windows;
 
@@ -23,5 +28,9 @@ pub struct Detection {
     pub label: usize,
 }
 
+#[cfg(test)]
+mod naive;
+#[cfg(test)]
+mod suppression_tests;
 #[cfg(test)]
 mod tests;

@@ -1,13 +1,12 @@
 //! Detections of a class that overlap become one (spec 60, sections 2 and 3; TALLFormer `vedatad/misc/segment` and
 //! `vedacore/ops/nms`).
 
-use longtake_shared::config::{EvaluationConfig, NmsKind};
+use longtake_shared::config::{EvaluationConfig, NmsKind, SoftDecay};
 
 use super::Detection;
+use super::remaining::Remaining;
+use super::soft::{Decay, soft};
 use crate::loss::overlap::iou;
-
-/// Scores that soft-NMS decays below this are dropped (TALLFormer's setting).
-const SOFT_FLOOR: f32 = 0.001;
 
 /// How detections that overlap become one.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,55 +30,40 @@ pub enum Suppression {
     },
 }
 
-/// Factor by which soft-NMS lowers the score of a detection that overlaps a better one.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Decay {
-    /// `1 - tIoU` above `threshold`.
-    Linear {
-        /// tIoU.
-        threshold: f32,
-    },
-    /// `exp(-tIoU^2 / sigma)`.
-    Gaussian {
-        /// Width.
-        sigma: f32,
-    },
-}
-
-impl Decay {
-    fn factor(self, overlap: f32) -> f32 {
-        match self {
-            Self::Linear { threshold } if overlap > threshold => 1.0 - overlap,
-            Self::Linear { .. } => 1.0,
-            Self::Gaussian { sigma } => (-(overlap * overlap) / sigma).exp(),
-        }
-    }
-}
-
 impl From<&EvaluationConfig> for Suppression {
     fn from(config: &EvaluationConfig) -> Self {
         let threshold = config.nms_threshold as f32;
         match config.nms {
             NmsKind::Nmw => Self::Weighting { threshold },
             NmsKind::Nms => Self::Hard { threshold },
-            NmsKind::SoftNms => Self::Soft { decay: Decay::Gaussian { sigma: threshold }, floor: SOFT_FLOOR },
+            NmsKind::SoftNms => {
+                let decay = match config.soft_decay {
+                    SoftDecay::Gaussian => Decay::Gaussian { sigma: threshold },
+                    SoftDecay::Linear => Decay::Linear { threshold },
+                };
+                Self::Soft { decay, floor: config.soft_floor as f32 }
+            }
         }
     }
 }
 
+/// What suppression leaves of the detections of a video.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Kept {
+    /// Best first.
+    pub detections: Vec<Detection>,
+    /// How many more there would be without a limit.
+    pub cut: usize,
+}
+
 impl Suppression {
     /// What remains of the detections of a video, class by class, best first, at most `limit` of all classes together.
-    /// Equal scores keep the order in which they came.
-    pub fn apply(self, detections: &[Detection], limit: usize) -> Vec<Detection> {
-        let classes = detections.iter().map(|detection| detection.label + 1).max().unwrap_or(0);
+    /// Equal scores keep the order in which they came. The cost is that of sorting, and of looking at each pair that shares
+    /// time.
+    pub fn apply(self, detections: &[Detection], limit: Option<usize>) -> Kept {
         let mut kept: Vec<(usize, Detection)> = Vec::new();
-        for label in 0..classes {
-            let (index, members): (Vec<usize>, Vec<Detection>) = detections
-                .iter()
-                .copied()
-                .enumerate()
-                .filter(|(_, detection)| detection.label == label)
-                .unzip();
+        for index in by_class(detections) {
+            let members: Vec<Detection> = index.iter().map(|at| detections[*at]).collect();
             let result = match self {
                 Self::Weighting { threshold } => weighting(&members, threshold),
                 Self::Hard { threshold } => {
@@ -90,12 +74,24 @@ impl Suppression {
             kept.extend(result.into_iter().map(|(member, detection)| (index[member], detection)));
         }
         kept.sort_by(|(a, first), (b, second)| second.score.total_cmp(&first.score).then(a.cmp(b)));
-        kept.into_iter().map(|(_, detection)| detection).take(limit).collect()
+        let limit = limit.unwrap_or(usize::MAX);
+        let cut = kept.len().saturating_sub(limit);
+        Kept { detections: kept.into_iter().map(|(_, detection)| detection).take(limit).collect(), cut }
     }
 }
 
+/// Positions of the detections of each class, in order.
+fn by_class(detections: &[Detection]) -> Vec<Vec<usize>> {
+    let classes = detections.iter().map(|detection| detection.label + 1).max().unwrap_or(0);
+    let mut members = vec![Vec::new(); classes];
+    for (index, detection) in detections.iter().enumerate() {
+        members[detection.label].push(index);
+    }
+    members
+}
+
 /// Positions from the best score to the worst; equal scores keep their order.
-fn by_score(detections: &[Detection]) -> Vec<usize> {
+pub(super) fn by_score(detections: &[Detection]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..detections.len()).collect();
     order.sort_by(|a, b| detections[*b].score.total_cmp(&detections[*a].score));
     order
@@ -103,29 +99,42 @@ fn by_score(detections: &[Detection]) -> Vec<usize> {
 
 /// Hard suppression: positions that remain, best first. An overlap equal to `threshold` is kept.
 pub fn hard(detections: &[Detection], threshold: f32) -> Vec<usize> {
-    let mut kept: Vec<usize> = Vec::new();
-    for candidate in by_score(detections) {
-        let overlaps =
-            |better: &usize| iou(detections[*better].segment, detections[candidate].segment) > threshold;
-        if !kept.iter().any(overlaps) {
-            kept.push(candidate);
-        }
-    }
-    kept
+    let near = |overlap: f32| overlap > threshold;
+    grouped(detections, near).into_iter().map(|group| group[0]).collect()
 }
 
 /// Groups about the best: each begins with its best position, followed by those not yet in a group whose overlap with
 /// it is at least `threshold`, best first.
 pub fn groups(detections: &[Detection], threshold: f32) -> Vec<Vec<usize>> {
-    let mut remaining = by_score(detections);
+    grouped(detections, |overlap| overlap >= threshold)
+}
+
+/// Groups of the best and those not yet in a group whose tIoU with it is `near`, best first.
+fn grouped(detections: &[Detection], near: impl Fn(f32) -> bool) -> Vec<Vec<usize>> {
+    let order = by_score(detections);
+    let mut rank = vec![0; order.len()];
+    for (place, at) in order.iter().enumerate() {
+        rank[*at] = place;
+    }
+    let mut remaining = Remaining::new(detections.iter().map(|detection| detection.segment));
+    let mut taken = vec![false; order.len()];
+    let mut found = Vec::new();
     let mut groups = Vec::new();
-    while let Some(head) = remaining.first().copied() {
-        let near = |other: &usize| {
-            *other == head || iou(detections[head].segment, detections[*other].segment) >= threshold
-        };
-        let (group, others): (Vec<usize>, Vec<usize>) = remaining.into_iter().partition(near);
-        groups.push(group);
-        remaining = others;
+    for head in order {
+        if taken[head] {
+            continue;
+        }
+        remaining.remove(head);
+        let best = detections[head].segment;
+        // Where no overlap at all is near enough, so is everything.
+        remaining.overlapping(if near(0.0) { [f32::NEG_INFINITY, f32::INFINITY] } else { best }, &mut found);
+        found.retain(|other| near(iou(best, detections[*other].segment)));
+        found.sort_unstable_by_key(|other| rank[*other]);
+        for other in &found {
+            taken[*other] = true;
+            remaining.remove(*other);
+        }
+        groups.push(std::iter::once(head).chain(found.iter().copied()).collect());
     }
     groups
 }
@@ -155,33 +164,4 @@ fn weighting(detections: &[Detection], threshold: f32) -> Vec<(usize, Detection)
             (head, Detection { segment, ..best })
         })
         .collect()
-}
-
-/// Soft suppression of one class, in order of selection: positions and decayed detections. What falls below `floor` is
-/// replaced by the last of the list, as in the reference, since the order among equal scores depends on it.
-pub fn soft(detections: &[Detection], decay: Decay, floor: f32) -> Vec<(usize, Detection)> {
-    let mut list: Vec<(usize, Detection)> = detections.iter().copied().enumerate().collect();
-    let mut selected = 0;
-    while selected < list.len() {
-        let mut best = selected;
-        for later in selected + 1..list.len() {
-            if list[later].1.score > list[best].1.score {
-                best = later;
-            }
-        }
-        list.swap(selected, best);
-        let head = list[selected].1.segment;
-        let mut later = selected + 1;
-        while later < list.len() {
-            let other = &mut list[later].1;
-            other.score *= decay.factor(iou(head, other.segment));
-            if other.score < floor {
-                list.swap_remove(later);
-            } else {
-                later += 1;
-            }
-        }
-        selected += 1;
-    }
-    list
 }

@@ -2,11 +2,13 @@
 
 #![allow(clippy::float_cmp, reason = "values that are copied or exactly representable are compared")]
 
-use longtake_shared::config::{EvaluationConfig, NmsKind};
+use longtake_shared::config::{EvaluationConfig, NmsKind, PastEnd, SoftDecay};
+use longtake_shared::units::Seconds;
 use proptest::prelude::*;
 
 use super::decode::{LevelOutput, WindowPlace, candidates};
-use super::nms::{Decay, Suppression, groups, hard, soft};
+use super::nms::{Kept, Suppression, groups, hard};
+use super::soft::{Decay, soft};
 use super::windows::{merge_windows, test_windows, window_stride};
 use super::*;
 use crate::model::heads::daotad::anchors::AnchorGrid;
@@ -18,9 +20,16 @@ fn check_candidates() -> Candidates {
     Candidates { segments: SEGMENTS.to_vec(), scores: scores.to_vec(), classes: 2 }
 }
 
+/// What is left of some windows of a video of a minute.
+fn merged(windows: &[Candidates], config: &EvaluationConfig) -> Kept {
+    let threshold = config.score_threshold as f32;
+    let detections: Vec<Detection> = windows.iter().flat_map(|window| window.above(threshold)).collect();
+    merge_windows(&detections, config, Seconds(60.0))
+}
+
 #[test]
 fn weighting_gives_the_check_values() {
-    let found = merge_windows(&[check_candidates()], &EvaluationConfig::default());
+    let found = merged(&[check_candidates()], &EvaluationConfig::default()).detections;
     let expected = [
         ([0.049_382_7, 9.404_321], 0.95, 1),
         ([0.299_625_5, 10.011_236], 0.9, 0),
@@ -48,10 +57,37 @@ fn windows_of_a_video_are_suppressed_together() {
         }
     };
     let config = EvaluationConfig::default();
-    let together = merge_windows(&[check_candidates()], &config);
-    assert_eq!(merge_windows(&[half(0..2), half(2..6)], &config), together);
+    let together = merged(&[check_candidates()], &config);
+    assert_eq!(merged(&[half(0..2), half(2..6)], &config), together);
+}
+
+#[test]
+fn what_the_limit_cuts_is_counted() {
+    let config = EvaluationConfig::default();
+    let all = merged(&[check_candidates()], &EvaluationConfig { max_detections: -1, ..config.clone() });
+    assert_eq!((all.detections.len(), all.cut), (5, 0));
     let limited = EvaluationConfig { max_detections: 2, ..config };
-    assert_eq!(merge_windows(&[check_candidates()], &limited), together[..2]);
+    let kept = merged(&[check_candidates()], &limited);
+    assert_eq!((kept.detections.as_slice(), kept.cut), (&all.detections[..2], 3));
+    let detections = check_candidates().above(0.005);
+    let of_two_hours = merge_windows(&detections, &limited, Seconds(7200.0));
+    assert_eq!((of_two_hours.detections.len(), of_two_hours.cut), (4, 1));
+}
+
+#[test]
+fn soft_suppression_is_as_configured() {
+    let config = EvaluationConfig {
+        nms: NmsKind::SoftNms,
+        nms_threshold: 0.3,
+        soft_decay: SoftDecay::Linear,
+        soft_floor: 0.01,
+        ..EvaluationConfig::default()
+    };
+    let expected = Suppression::Soft { decay: Decay::Linear { threshold: 0.3 }, floor: 0.01 };
+    assert_eq!(Suppression::from(&config), expected);
+    let gaussian = EvaluationConfig { soft_decay: SoftDecay::Gaussian, ..config };
+    let expected = Suppression::Soft { decay: Decay::Gaussian { sigma: 0.3 }, floor: 0.01 };
+    assert_eq!(Suppression::from(&gaussian), expected);
 }
 
 fn detections() -> Vec<Detection> {
@@ -68,7 +104,7 @@ fn hard_suppression_keeps_what_overlaps_little() {
     assert_eq!(hard(&detections(), 0.5), [0, 3, 4]);
     assert_eq!(hard(&detections(), 1.0).len(), 5);
     let config = EvaluationConfig { nms: NmsKind::Nms, ..EvaluationConfig::default() };
-    let found = merge_windows(&[check_candidates()], &config);
+    let found = merged(&[check_candidates()], &config).detections;
     assert!(found.is_sorted_by(|a, b| a.score >= b.score));
     assert_eq!(found[0].segment, [0.0, 9.0]);
 }
@@ -98,7 +134,7 @@ fn segments_without_length_do_not_divide_by_zero() {
         Suppression::Hard { threshold: 0.5 },
         Suppression::Soft { decay: Decay::Gaussian { sigma: 0.5 }, floor: 0.001 },
     ] {
-        for found in suppression.apply(&twins, 10) {
+        for found in suppression.apply(&twins, Some(10)).detections {
             assert!(found.score.is_finite() && found.segment == [3.0, 3.0]);
         }
     }
@@ -116,12 +152,33 @@ fn groups_hold_every_detection_once() {
 fn a_window_is_clipped_to_its_real_frames_and_placed_in_seconds() {
     let grid = AnchorGrid::new(&[8], 1, 2.0);
     let output = LevelOutput { class_logits: &[0.0, 10.0, -10.0], offsets: &[0.0, 0.0, 0.0, 0.0, 0.0, 0.0] };
-    let place = WindowPlace { start: 100, frames: 20, fps: 10.0 };
+    let place = WindowPlace { start: 100, frames: 20, fps: 10.0, past_end: PastEnd::Clip };
     let found = candidates(&[output], &grid, 1, 1000, place);
     assert_eq!(found.segments, [[10.0, 10.8], [10.0, 11.6], [10.8, 12.0]]);
     assert_eq!(found.scores[0], 0.5);
     let best = candidates(&[output], &grid, 1, 1, place);
     assert_eq!(best.segments, [[10.0, 11.6]]);
+}
+
+#[test]
+fn candidates_in_the_padding_are_dropped_unless_the_recipe_clips_them() {
+    // Anchors of 16 frames about 0, 8, 16, ...; the last window of the video has 20 real frames.
+    let grid = AnchorGrid::new(&[8], 1, 2.0);
+    let segments = |offsets: &[f32], past_end| {
+        let logits = vec![0.0; offsets.len() / 2];
+        let output = LevelOutput { class_logits: &logits, offsets };
+        let place = WindowPlace { start: 0, frames: 20, fps: 1.0, past_end };
+        candidates(&[output], &grid, 1, 1000, place).segments
+    };
+    let dropped = segments(&[0.0; 10], PastEnd::Drop);
+    assert_eq!(dropped, [[0.0, 8.0], [0.0, 16.0], [8.0, 20.0]], "centres at 24 and 32 lie past the end");
+    let clipped = segments(&[0.0; 10], PastEnd::Clip);
+    assert_eq!(clipped[..3], dropped);
+    assert_eq!(clipped[3..], [[16.0, 20.0], [20.0, 20.0]]);
+    // A centre before the start is clipped to less than half as well; one at the very end to half, and stays.
+    let moved = [-0.125, 0.0, 0.25, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+    assert_eq!(segments(&moved, PastEnd::Drop), [[0.0, 16.0], [12.0, 20.0]]);
+    assert!(segments(&[f32::NAN, 0.0], PastEnd::Clip).is_empty());
 }
 
 #[test]
@@ -160,7 +217,7 @@ proptest! {
             })
             .collect();
         for suppression in [Suppression::Weighting { threshold: 0.5 }, Suppression::Hard { threshold: 0.5 }] {
-            let found = suppression.apply(&detections, 1000);
+            let found = suppression.apply(&detections, None).detections;
             prop_assert!(found.is_sorted_by(|a, b| a.score >= b.score));
             prop_assert!(found.len() <= detections.len());
             for label in 0..3 {

@@ -3,26 +3,25 @@
 //! Takes: a video file. Gives: its detections in seconds, best first. Next: results and mAP.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 use longtake_shared::config::RunConfig;
-use longtake_shared::units::FrameIndex;
+use longtake_shared::random::Key;
+use longtake_shared::units::{FrameIndex, Seconds};
 
-use super::decode::{LevelOutput, WindowPlace, candidates};
-use super::windows::{merge_windows, test_windows, window_stride};
-use super::{Candidates, Detection};
+use super::nms::Kept;
+use super::windows::{WindowPlace, merge_windows, test_windows, window_stride};
 use crate::collective::CollectiveError;
 use crate::data::augment::AugmentDraw;
 use crate::data::clip::{ClipError, Renderer};
 use crate::data::decode::FrameStore;
 use crate::data::video::VideoError;
+use crate::model::backbone::encoder::{ClipEncoder, Encoding};
 use crate::model::detector::Detector;
-use crate::model::heads::daotad::anchors::AnchorGrid;
+use crate::model::heads::{Candidates, HeadError, HeadPass, WindowBatch};
 use crate::model::norm::{LocalMoments, MomentsReducer};
 use crate::model::pass::Pass;
-use crate::model::neck::consistency::TooLong;
-use crate::tensors::stack;
-use crate::tensors::host;
 
 /// Why a video has no detections.
 #[derive(Debug, thiserror::Error)]
@@ -68,25 +67,30 @@ pub struct VideoDetector<'a> {
 }
 
 impl VideoDetector<'_> {
-    /// Detections of a video, best first.
+    /// Detections of a video, best first. Of a window only the candidates above the score threshold are held until the end.
     ///
     /// # Errors
     /// The video cannot be read, or the generation is over.
-    pub fn detect(&self, video: &Path) -> Result<Vec<Detection>, DetectError> {
+    pub fn detect(&self, video: &Path) -> Result<Kept, DetectError> {
         let config = self.config;
         let total = self.frames.length(video)?;
         let stride = window_stride(config.data.window_frames, config.evaluation.window_stride);
+        let threshold = config.evaluation.score_threshold as f32;
         let mut found = Vec::new();
         for window in test_windows(total, config.data.window_frames, stride) {
             let features = self.features(video, window.start)?;
-            let place =
-                WindowPlace { start: window.start, frames: window.len(), fps: config.data.fps as f32 };
-            found.push(place.detections(&self.candidates(features, window.len())?, threshold));
+            let place = WindowPlace {
+                start: window.start,
+                frames: window.len(),
+                fps: config.data.fps as f32,
+                past_end: config.evaluation.past_end,
+            };
+            found.append(&mut place.detections(&self.candidates(features, window.len())?, threshold));
         }
-        let mut detections = merge_windows(&found, &config.evaluation);
+        let mut kept = merge_windows(&found, &config.evaluation, Seconds(total as f64 / config.data.fps));
         // What an anchor beyond the end is clipped to has no length, and can be no action.
-        detections.retain(|detection| detection.segment[1] > detection.segment[0]);
-        Ok(detections)
+        kept.detections.retain(|detection| detection.segment[1] > detection.segment[0]);
+        Ok(kept)
     }
 
     /// Features of the window that begins at a frame, every clip fresh: `[1, C, T]`.

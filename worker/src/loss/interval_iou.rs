@@ -1,9 +1,31 @@
 //! Losses of predicted segments against true ones (spec 50, section 5; TALLFormer `vedatad/criteria/losses/iou_loss.py`).
 
 use burn::tensor::Tensor;
+use longtake_shared::config::RegressionLoss;
 
-/// Added to unions and enclosing lengths.
+/// Added to unions and enclosing lengths; least union and least IoU of the IoU loss.
 const EPSILON: f64 = 1e-6;
+
+/// A loss of each pair, `[N, 2]`, `[N, 2]` -> `[N, 1]`.
+pub type SegmentLoss = fn(Tensor<2>, Tensor<2>) -> Tensor<2>;
+
+/// The loss of this kind.
+pub fn of_kind(kind: RegressionLoss) -> SegmentLoss {
+    match kind {
+        RegressionLoss::Diou => diou,
+        RegressionLoss::Giou => giou,
+        RegressionLoss::Iou => iou,
+    }
+}
+
+/// `-ln IoU` of each pair. Where the two share no time the loss is that of an IoU of 1e-6, without a gradient.
+///
+/// # Shapes
+/// `[N, 2]`, `[N, 2]` -> `[N, 1]`
+pub fn iou(predicted: Tensor<2>, target: Tensor<2>) -> Tensor<2> {
+    let (shared, union) = Pair::new(predicted, target).shared_and_union();
+    at_least(shared / at_least(union, EPSILON), EPSILON).log().neg()
+}
 
 /// `1 - (IoU - (distance of centres / enclosing length)^2)` of each pair.
 ///
@@ -48,13 +70,19 @@ impl Pair {
         not_negative(end - start)
     }
 
-    /// Intersection over union, and the union.
-    fn iou(self) -> (Tensor<2>, Tensor<2>) {
+    /// Length that both share, and length that either covers.
+    fn shared_and_union(self) -> (Tensor<2>, Tensor<2>) {
         let end = smaller(self.predicted.1.clone(), self.target.1.clone());
         let start = larger(self.predicted.0.clone(), self.target.0.clone());
         let shared = not_negative(end - start);
         let lengths = (self.predicted.1 - self.predicted.0) + (self.target.1 - self.target.0);
-        let union = lengths - shared.clone() + EPSILON;
+        (shared.clone(), lengths - shared)
+    }
+
+    /// Intersection over union, and the union.
+    fn iou(self) -> (Tensor<2>, Tensor<2>) {
+        let (shared, union) = self.shared_and_union();
+        let union = union + EPSILON;
         (shared / union.clone(), union)
     }
 }
@@ -80,6 +108,11 @@ fn share(a: &Tensor<2>, b: &Tensor<2>) -> Tensor<2> {
 
 /// `max(x, 0)` whose gradient at 0 is 1, as PyTorch's `clamp`.
 fn not_negative(x: Tensor<2>) -> Tensor<2> {
-    let negative = x.clone().detach().lower_elem(0.0);
-    x.mask_fill(negative, 0.0)
+    at_least(x, 0.0)
+}
+
+/// `max(x, least)` whose gradient at `least` is 1, as PyTorch's `clamp`.
+fn at_least(x: Tensor<2>, least: f64) -> Tensor<2> {
+    let below = x.clone().detach().lower_elem(least);
+    x.mask_fill(below, least)
 }

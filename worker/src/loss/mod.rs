@@ -5,7 +5,7 @@
 /// Focal loss of scores.
 pub mod focal;
 
-/// DIoU and GIoU losses of segments.
+/// IoU, DIoU and GIoU losses of segments.
 pub mod interval_iou;
 
 /// Overlap of segments, without tensors.

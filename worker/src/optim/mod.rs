@@ -17,7 +17,7 @@ mod rule;
 mod schedule;
 
 pub use flat::{Flat, clip};
-pub use layout::{FlatLayout, ParamEntry, ParamGroup};
+pub use layout::{FlatLayout, ParamEntry, ParamGroup, UnknownPrefix};
 pub use rule::{Optimizer, OptimizerState, Slot};
 pub use schedule::{Cycle, cosine_restart, learning_rate_factor, warmup};
 

@@ -1,6 +1,6 @@
-//! The learning rate over time: a cosine with restarts, times a linear warm-up (spec 40, section 9).
+//! The learning rate over time: a cosine with restarts, times a warm-up (spec 40, section 9).
 
-use longtake_shared::config::{ScheduleConfig, ScheduleUnit};
+use longtake_shared::config::{ScheduleConfig, ScheduleUnit, Warmup};
 use longtake_shared::ids::Step;
 
 /// One fall of the cosine from its top to its floor.
@@ -26,7 +26,8 @@ pub fn learning_rate_factor(
     };
     let length = if config.period == 0 { whole } else { config.period };
     let cycle = Cycle { length, weight: 1.0 };
-    cosine_restart(&[cycle], config.floor, position) * warmup(config.warmup_steps, config.warmup_start, step)
+    cosine_restart(&[cycle], config.floor, position)
+        * warmup(config.warmup, config.warmup_steps, config.warmup_start, step)
 }
 
 /// `floor + weight (1 - floor) (1 + cos(pi x)) / 2`, where x is how far `position` is in its cycle. The last cycle
@@ -47,9 +48,17 @@ pub fn cosine_restart(cycles: &[Cycle], floor: f64, position: u64) -> f64 {
     floor + 0.5 * current.weight * (1.0 - floor) * ((std::f64::consts::PI * x).cos() + 1.0)
 }
 
-/// From `start` in the first step to 1 in step `steps`, linearly.
-pub fn warmup(steps: u64, start: f64, step: Step) -> f64 {
-    if step.0 < steps { 1.0 - (1.0 - step.0 as f64 / steps as f64) * (1.0 - start) } else { 1.0 }
+/// From `start` in the first step to 1 in step `steps`.
+pub fn warmup(kind: Warmup, steps: u64, start: f64, step: Step) -> f64 {
+    if step.0 >= steps {
+        return 1.0;
+    }
+    let left = 1.0 - step.0 as f64 / steps as f64;
+    match kind {
+        Warmup::Linear => 1.0 - left * (1.0 - start),
+        Warmup::Exp => start.powf(left),
+        Warmup::Constant => start,
+    }
 }
 
 #[cfg(test)]
@@ -73,11 +82,24 @@ mod tests {
             unit: ScheduleUnit::Step,
             period: 0,
             floor: 0.05,
+            warmup: Warmup::Linear,
             warmup_steps: 10,
             warmup_start: 0.0,
         };
         assert!(learning_rate_factor(&config, Step(0), 7, 100).abs() < 1e-12);
         assert!((learning_rate_factor(&config, Step(50), 7, 100) - 0.525).abs() < 1e-12);
         assert!(learning_rate_factor(&config, Step(99), 7, 100) < 0.0503);
+    }
+
+    #[test]
+    fn the_kinds_of_warm_up_rise_from_one_start_to_the_full_rate() {
+        let factor = |kind, step| warmup(kind, 8, 0.1, Step(step));
+        for kind in [Warmup::Linear, Warmup::Exp, Warmup::Constant] {
+            assert!((factor(kind, 0) - 0.1).abs() < 1e-12, "{kind:?}");
+            assert!((factor(kind, 8) - 1.0).abs() < 1e-12, "{kind:?}");
+        }
+        assert!((factor(Warmup::Linear, 4) - 0.55).abs() < 1e-12);
+        assert!((factor(Warmup::Exp, 4) - 0.1f64.sqrt()).abs() < 1e-12);
+        assert!((factor(Warmup::Constant, 7) - 0.1).abs() < 1e-12);
     }
 }

@@ -11,7 +11,8 @@ use longtake_shared::objects::LocationError;
 use crate::train::step::gradient_sync::AgreeError;
 use crate::train::step::learner::RestoreError;
 use crate::train::step::StepError;
-use crate::checkpoint::{LoadError as CheckpointLoadError, SaveError, TensorFileError};
+use crate::checkpoint::{LoadError as CheckpointLoadError, SaveError};
+use crate::tensors::TensorFileError;
 use crate::collective::CollectiveError;
 use crate::control::{ControlError, FailureScope};
 use crate::data::clip::ClipError;
@@ -21,8 +22,9 @@ use crate::data::video::VideoError;
 use crate::infer::video::DetectError;
 use crate::model::backbone::import::ImportError;
 use crate::model::memory::MemoryError;
-use crate::model::neck::consistency::TooLong;
-use crate::optim::OptimError;
+use crate::model::heads::HeadError;
+use crate::model::norm::UnknownLayer;
+use crate::optim::{OptimError, UnknownPrefix};
 
 /// Why a generation does not come to its end on this worker.
 #[derive(Debug, thiserror::Error)]
@@ -45,9 +47,15 @@ pub enum TrainError {
     /// A validation video has no detections.
     #[error(transparent)]
     Detect(DetectError),
-    /// A window is longer than the model was built for.
+    /// The localizer cannot take the windows.
     #[error(transparent)]
-    TooLong(#[from] TooLong),
+    Head(#[from] HeadError),
+    /// The settings freeze parameters that the model does not have.
+    #[error(transparent)]
+    UnknownPrefix(#[from] UnknownPrefix),
+    /// Running statistics of a layer that the model does not have.
+    #[error(transparent)]
+    UnknownLayer(#[from] UnknownLayer),
     /// The starting weights do not fit.
     #[error(transparent)]
     Import(#[from] ImportError),
@@ -144,7 +152,7 @@ impl From<AgreeError> for TrainError {
 impl From<StepError> for TrainError {
     fn from(error: StepError) -> Self {
         match error {
-            StepError::TooLong(error) => Self::TooLong(error),
+            StepError::Head(error) => Self::Head(error),
             StepError::Collective(error) => Self::Collective(error),
         }
     }
@@ -171,7 +179,9 @@ impl TrainError {
             | Self::Detect(_)
             | Self::Clip(_)
             | Self::Location(_)
-            | Self::TooLong(_)
+            | Self::Head(_)
+            | Self::UnknownPrefix(_)
+            | Self::UnknownLayer(_)
             | Self::Import(_)
             | Self::Restore(_)
             | Self::Conditions(_)
@@ -210,7 +220,9 @@ impl Hint for TrainError {
             Self::Video(error) => error.hint(),
             Self::Load(error) => error.hint(),
             Self::Detect(error) => error.hint(),
-            Self::TooLong(error) => error.hint(),
+            Self::Head(error) => error.hint(),
+            Self::UnknownPrefix(_) => Some("lower `model.backbone.frozen_stages`".into()),
+            Self::UnknownLayer(_) => None,
             Self::Import(error) => error.hint(),
             Self::Memory(error) => error.hint(),
             Self::Save(error) => error.hint(),

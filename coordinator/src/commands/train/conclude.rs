@@ -108,7 +108,7 @@ fn draw(prepared: &Prepared, dataset: &Dataset) -> Result<(), Failure> {
         })
         .collect();
     let truth = GroundTruth::of_dataset(dataset, Subset::Validation);
-    let detected = Detected { detections, durations };
+    let detected = Detected { detections, durations, cut: Vec::new() };
     let shown = 0..detected.detections.videos.len().min(PICTURED);
     let threshold = pictures::legible_threshold(&detected.detections, &truth, shown.clone());
     let title = format!("{}: detections on validation videos", prepared.resolved.config.run.name);

@@ -10,7 +10,7 @@ use longtake_shared::ids::{LaneId, Step, VideoIndex};
 use super::error::MemoryError;
 use super::rows::{Aligned, to_bytes};
 use super::store::MemoryStore;
-use crate::checkpoint::{NamedTensor, TensorData, TensorFile};
+use crate::tensors::{NamedTensor, TensorData, TensorFile};
 
 /// The newest known copy of some rows, in the type they are stored in.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use super::rows::{Aligned, checksum};
 use super::slab::Slab;
 use super::slots::Pin;
 use super::store::{LaneRows, slot_runs};
-use crate::checkpoint::{NamedTensor, TensorData, TensorFile};
+use crate::tensors::{NamedTensor, TensorData, TensorFile};
 
 /// Rows of some lanes as they were at one moment. While it lives, none of their slots is written.
 #[derive(Debug)]

@@ -41,6 +41,8 @@ pub struct TcmShape {
     pub max_length: usize,
     /// Layers.
     pub layers: usize,
+    /// Whether queries, keys and values have a bias.
+    pub qkv_bias: bool,
     /// Drop path of every layer: constant, no ramp (spec 30, section 2).
     pub drop_path: f64,
 }
@@ -113,7 +115,7 @@ impl EncoderLayer {
     fn new(init: &Init, shape: TcmShape) -> Self {
         Self {
             norm1: LayerNorm::new(&init.field("norm1"), shape.channels),
-            attn: RelativeAttention::new(&init.field("attn"), shape.channels, shape.heads, shape.max_length),
+            attn: RelativeAttention::new(&init.field("attn"), shape),
             norm2: LayerNorm::new(&init.field("norm2"), shape.channels),
             mlp: Mlp::new(&init.field("mlp"), shape.channels),
             drop_path: shape.drop_path,
@@ -169,15 +171,17 @@ pub struct RelativeAttention {
 }
 
 impl RelativeAttention {
-    /// A table for sequences of up to `max_length` positions, truncated normal with standard deviation 0.02.
-    pub fn new(init: &Init, channels: usize, heads: usize, max_length: usize) -> Self {
+    /// A table for the longest sequence, truncated normal with standard deviation 0.02.
+    pub fn new(init: &Init, shape: TcmShape) -> Self {
+        let TcmShape { channels, heads, max_length, qkv_bias, .. } = shape;
+        let fill = Fill::torch(channels);
         Self {
             relative_position_bias_table: init.param(
                 "relative_position_bias_table",
                 [2 * max_length - 1, heads],
                 Fill::TruncatedNormal(0.02),
             ),
-            qkv: Linear::torch(&init.field("qkv"), channels, 3 * channels),
+            qkv: Linear::new(&init.field("qkv"), channels, 3 * channels, fill, qkv_bias.then_some(fill)),
             proj: Linear::torch(&init.field("proj"), channels, channels),
         }
     }

@@ -27,7 +27,7 @@ pub struct TdmShape {
     pub hidden: usize,
     /// Rate of every dropout.
     pub dropout: f64,
-    /// Width of the attention band of each stage.
+    /// Width of the attention band of each stage; 0: none, all positions attend to all.
     pub kernels: Vec<usize>,
 }
 
@@ -42,7 +42,7 @@ pub struct Tdm {
     #[module(skip)]
     dropout: f64,
     #[module(skip)]
-    half_bands: Vec<usize>,
+    half_bands: Vec<Option<usize>>,
 }
 
 impl Tdm {
@@ -62,7 +62,7 @@ impl Tdm {
                 .map(|index| TransformerLayer::new(&init.item("trans_layers", index), shape))
                 .collect(),
             dropout: shape.dropout,
-            half_bands: shape.kernels.iter().map(|kernel| kernel / 2).collect(),
+            half_bands: shape.kernels.iter().map(|kernel| (*kernel > 0).then_some(kernel / 2)).collect(),
         }
     }
 
@@ -82,8 +82,8 @@ impl Tdm {
         let stages = self.reductions.iter().zip(&self.trans_layers).zip(&self.half_bands);
         for (stage, (((linear, norm), layer), half_band)) in (0u64..).zip(stages) {
             x = norm.forward(linear.forward(join_pairs(x)));
-            let mask = band_mask(x.dims()[1], *half_band, &x);
-            x = layer.forward(x, Some(mask), pass, 1 + SITES * stage);
+            let mask = half_band.map(|half| band_mask(x.dims()[1], half, &x));
+            x = layer.forward(x, mask, pass, 1 + SITES * stage);
             levels.push(x.clone().swap_dims(1, 2));
         }
         levels

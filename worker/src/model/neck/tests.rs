@@ -63,7 +63,7 @@ fn values<const D: usize>(x: &Tensor<D>) -> Vec<f32> {
 }
 
 fn tcm(channels: usize, heads: usize, max_length: usize, layers: usize) -> Tcm {
-    Tcm::new(&init(), TcmShape { channels, heads, max_length, layers, drop_path: 0.1 })
+    Tcm::new(&init(), TcmShape { channels, heads, max_length, layers, qkv_bias: true, drop_path: 0.1 })
 }
 
 #[test]
@@ -135,6 +135,27 @@ fn tdm_gives_the_check_values() {
         assert!((all.iter().map(|v| v.abs()).sum::<f32>() - absolute).abs() < 1e-3);
         close(&values(&level.clone().narrow(2, 0, 1))[..4], &first);
     }
+}
+
+#[test]
+fn a_stage_without_a_band_attends_to_everything() {
+    let levels = |kernel| {
+        let shape = TdmShape { channels: 8, heads: 2, hidden: 32, dropout: 0.0, kernels: vec![kernel] };
+        let levels = Tdm::new(&init(), &shape).forward(fill([1, 8, 24], 0.2, 1.0), Pass::Evaluate);
+        values(&levels[1])
+    };
+    // 12 positions: a band of 23 reaches from the first to the last.
+    assert_eq!(levels(0), levels(23));
+    assert_ne!(levels(0), levels(3));
+}
+
+#[test]
+fn attention_without_a_bias_has_fewer_parameters() {
+    let shape = TcmShape { channels: 8, heads: 2, max_length: 6, layers: 2, qkv_bias: false, drop_path: 0.0 };
+    let module = Tcm::new(&init(), shape);
+    assert_eq!(module.num_params() + 2 * 3 * 8, tcm(8, 2, 6, 2).num_params());
+    assert!(module.encoder.layers.iter().all(|layer| layer.attn.qkv.bias.is_none()));
+    assert!(module.forward(fill([1, 8, 5], 0.1, 1.0), Pass::Evaluate).is_ok());
 }
 
 #[test]

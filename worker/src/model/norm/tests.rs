@@ -44,6 +44,7 @@ fn detector() -> DetectorHead {
         channels: 8,
         tcm_layers: 1,
         tcm_heads: 2,
+        tcm_qkv_bias: true,
         tcm_drop_path: 0.1,
         tdm_heads: 2,
         tdm_dropout: 0.1,

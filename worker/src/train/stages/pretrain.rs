@@ -6,10 +6,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData, activation};
 use longtake_shared::checkpoint::Stage as SavedStage;
-use longtake_shared::config::BackboneConfig;
 use longtake_shared::dataset::Subset;
 use longtake_shared::ids::Step;
 use longtake_shared::lanes::initial_assignment;
@@ -25,15 +23,14 @@ use crate::train::run::report::Reporter;
 use crate::train::checkpointing::schedule::{Reasons, Rhythm};
 use crate::train::step::sample_fingerprint::SampleIds;
 use crate::train::checkpointing::save::{Facts, Saver, Snapshot};
-use crate::tensors;
+use crate::tensors::{self, stack};
 use crate::train::TrainError;
 use crate::train::step::non_finite;
 use crate::control::{Ending, Stage, StepPhase};
 use crate::data::loader::LoadError;
 use crate::data::prefetch::{Prefetch, Wanted};
 use crate::data::trimmed::TrimmedPlanner;
-use crate::model::backbone::VideoSwin;
-use crate::model::layers::{Init, Linear};
+use crate::model::classifier::Classifier;
 use crate::model::pass::Pass;
 use crate::optim::{Flat, OptimError};
 

@@ -50,8 +50,12 @@ pub fn validate(run: &RunContext, model: &Detector, step: Step) -> Result<Valida
         }
         run.session.enter(step, StepPhase::Validate);
         let video = run.dataset.video(video);
-        let detections: Vec<Detection> = detector
-            .detect(&video.path)?
+        let kept = detector.detect(&video.path)?;
+        if kept.cut > 0 {
+            tracing::info!(video = %video.id, cut = kept.cut, "more detections than `evaluation.max_detections`");
+        }
+        let detections: Vec<Detection> = kept
+            .detections
             .into_iter()
             .map(|found| Detection {
                 label: found.label as u32,

@@ -9,7 +9,7 @@ use crate::model::classifier::Classifier;
 use crate::train::memory::write_back::PendingRows;
 use crate::train::run::report::StepNumbers;
 use crate::train::checkpointing::save::Facts;
-use crate::control::{Kept, Progress, Stage};
+use crate::control::{Kept, Stage};
 use crate::model::detector::Detector;
 
 /// What a worker goes on from when its generation ends.

@@ -1,17 +1,36 @@
 //! AGREE: gradients become the sum over ranks; a small control bucket carries flags and sums at the same boundary.
 //!
 //! Takes: this rank's flat gradient and control values. Gives: both summed, the same bits on every rank.
-//! Next: [`crate::train::learner`]. There is no other word between ranks in a step, and none to the coordinator.
+//! Next: [`super::learner`]. There is no other word between ranks in a step, and none to the coordinator.
 
 use burn::tensor::Device;
+use bytemuck::{Pod, Zeroable};
 
 use crate::train::step::sample_fingerprint::SampleIds;
 use crate::collective::{CollectiveError, SharedCollective};
 use crate::control::Flags;
+use crate::model::heads::MAX_TERMS;
 use crate::optim::{Flat, FlatLayout, OptimError};
 
+/// The parts of a loss, in the order of [`crate::model::heads::Localizer::terms`]; 0 in slots that a family does not use.
+#[repr(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Pod, Zeroable)]
+pub struct Terms(pub [f32; MAX_TERMS]);
+
+impl Terms {
+    /// At most [`MAX_TERMS`] parts.
+    pub fn of(parts: &[f32]) -> Self {
+        let mut terms = Self::default();
+        terms.0[..parts.len()].copy_from_slice(parts);
+        terms
+    }
+}
+
 /// What ranks tell each other with every step. Flags are sums: a flag is up where its sum is above 0.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+///
+/// The fields are the values on the wire, in this order.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Pod, Zeroable)]
 pub struct Control {
     /// Ranks that were asked to stop.
     pub stop: f32,
@@ -31,7 +50,7 @@ pub struct Control {
     pub sample_ids: SampleIds,
     /// Clips that trained the backbone.
     pub clips: f32,
-    /// Positive anchors (detector), or clips classified rightly (pretraining).
+    /// Predictions matched with an action (detector), or clips classified rightly (pretraining).
     pub positives: f32,
     /// Samples that could not be read.
     pub skipped: f32,
@@ -58,77 +77,7 @@ pub enum Wish {
     Stop,
 }
 
-/// Values of a [`Control`] on the wire.
-const CONTROL_VALUES: usize = 19;
-
 impl Control {
-    fn to_values(self) -> [f32; CONTROL_VALUES] {
-        [
-            self.stop,
-            self.checkpoint,
-            self.reconfigure,
-            self.saving,
-            self.loss,
-            self.class_loss,
-            self.regression_loss,
-            self.samples,
-            self.sample_ids.0[0],
-            self.sample_ids.0[1],
-            self.clips,
-            self.positives,
-            self.skipped,
-            self.absent_rows,
-            self.damaged_rows,
-            self.age_sum,
-            self.age_count,
-            self.digest[0],
-            self.digest[1],
-        ]
-    }
-
-    fn from_values(values: [f32; CONTROL_VALUES]) -> Self {
-        let [
-            stop,
-            checkpoint,
-            reconfigure,
-            saving,
-            loss,
-            class_loss,
-            regression_loss,
-            samples,
-            first_ids,
-            second_ids,
-            clips,
-            positives,
-            skipped,
-            absent_rows,
-            damaged_rows,
-            age_sum,
-            age_count,
-            high,
-            low,
-        ] = values;
-        Self {
-            stop,
-            checkpoint,
-            reconfigure,
-            saving,
-            loss,
-            class_loss,
-            regression_loss,
-            samples,
-            sample_ids: SampleIds([first_ids, second_ids]),
-            clips,
-            positives,
-            skipped,
-            absent_rows,
-            damaged_rows,
-            age_sum,
-            age_count,
-            digest: [high, low],
-        }
-    }
-
     /// This rank's wishes at a boundary.
     pub fn wishing(flags: Flags) -> Self {
         let value = |wish: bool| f32::from(u8::from(wish));
@@ -156,9 +105,9 @@ impl Control {
     /// # Errors
     /// The generation was aborted or a peer was lost.
     pub fn sum(self, collective: &SharedCollective) -> Result<Self, CollectiveError> {
-        let mut values = self.to_values();
-        collective.with(|collective| collective.all_reduce(&mut values))?;
-        Ok(Self::from_values(values))
+        let mut values = [self];
+        collective.with(|collective| collective.all_reduce(bytemuck::cast_slice_mut(&mut values)))?;
+        Ok(values[0])
     }
 
     /// Whether every rank has the digest that this rank contributed as `own`. Sums of 16-bit parts over fewer than 256

@@ -5,7 +5,7 @@ use burn::tensor::Device;
 use longtake_shared::config::OptimConfig;
 use longtake_shared::ids::Step;
 
-use crate::tensors::{self, NamedTensor};
+use crate::tensors::{NamedTensor, autodiff, named};
 use crate::optim::{
     Flat, FlatLayout, OptimError, Optimizer, OptimizerState, ParamGroup, UnknownPrefix, clip,
     learning_rate_factor,

@@ -1,6 +1,6 @@
 //! WHICH SAMPLES A STEP TOOK: one number that is the same however its lanes are dealt to ranks, and another for other samples.
 //!
-//! Takes: this rank's samples. Gives: two sums of hashes. Next: [`crate::train::agree`] adds them over ranks.
+//! Takes: this rank's samples. Gives: two sums of hashes. Next: [`super::gradient_sync`] adds them over ranks.
 
 use std::iter::Sum;
 
@@ -14,7 +14,8 @@ use crate::data::trimmed::TrimmedPlan;
 const BITS: u32 = 12;
 
 /// Sums of two hashes over samples.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct SampleIds(pub [f32; 2]);
 
 impl SampleIds {

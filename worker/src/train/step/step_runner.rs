@@ -9,10 +9,10 @@ use longtake_shared::config::RunConfig;
 use longtake_shared::ids::Step;
 use longtake_shared::random::Key;
 
-use crate::train::step::gradient_sync::{Control, agree, digest};
+use crate::train::step::gradient_sync::{Control, Terms, agree, digest};
 use crate::train::step::learner::{Learner, Moved};
 use crate::train::step::sample_fingerprint::SampleIds;
-use crate::train::step::{FreshRows, LaneInput, Pending, Sample, StepContext, StepError, step};
+use crate::train::step::{FreshRows, LaneInput, Pending, StepContext, StepError, step};
 use super::normaliser;
 use crate::train::TrainError;
 use crate::collective::SharedCollective;
@@ -21,6 +21,7 @@ use crate::model::detector::Detector;
 use crate::model::norm::{MomentsReducer, PendingStatistics, apply_statistics};
 use crate::model::truth::Truth;
 use crate::optim::Flat;
+use crate::tensors::NamedTensor;
 
 /// What steps need that does not change between them.
 #[derive(Debug, Clone)]
@@ -161,7 +162,7 @@ impl StepSettings {
     fn digest(&self, learner: &Learner<Detector>, now: Step) -> Option<[f32; 2]> {
         let every = self.config.cluster.digest_every;
         let due = every > 0 && now.0.is_multiple_of(every) && self.world > 1;
-        due.then(|| digest(learner.tensors().into_iter().flat_map(|tensor| tensor.values)))
+        due.then(|| digest(learner.tensors().into_iter().filter_map(NamedTensor::into_f32).flatten()))
     }
 }
 

@@ -41,8 +41,9 @@ pub struct WindowAttention {
 }
 
 impl WindowAttention {
-    /// Attention of `heads` heads in windows of at most `window` tokens along time, height and width.
-    pub fn new(init: &Init, channels: usize, heads: usize, window: [usize; 3], how: BackboneInit) -> Self {
+    /// Attention within windows as the settings of a block say.
+    pub fn new(init: &Init, settings: &BlockSettings) -> Self {
+        let BlockSettings { channels, heads, window, qkv_bias, how, .. } = *settings;
         let entries = window.iter().map(|length| 2 * length - 1).product();
         Self {
             relative_position_bias_table: init.param(
@@ -50,7 +51,13 @@ impl WindowAttention {
                 [entries, heads],
                 Fill::TruncatedNormal(INIT_STD),
             ),
-            qkv: linear(&init.field("qkv"), how, channels, 3 * channels),
+            qkv: Linear::new(
+                &init.field("qkv"),
+                channels,
+                3 * channels,
+                linear_fill(how, channels),
+                qkv_bias.then_some(Fill::Constant(0.0)),
+            ),
             proj: linear(&init.field("proj"), how, channels, channels),
         }
     }
@@ -103,6 +110,8 @@ pub struct BlockSettings {
     pub shifted: bool,
     /// Hidden width of the MLP over the width.
     pub mlp_ratio: f64,
+    /// Whether queries, keys and values have a bias.
+    pub qkv_bias: bool,
     /// How linear layers begin.
     pub how: BackboneInit,
     /// Rate of drop path.
@@ -133,12 +142,12 @@ pub struct Block {
 impl Block {
     /// A block as `settings` say.
     pub fn new(init: &Init, settings: &BlockSettings) -> Self {
-        let BlockSettings { channels, heads, window, how, .. } = *settings;
+        let BlockSettings { channels, window, how, .. } = *settings;
         let hidden = (channels as f64 * settings.mlp_ratio) as usize;
         let shift = if settings.shifted { window.map(|length| length / 2) } else { [0; 3] };
         Self {
             norm1: LayerNorm::new(&init.field("norm1"), channels),
-            attn: WindowAttention::new(&init.field("attn"), channels, heads, window, how),
+            attn: WindowAttention::new(&init.field("attn"), settings),
             norm2: LayerNorm::new(&init.field("norm2"), channels),
             mlp: Mlp::new(&init.field("mlp"), channels, hidden, how),
             window: Window { size: window, shift },

@@ -36,12 +36,13 @@ pub struct PatchEmbed {
     /// Pixels of a patch to channels.
     pub proj: PatchProjection,
     /// Over the channels.
-    pub norm: LayerNorm,
+    pub norm: Option<LayerNorm>,
 }
 
 impl PatchEmbed {
-    /// Patches of this many frames, rows and columns, with PyTorch's default initialisation of a convolution.
-    pub fn new(init: &Init, channels: usize, patch: [usize; 3]) -> Self {
+    /// Patches of this many frames, rows and columns, with PyTorch's default initialisation of a convolution, and with a
+    /// norm after it or without.
+    pub fn new(init: &Init, channels: usize, patch: [usize; 3], norm: bool) -> Self {
         let proj = init.field("proj");
         let fill = Fill::torch(COLOURS * patch.iter().product::<usize>());
         Self {
@@ -49,7 +50,7 @@ impl PatchEmbed {
                 weight: proj.param("weight", [channels, COLOURS, patch[0], patch[1], patch[2]], fill),
                 bias: proj.param("bias", [channels], fill),
             },
-            norm: LayerNorm::new(&init.field("norm"), channels),
+            norm: norm.then(|| LayerNorm::new(&init.field("norm"), channels)),
         }
     }
 
@@ -77,7 +78,11 @@ impl PatchEmbed {
         let values = COLOURS * patch.iter().product::<usize>();
         let pixels = pixels.reshape([batch * tokens.iter().product::<usize>(), values]);
         let x = ops::linear(pixels, weight.reshape([channels, values]), Some(self.proj.bias.val()));
-        self.norm.forward(x).reshape([batch, tokens[0], tokens[1], tokens[2], channels])
+        let x = match &self.norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        };
+        x.reshape([batch, tokens[0], tokens[1], tokens[2], channels])
     }
 }
 
@@ -168,6 +173,7 @@ impl VideoSwin {
                             window: config.window_size,
                             shifted: block % 2 == 1,
                             mlp_ratio: config.mlp_ratio,
+                            qkv_bias: config.qkv_bias,
                             how: config.linear_init,
                             drop_path: config.drop_path * number as f64 / (blocks_in_all.max(2) - 1) as f64,
                             number,
@@ -181,8 +187,9 @@ impl VideoSwin {
                 Stage { blocks, downsample }
             })
             .collect();
+        let patch_embed = init.field("patch_embed");
         Self {
-            patch_embed: PatchEmbed::new(&init.field("patch_embed"), embed_dim, config.patch_size),
+            patch_embed: PatchEmbed::new(&patch_embed, embed_dim, config.patch_size, config.patch_norm),
             layers,
             norm: LayerNorm::new(&init.field("norm"), config.channels()),
             frozen_stages: config.frozen_stages,

@@ -66,6 +66,7 @@ fn block(shifted: bool) -> Block {
         window: [2, 4, 4],
         shifted,
         mlp_ratio: 2.0,
+        qkv_bias: true,
         how: BackboneInit::Published,
         drop_path: 0.0,
         number: 0,

@@ -26,12 +26,39 @@ pub struct Assigner {
     pub negative: f32,
     /// From this tIoU on, the best anchors of an action answer for it even below `positive`.
     pub min_positive: f32,
-    /// An anchor that lies by more than this part of its length in one ignored segment is ignored; nothing: ignored
-    /// segments have no effect (the published THUMOS14 setting).
-    pub ignore: Option<f32>,
+    /// Which anchors ignored segments hide; nothing: they have no effect (the published THUMOS14 setting).
+    pub ignore: Option<Ignore>,
     /// Whether an action that overlaps no anchor claims every anchor it does not overlap, as the reference does when
     /// `min_positive` is 0. Off in training: such an action would make the whole window positive.
     pub claim_without_overlap: bool,
+}
+
+/// An anchor is ignored that shares more than `part` of a length with one ignored segment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ignore {
+    /// Between 0 and 1.
+    pub part: f32,
+    /// Whose length.
+    pub of: PartOf,
+}
+
+/// Whose length a part is measured by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartOf {
+    /// The anchor's.
+    Candidate,
+    /// The ignored segment's.
+    Region,
+}
+
+impl Ignore {
+    fn hides(self, anchor: Segment, region: Segment) -> bool {
+        let shared = match self.of {
+            PartOf::Candidate => coverage(anchor, region),
+            PartOf::Region => coverage(region, anchor),
+        };
+        shared > self.part
+    }
 }
 
 /// The assignment of one window.
@@ -106,8 +133,7 @@ impl Assigner {
         let hidden: Vec<bool> = anchors
             .iter()
             .map(|anchor| {
-                self.ignore
-                    .is_some_and(|part| ignored.iter().any(|segment| coverage(*anchor, *segment) > part))
+                self.ignore.is_some_and(|ignore| ignored.iter().any(|region| ignore.hides(*anchor, *region)))
             })
             .collect();
         actions

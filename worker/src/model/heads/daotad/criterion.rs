@@ -9,7 +9,7 @@ use super::anchors::{AnchorGrid, Segment};
 use super::assigner::{AnchorTarget, Assigner};
 use super::coder::decode;
 use crate::loss::focal::sigmoid_focal;
-use crate::loss::interval_iou::diou;
+use crate::loss::interval_iou::{self, SegmentLoss};
 use crate::model::truth::LabelledSegment;
 
 /// Targets of the anchors of one window. They need no features.
@@ -43,7 +43,7 @@ pub struct LossParts {
     pub total: Tensor<1>,
     /// Focal loss of the scores.
     pub class: Tensor<1>,
-    /// DIoU loss of the segments.
+    /// Loss of the segments.
     pub regression: Tensor<1>,
 }
 
@@ -54,12 +54,19 @@ pub struct Criterion {
     assigner: Assigner,
     alpha: f64,
     gamma: f64,
+    segment_loss: SegmentLoss,
 }
 
 impl Criterion {
     /// As configured.
     pub fn new(grid: AnchorGrid, config: &LossConfig) -> Self {
-        Self { grid, assigner: config.into(), alpha: config.focal_alpha, gamma: config.focal_gamma }
+        Self {
+            grid,
+            assigner: config.into(),
+            alpha: config.focal_alpha,
+            gamma: config.focal_gamma,
+            segment_loss: interval_iou::of_kind(config.regression),
+        }
     }
 
     /// Where the anchors lie.
@@ -101,7 +108,8 @@ impl Criterion {
         let normaliser = normaliser.max(1.0);
         let class = self.class_loss(logits, targets) / normaliser;
         let positions: Vec<usize> = output.offsets.iter().map(|level| level.dims()[2]).collect();
-        let regression = regression_loss(offsets, &self.grid.all(&positions), targets) / normaliser;
+        let anchors = self.grid.all(&positions);
+        let regression = regression_loss(self.segment_loss, offsets, &anchors, targets) / normaliser;
         LossParts { total: class.clone() + regression.clone(), class, regression }
     }
 
@@ -132,11 +140,16 @@ impl Criterion {
     }
 }
 
-/// DIoU of the anchors that answer for an action; a zero that hangs on the offsets where there are none.
+/// Loss of the anchors that answer for an action; a zero that hangs on the offsets where there are none.
 ///
 /// # Shapes
 /// `[B, N, 2]` -> `[1]`
-fn regression_loss(offsets: Tensor<3>, anchors: &[Segment], targets: &[Option<SampleTargets>]) -> Tensor<1> {
+fn regression_loss(
+    loss: SegmentLoss,
+    offsets: Tensor<3>,
+    anchors: &[Segment],
+    targets: &[Option<SampleTargets>],
+) -> Tensor<1> {
     let [batch, count, _] = offsets.dims();
     let device = offsets.device();
     let mut rows: Vec<i32> = Vec::new();
@@ -158,7 +171,7 @@ fn regression_loss(offsets: Tensor<3>, anchors: &[Segment], targets: &[Option<Sa
     let rows_count = rows.len();
     let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [rows_count]), &device);
     let predicted = decode(&segment_tensor(&sources, &device), &offsets.select(0, rows));
-    diou(predicted, segment_tensor(&truths, &device)).sum_dim(0).reshape([1])
+    loss(predicted, segment_tensor(&truths, &device)).sum_dim(0).reshape([1])
 }
 
 /// # Shapes

@@ -5,10 +5,10 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use longtake_shared::config::LossConfig;
 
-use super::assigner::{AnchorTarget, Assigner};
+use super::assigner::{AnchorTarget, Assigner, Ignore, PartOf};
 use super::criterion::{Criterion, LabelledSegment, SampleTargets, local_normaliser};
 use super::focal::sigmoid_focal;
-use super::segments::{diou, giou};
+use super::segments::{self, diou, giou};
 use crate::model::heads::HeadOutput;
 use crate::model::heads::daotad::anchors::{AnchorGrid, level_lengths};
 
@@ -74,6 +74,36 @@ fn an_action_that_meets_no_anchor_is_counted_and_claims_none() {
     let assignment = assigner.assign(&anchors, &[[0.0, 10.0], [50.0, 60.0]], &[]);
     assert_eq!(assignment.targets, [AnchorTarget::Action(0), AnchorTarget::Background]);
     assert_eq!(assignment.unmatched, 1);
+}
+
+#[test]
+fn ignored_regions_hide_anchors_by_the_anchors_length_or_by_their_own() {
+    // The first anchor lies whole in the region, which is longer; the second holds the region and is longer.
+    let anchors = [[0.0, 10.0], [0.0, 100.0], [60.0, 70.0]];
+    let targets = |of| {
+        let ignore = Some(Ignore { part: 0.5, of });
+        let assigner = Assigner { ignore, ..Assigner::from(&LossConfig::default()) };
+        assigner.assign(&anchors, &[[60.0, 70.0]], &[[0.0, 40.0]]).targets
+    };
+    let (ignored, background) = (AnchorTarget::Ignored, AnchorTarget::Background);
+    assert_eq!(targets(PartOf::Candidate), [ignored, background, AnchorTarget::Action(0)]);
+    assert_eq!(targets(PartOf::Region), [background, ignored, AnchorTarget::Action(0)]);
+}
+
+#[test]
+fn iou_loss_is_the_negative_logarithm_and_flat_where_nothing_is_shared() {
+    let predicted =
+        Tensor::<2>::from_floats([[10.0, 30.0], [0.0, 5.0], [3.0, 3.0]], &device()).require_grad();
+    let target = Tensor::from_floats([[12.0, 28.0], [8.0, 10.0], [3.0, 3.0]], &device());
+    let loss = segments::iou(predicted.clone(), target);
+    let most = -(1e-6f32.ln());
+    for (found, expected) in values(&loss).into_iter().zip([-(0.8f32.ln()), most, most]) {
+        assert!((found - expected).abs() < 1e-5, "{found} instead of {expected}");
+    }
+    let gradients = loss.sum().backward();
+    let gradient = values(&predicted.grad(&gradients).unwrap());
+    assert!(gradient[0] < 0.0 && gradient[1] > 0.0, "shorter is better: {gradient:?}");
+    assert_eq!(gradient[2..], [0.0; 4]);
 }
 
 #[test]
@@ -150,6 +180,7 @@ fn gradients_agree_with_central_differences() {
     let predicted = [10.0, 30.0, 100.0, 150.0, 0.0, 5.0];
     compare_gradients(&predicted, [3, 2], |x| diou(x, truth.clone()));
     compare_gradients(&predicted, [3, 2], |x| giou(x, truth.clone()));
+    compare_gradients(&predicted, [3, 2], |x| segments::iou(x, truth.clone()));
 }
 
 /// One level of six positions, two anchors a position, three classes.

@@ -88,6 +88,7 @@ impl DaoTad {
             heads: neck.tcm_heads,
             max_length: positions.max(1),
             layers: neck.tcm_layers,
+            qkv_bias: neck.tcm_qkv_bias,
             drop_path: neck.tcm_drop_path,
         };
         let tdm = TdmShape {
