@@ -1,17 +1,21 @@
 //! The Video Swin Transformer and its pieces, under the official names and torchvision's.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::{Device, Gradients, Tensor};
 use longtake_shared::config::{BackboneConfig, BackboneInit, Variant};
 use longtake_shared::random::Key;
-use longtake_worker::model::backbone::{
-    Block, BlockSettings, Geometry, PatchEmbed, PatchMerging, VideoSwin, WindowAttention, bias_index, import,
+use longtake_worker::model::backbone::encoder::{ClipEncoder, Encoding};
+use longtake_worker::model::backbone::swin::{
+    Block, BlockSettings, Geometry, PatchEmbed, PatchMerging, VideoSwin, WindowAttention, bias_index,
 };
+use longtake_worker::model::backbone::{Backbone, import};
 use longtake_worker::model::layers::Init;
 use longtake_worker::model::ops;
 use longtake_worker::model::pass::Pass;
+use longtake_worker::tensors::path::ModulePath;
 
 use crate::support::{Case, Check, Runner, device, values};
 
@@ -142,26 +146,101 @@ fn backbone(case: &Case) -> Result<(), String> {
     single(case, &module, &x, &module.forward(x.clone(), Pass::Evaluate))
 }
 
+/// Cuts windows into clips, the last one filled up with zero frames as the renderer fills up what lies outside a video.
+///
+/// # Shapes
+/// `[B, 3, D, H, W]` -> `[B * clips, 3, clip_frames, H, W]`, the clips of one window neighbours
+fn clips_of(frames: Tensor<5>, clip_frames: usize) -> Tensor<5> {
+    let [batch, colours, length, height, width] = frames.dims();
+    let clips = length.div_ceil(clip_frames);
+    let frames = if clips * clip_frames == length {
+        frames
+    } else {
+        let missing = [batch, colours, clips * clip_frames - length, height, width];
+        Tensor::cat(vec![frames.clone(), Tensor::zeros(missing, &frames.device())], 2)
+    };
+    let split = frames.reshape([batch, colours, clips, clip_frames, height, width]);
+    let clips_first = split.permute([0, 2, 1, 3, 4, 5]);
+    clips_first.reshape([batch * clips, colours, clip_frames, height, width])
+}
+
+/// Clips through the encoder of production, one a chunk: `[N, 3, L, H, W]` -> `[1, C, N * ceil(L / stride)]`.
+fn encode_clips(backbone: &Backbone, clips: &Tensor<5>, device: &Device) -> Tensor<3> {
+    let [count, colours, frames, height, width] = clips.dims();
+    let pixels = values(clips);
+    let length = colours * frames * height * width;
+    let clip_shape = [colours, frames, height, width];
+    let encoder = ClipEncoder { chunk_clips: 1, clip_shape, device };
+    let clip =
+        |at: usize| Ok::<_, Infallible>((pixels[at * length..(at + 1) * length].to_vec(), Key::root(0)));
+    let Ok(features) = encoder.sequence(backbone, count, Encoding::Evaluate, clip, || Ok(()));
+    features
+}
+
+/// Features of one window of frames `[1, 3, D, H, W]`, by the encoder of production.
+pub(crate) fn encoded(
+    backbone: &Backbone,
+    frames: &Tensor<5>,
+    clip_frames: usize,
+    device: &Device,
+) -> Tensor<3> {
+    encode_clips(backbone, &clips_of(frames.clone(), clip_frames), device)
+}
+
+/// Outputs of the encoder; gradients of [`Backbone::features`], which the encoder calls with a tape in a training step. The features
+/// of appended frames are trimmed at half their number, rounded down (TALLFormer, `chunk_model.py`).
 fn chunked(case: &Case) -> Result<(), String> {
-    let module = case.load_weights(VideoSwin::new(&config(case, "/config")?, &init()), "weights.")?;
-    let frames = case.integer("chunk_size")?;
+    let device = device();
+    let swin = case.load_weights(VideoSwin::new(&config(case, "/config")?, &init()), "weights.")?;
+    let backbone = Backbone::VideoSwin(swin.clone());
     if case.shape("input.x")?.len() == 6 {
         let x = case.leaf::<6>("input.x")?;
-        return single(case, &module, &x, &module.features_of_clips(x.clone(), Pass::Evaluate));
+        let [clips, batch, colours, frames, height, width] = x.dims();
+        let flat = x.clone().reshape([clips * batch, colours, frames, height, width]);
+        let features = backbone.features(flat.clone(), Pass::Evaluate);
+        let [_, channels, steps] = features.dims();
+        let encoded = encode_clips(&backbone, &flat, &device);
+        let encoded = encoded.reshape([channels, clips * batch, steps]).swap_dims(0, 1);
+        check_encoded(case, &encoded.reshape([clips * batch * channels * steps]))?;
+        return single(case, &backbone, &x, &features.reshape([clips, batch, channels, steps]));
     }
     let x = case.leaf::<5>("input.x")?;
-    let output = module.forward_window(x.clone(), frames, Pass::Evaluate);
+    let frames = case.integer("chunk_size")?;
+    let [batch, _, length, _, _] = x.dims();
+    let clips = clips_of(x.clone(), frames);
+    let per_window = clips.dims()[0] / batch;
+    let kept = |steps: usize| per_window * steps - (per_window * frames - length) / 2;
     if case.shape("output")?.len() == 5 {
-        return single(case, &module, &x, &output);
+        let [_, channels, steps, height, width] = swin.forward(clips.clone(), Pass::Evaluate).dims();
+        let output = swin
+            .forward(clips, Pass::Evaluate)
+            .reshape([batch, per_window, channels, steps, height, width])
+            .swap_dims(1, 2)
+            .reshape([batch, channels, per_window * steps, height, width])
+            .narrow(2, 0, kept(steps));
+        return single(case, &swin, &x, &output);
     }
-    let [batch, channels, steps, height, width] = output.dims();
-    let pooled = output.reshape([batch, channels, steps, height * width]).mean_dim(3);
-    let pooled = pooled.reshape([batch, channels, steps]);
-    let untaped = module.clone().features_of_frames(x.clone(), frames, 1);
+    let windows = |features: Tensor<3>| {
+        let [_, channels, steps] = features.dims();
+        features
+            .reshape([batch, per_window, channels, steps])
+            .swap_dims(1, 2)
+            .reshape([batch, channels, per_window * steps])
+            .narrow(2, 0, kept(steps))
+    };
+    let features = backbone.features(clips.clone(), Pass::Evaluate);
+    let [count, channels, steps] = features.dims();
+    let encoded = encode_clips(&backbone, &clips, &device).reshape([channels, count, steps]).swap_dims(0, 1);
+    let encoded = windows(encoded);
+    let size = encoded.dims().iter().product();
+    check_encoded(case, &encoded.reshape([size]))?;
+    single(case, &backbone, &x, &windows(features))
+}
+
+fn check_encoded(case: &Case, encoded: &Tensor<1>) -> Result<(), String> {
     let mut check = Check::new(case);
-    check.output("output", &values(&untaped));
-    check.finish()?;
-    single(case, &module, &x, &pooled)
+    check.output("output", &values(encoded));
+    check.finish()
 }
 
 /// torchvision's network with its classifier: the mean over time and space, then one linear layer.
@@ -174,7 +253,8 @@ fn torchvision(case: &Case) -> Result<(), String> {
             Some((import::parameter_of(key, import::Family::TorchVision)?, key))
         })
         .collect();
-    let mut loader = Loader { case, published: &published, path: Vec::new(), problems: Vec::new() };
+    let mut loader =
+        Loader { case, published: &published, path: ModulePath::default(), problems: Vec::new() };
     let module = VideoSwin::new(&config(case, "/config")?, &init()).map(&mut loader);
     if !loader.problems.is_empty() {
         return Err(loader.problems.join("\n"));
@@ -195,7 +275,8 @@ fn torchvision(case: &Case) -> Result<(), String> {
     check.leaf_gradient("grad.input.x", &x, &gradients);
     check.leaf_gradient("grad.weights.head.weight", &weight, &gradients);
     check.leaf_gradient("grad.weights.head.bias", &bias, &gradients);
-    let mut visitor = GradientVisitor { gradients: &gradients, path: Vec::new(), found: BTreeMap::new() };
+    let mut visitor =
+        GradientVisitor { gradients: &gradients, path: ModulePath::default(), found: BTreeMap::new() };
     module.visit(&mut visitor);
     for (path, key) in published {
         check.gradient(&format!("grad.weights.{key}"), &visitor.found[&path]);
@@ -207,21 +288,21 @@ fn torchvision(case: &Case) -> Result<(), String> {
 struct Loader<'a> {
     case: &'a Case,
     published: &'a BTreeMap<String, &'a str>,
-    path: Vec<String>,
+    path: ModulePath,
     problems: Vec<String>,
 }
 
 impl ModuleMapper for Loader<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
+    fn exit_module(&mut self, _name: &str, container: &str) {
+        self.path.exit(container);
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let path = self.path.join(".");
+        let path = self.path.name();
         let key = self.published.get(&path).copied().unwrap_or("(none)");
         match self.case.tensor::<D>(&format!("weights.{key}")) {
             Ok(tensor) => param.map(|old| tensor.set_require_grad(old.is_require_grad())),
@@ -236,21 +317,21 @@ impl ModuleMapper for Loader<'_> {
 /// Gradients of all parameters by path.
 struct GradientVisitor<'a> {
     gradients: &'a Gradients,
-    path: Vec<String>,
+    path: ModulePath,
     found: BTreeMap<String, Vec<f32>>,
 }
 
 impl ModuleVisitor for GradientVisitor<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
+    fn exit_module(&mut self, _name: &str, container: &str) {
+        self.path.exit(container);
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let gradient = param.val().grad(self.gradients).map(|gradient| values(&gradient)).unwrap_or_default();
-        self.found.insert(self.path.join("."), gradient);
+        self.found.insert(self.path.name(), gradient);
     }
 }

@@ -5,18 +5,19 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use longtake_shared::config::{PastEnd, RunConfig};
 use longtake_shared::random::Key;
-use longtake_worker::infer::decode::{WindowPlace, sample_candidates};
+use longtake_worker::infer::windows::WindowPlace;
 use longtake_worker::model::detector::Detector;
-use longtake_worker::model::heads::daotad::anchors::AnchorGrid;
+use longtake_worker::model::heads::{HeadPass, Localizer, WindowBatch};
 use longtake_worker::model::layers::Init;
 use longtake_worker::model::norm::{LocalMoments, MomentsReducer};
 use longtake_worker::model::pass::Pass;
-use longtake_worker::tensors::{NamedTensor, load_named};
+use longtake_worker::tensors::NamedTensor;
+use longtake_worker::tensors::named::load_named;
 use serde::Deserialize;
 
-use crate::backbone;
+use crate::backbone::{self, encoded};
 use crate::head::neck_and_head_config;
-use crate::infer::suppressed;
+use crate::infer::{check_candidates, suppressed};
 use crate::support::{Case, Check, Runner, computed, values};
 
 /// Modules that this file runs.
@@ -39,7 +40,7 @@ pub(crate) fn detector(case: &Case, config: &RunConfig, device: &Device) -> Resu
     let weights = case.names("weights.").into_iter().map(|name| {
         let values = case.floats(name)?.to_vec();
         let key = name.trim_start_matches("weights.").to_owned();
-        Ok(NamedTensor { name: key, shape: case.shape(name)?.to_vec(), values })
+        Ok(NamedTensor::f32(key, case.shape(name)?.to_vec(), values))
     });
     let weights: Vec<NamedTensor> = weights.collect::<Result<_, String>>()?;
     let module = Detector::new(config, case.integer("ncls")?, &Init::new(device, Key::root(0)));
@@ -61,31 +62,32 @@ struct Window {
 
 fn windows(case: &Case) -> Result<(), String> {
     let config = run_config(case)?;
-    let detector = detector(case, &config, &Device::flex())?;
-    let grid = AnchorGrid::from_config(&config.model.neck.strides(), &config.model.head);
-    let moments: Arc<dyn MomentsReducer> = Arc::new(LocalMoments);
+    let device = Device::flex();
+    let detector = detector(case, &config, &device)?;
+    let sums: Arc<dyn MomentsReducer> = Arc::new(LocalMoments);
+    let cx = HeadPass { pass: Pass::Evaluate, sums: &sums };
     let mut check = Check::new(case);
     let mut detections = Vec::new();
     let windows: Vec<Window> = case.parsed("/config/windows")?;
     for (index, Window { tsize, tshift, fps }) in windows.into_iter().enumerate() {
         let frames = case.tensor::<5>(&format!("input.window{index}.imgs"))?.inner();
-        let features = detector.backbone.features_of_frames(frames, config.data.clip_frames, 1);
-        let output = detector
-            .detection
-            .forward(features, &[1.0], Pass::Evaluate, &moments)
+        let features_bct = encoded(&detector.backbone, &frames, config.data.clip_frames, &device);
+        let lengths = [config.geometry().rows(tsize)];
+        let batch = WindowBatch { features_bct, lengths: &lengths, weights: &[1.0] };
+        let Localizer::DaoTad(daotad) = &detector.detection;
+        let output = daotad
+            .forward(batch.features_bct.clone(), batch.weights, cx.pass, cx.sums)
             .map_err(|e| e.to_string())?;
         for (level, (logits, offsets)) in output.class_logits.iter().zip(&output.offsets).enumerate() {
             check.output(&format!("output.window{index}.cls.{level}"), &values(logits));
             check.output(&format!("output.window{index}.reg.{level}"), &values(offsets));
         }
         let place = WindowPlace { start: tshift, frames: tsize, fps, past_end: PastEnd::Clip };
-        let found = sample_candidates(&output, 0, &grid, case.integer("nms_pre")?, place);
-        let segments: Vec<f32> = found.segments.iter().flatten().copied().collect();
-        check.output(&format!("output.window{index}.segments"), &segments);
-        let with_background: Vec<f32> =
-            found.scores.chunks(found.classes).flat_map(|row| row.iter().copied().chain([0.0])).collect();
-        check.output(&format!("output.window{index}.scores"), &with_background);
-        detections.extend(found.above(case.float("score_thr")? as f32));
+        let found = detector.detection.detect(&batch, case.integer("nms_pre")?, cx);
+        let found = found.map_err(|e| e.to_string())?;
+        let prefix = format!("output.window{index}.");
+        check_candidates(&mut check, &prefix, found[0].classes + 1, &found[0], place);
+        detections.extend(place.detections(&found[0], case.float("score_thr")? as f32));
     }
     let kept = suppressed(case, &detections)?.detections;
     for class in 0..case.integer("ncls")? {

@@ -2,23 +2,23 @@
 
 use std::sync::Arc;
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::Module;
 use burn::tensor::Tensor;
-use longtake_shared::config::{HeadConfig, NeckConfig};
+use longtake_shared::config::{HeadConfig, NeckConfig, RunConfig, TEMPORAL_REDUCTION, Variant};
 use longtake_shared::random::Key;
-use longtake_worker::model::heads::HeadOutput;
 use longtake_worker::model::heads::daotad::retina::{RetinaHead, RetinaShape};
-use longtake_worker::model::heads::daotad::{DetectorHead, DetectorShape};
+use longtake_worker::model::heads::daotad::{DaoTad, HeadOutput};
 use longtake_worker::model::layers::Init;
-use longtake_worker::model::norm::{LocalMoments, MomentsReducer, PendingStatistics, apply_statistics};
-use longtake_worker::model::pass::Pass;
 use longtake_worker::model::neck::consistency::{RelativeAttention, Tcm, TcmShape};
 use longtake_worker::model::neck::fpn::Fpn;
-use longtake_worker::model::neck::temporal_reduction::TemporalReduction;
 use longtake_worker::model::neck::tdm::{Tdm, TdmShape, TransformerLayer};
+use longtake_worker::model::neck::temporal_reduction::TemporalReduction;
+use longtake_worker::model::norm::{LocalMoments, MomentsReducer, PendingStatistics, apply_statistics};
+use longtake_worker::model::pass::Pass;
+use longtake_worker::tensors::named::named_tensors;
 use serde_json::Value;
 
-use crate::support::{Case, Check, Runner, device, values};
+use crate::support::{Case, Check, Runner, device, f32_values, values};
 
 /// Modules that this file runs.
 pub(crate) const RUNNERS: &[(&str, Runner)] = &[
@@ -255,18 +255,21 @@ pub(crate) fn neck_and_head_config(case: &Case, at: &str) -> Result<(NeckConfig,
     Ok((neck, head))
 }
 
-fn detector_head(case: &Case) -> Result<DetectorHead, String> {
-    let (neck, head) = neck_and_head_config(case, "/config")?;
-    let shape = DetectorShape {
-        features: case.integer("neck/0/srm_cfg/in_channels")?,
-        positions: 4 * case.integer("neck/1/encoder_layer_cfg/max_seq_len")?,
-        classes: case.integer("head/num_classes")?,
-    };
-    Ok(DetectorHead::new(&neck, &head, shape, &init()))
+fn daotad(case: &Case) -> Result<DaoTad, String> {
+    let mut config = RunConfig::default();
+    (config.model.neck, config.model.head) = neck_and_head_config(case, "/config")?;
+    // The case begins with features: a backbone of one stage is as wide as they are.
+    let backbone = &mut config.model.backbone;
+    backbone.variant = Variant::Custom;
+    backbone.embed_dim = case.integer("neck/0/srm_cfg/in_channels")?;
+    backbone.depths = vec![1];
+    let positions = TEMPORAL_REDUCTION * case.integer("neck/1/encoder_layer_cfg/max_seq_len")?;
+    config.data.window_frames = positions * config.geometry().stride;
+    Ok(DaoTad::new(&config, case.integer("head/num_classes")?, &init()))
 }
 
 fn neck_and_head(case: &Case) -> Result<(), String> {
-    let module = case.load_weights(detector_head(case)?, "weights.")?;
+    let module = case.load_weights(daotad(case)?, "weights.")?;
     let x = case.leaf::<3>("input.x")?;
     let samples = x.dims()[0];
     let keys = keys(samples);
@@ -292,34 +295,14 @@ fn check_statistics<M: Module>(
     if expected.is_empty() != statistics.is_empty() {
         check.fail(format!("{} pending statistics for {} expected", statistics.len(), expected.len()));
     }
-    let module = apply_statistics(module, statistics);
-    let mut running = Running { path: Vec::new(), found: Vec::new() };
-    module.visit(&mut running);
+    let tensors = match apply_statistics(module, statistics) {
+        Ok(module) => named_tensors(&module),
+        Err(error) => return check.fail(error.to_string()),
+    };
     for name in expected {
-        match running.found.iter().find(|(path, _)| name == format!("output.state_after.{path}")) {
-            Some((_, values)) => check.output(name, values),
+        match tensors.iter().find(|tensor| name == format!("output.state_after.{}", tensor.name)) {
+            Some(tensor) => check.output(name, f32_values(tensor)),
             None => check.fail(format!("{name}: no such statistic")),
-        }
-    }
-}
-
-struct Running {
-    path: Vec<String>,
-    found: Vec<(String, Vec<f32>)>,
-}
-
-impl ModuleVisitor for Running {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if self.path.last().is_some_and(|name| name.starts_with("running_")) {
-            self.found.push((self.path.join("."), values(&param.val())));
         }
     }
 }

@@ -3,10 +3,12 @@
 use burn::tensor::Tensor;
 use longtake_shared::config::PastEnd;
 use longtake_worker::infer::Detection;
-use longtake_worker::infer::decode::{WindowPlace, sample_candidates};
 use longtake_worker::infer::nms::{Kept, Suppression, groups, hard};
 use longtake_worker::infer::soft::{Decay, soft};
-use longtake_worker::model::heads::HeadOutput;
+use longtake_worker::infer::windows::WindowPlace;
+use longtake_worker::model::heads::Candidates;
+use longtake_worker::model::heads::daotad::HeadOutput;
+use longtake_worker::model::heads::daotad::candidates::of_batch;
 
 use crate::losses::grid;
 use crate::support::{Case, Check, Runner};
@@ -101,22 +103,39 @@ fn converter(case: &Case) -> Result<(), String> {
         fps: case.float("tscale_factor")? as f32,
         past_end: PastEnd::Clip,
     };
-    let found = sample_candidates(&output, 0, &grid, case.integer("nms_pre")?, place);
+    let found = of_batch(&output, &grid, case.integer("nms_pre")?);
     let mut check = Check::new(case);
-    let segments: Vec<f32> = found.segments.iter().flatten().copied().collect();
-    check.output("output.segments", &segments);
     let columns = case.shape("output.scores")?[1];
-    let with_background: Vec<f32> = found
-        .scores
-        .chunks(found.classes)
-        .flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(0.0, columns - row.len())))
-        .collect();
-    check.output("output.scores", &with_background);
-    let kept = suppressed(case, &found.above(case.float("score_thr")? as f32))?.detections;
+    check_candidates(&mut check, "output.", columns, &found[0], place);
+    let detections = place.detections(&found[0], case.float("score_thr")? as f32);
+    let kept = suppressed(case, &detections)?.detections;
     let rows: Vec<f32> =
         kept.iter().flat_map(|kept| [kept.segment[0], kept.segment[1], kept.score]).collect();
     check.output("output.dets", &rows);
     let labels: Vec<i64> = kept.iter().map(|kept| kept.label as i64).collect();
     check.exact("output.labels", &labels);
     check.finish()
+}
+
+/// All candidates of a window, placed in its video, against `<prefix>segments` and `<prefix>scores`, whose last `columns` less the
+/// classes are the reference's background.
+pub(crate) fn check_candidates(
+    check: &mut Check<'_>,
+    prefix: &str,
+    columns: usize,
+    candidates: &Candidates,
+    place: WindowPlace,
+) {
+    let placed = place.detections(candidates, f32::NEG_INFINITY);
+    let rows: Vec<&[Detection]> = placed.chunks(candidates.classes).collect();
+    let segments: Vec<f32> = rows.iter().flat_map(|row| row[0].segment).collect();
+    check.output(&format!("{prefix}segments"), &segments);
+    let scores: Vec<f32> = rows
+        .iter()
+        .flat_map(|row| {
+            let scores = row.iter().map(|detection| detection.score);
+            scores.chain(std::iter::repeat_n(0.0, columns - row.len()))
+        })
+        .collect();
+    check.output(&format!("{prefix}scores"), &scores);
 }

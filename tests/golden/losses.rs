@@ -6,11 +6,11 @@ use longtake_worker::loss::focal::sigmoid_focal;
 use longtake_worker::loss::interval_iou;
 use longtake_worker::loss::overlap::iou;
 use longtake_worker::model::heads::daotad::HeadOutput;
+use longtake_worker::model::heads::daotad::anchors::AnchorGrid;
 use longtake_worker::model::heads::daotad::assigner::{AnchorTarget, Assigner, Ignore, PartOf};
+use longtake_worker::model::heads::daotad::coder::{decode, decode_segment, encode_segment};
 use longtake_worker::model::heads::daotad::criterion::{Criterion, SampleTargets, local_normaliser};
 use longtake_worker::model::truth::LabelledSegment;
-use longtake_worker::model::heads::daotad::anchors::AnchorGrid;
-use longtake_worker::model::heads::daotad::coder::{decode, decode_segment, encode_segment};
 
 use crate::support::{Case, Check, Runner, device, values};
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use longtake_worker::tensors::path::ModulePath;
+use longtake_worker::tensors::NamedTensor;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -210,8 +212,13 @@ impl Case {
     /// `module` with the case's weights in place of its own; `prefix` is what the published keys have in front of the
     /// module's paths. Each weight of the case must be taken, and each parameter must be given.
     pub(crate) fn load_weights<M: Module>(&self, module: M, prefix: &str) -> Result<M, String> {
-        let mut loader =
-            Loader { case: self, prefix, path: Vec::new(), taken: BTreeSet::new(), missing: Vec::new() };
+        let mut loader = Loader {
+            case: self,
+            prefix,
+            path: ModulePath::default(),
+            taken: BTreeSet::new(),
+            missing: Vec::new(),
+        };
         let module = module.map(&mut loader);
         if !loader.missing.is_empty() {
             return Err(format!("parameters that the case does not have: {}", loader.missing.join(", ")));
@@ -395,7 +402,8 @@ impl<'a> Check<'a> {
     /// The gradients of all parameters of `module` against `grad.<prefix>...`; each gradient of the case is asked for.
     pub(crate) fn weight_gradients<M: Module>(&mut self, module: &M, gradients: &Gradients, prefix: &str) {
         let prefix = format!("grad.{prefix}");
-        let mut visitor = GradientVisitor { gradients, prefix: &prefix, path: Vec::new(), found: Vec::new() };
+        let mut visitor =
+            GradientVisitor { gradients, prefix: &prefix, path: ModulePath::default(), found: Vec::new() };
         module.visit(&mut visitor);
         let found = visitor.found;
         let case = self.case;
@@ -428,6 +436,14 @@ impl<'a> Check<'a> {
     }
 }
 
+/// The values of a parameter or buffer.
+pub(crate) fn f32_values(tensor: &NamedTensor) -> &[f32] {
+    match &tensor.data {
+        longtake_worker::tensors::TensorData::F32(values) => values,
+        _ => &[],
+    }
+}
+
 fn largest(values: &[f32]) -> f64 {
     values.iter().map(|value| f64::from(value.abs())).fold(0.0, f64::max)
 }
@@ -435,22 +451,22 @@ fn largest(values: &[f32]) -> f64 {
 struct Loader<'a> {
     case: &'a Case,
     prefix: &'a str,
-    path: Vec<String>,
+    path: ModulePath,
     taken: BTreeSet<String>,
     missing: Vec<String>,
 }
 
 impl ModuleMapper for Loader<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
+    fn exit_module(&mut self, _name: &str, container: &str) {
+        self.path.exit(container);
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let name = format!("{}{}", self.prefix, self.path.join("."));
+        let name = format!("{}{}", self.prefix, self.path.name());
         match self.case.tensor::<D>(&name) {
             Ok(tensor) if tensor.dims() == param.val().dims() => {
                 self.taken.insert(name);
@@ -475,21 +491,21 @@ impl ModuleMapper for Loader<'_> {
 struct GradientVisitor<'a> {
     gradients: &'a Gradients,
     prefix: &'a str,
-    path: Vec<String>,
+    path: ModulePath,
     found: Vec<(String, Option<Vec<f32>>)>,
 }
 
 impl ModuleVisitor for GradientVisitor<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
+    fn exit_module(&mut self, _name: &str, container: &str) {
+        self.path.exit(container);
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let gradient = param.val().grad(self.gradients).map(|gradient| values(&gradient));
-        self.found.push((format!("{}{}", self.prefix, self.path.join(".")), gradient));
+        self.found.push((format!("{}{}", self.prefix, self.path.name()), gradient));
     }
 }

@@ -4,26 +4,26 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use longtake_shared::config::RunConfig;
+use longtake_shared::config::{FeatureGeometry, RunConfig};
 use longtake_shared::ids::{LaneId, Step, VideoIndex};
 use longtake_shared::random::Key;
 use longtake_shared::units::FrameIndex;
 use longtake_worker::data::augment::AugmentDraw;
-use longtake_worker::data::plan::{FRAMES_PER_ROW, SamplePlan, WindowAction};
-use longtake_worker::model::heads::daotad::criterion::{Criterion, LabelledSegment, SampleTargets, local_normaliser};
-use longtake_worker::model::backbone::frozen;
+use longtake_worker::data::plan::SamplePlan;
+use longtake_worker::model::backbone::Backbone;
+use longtake_worker::model::backbone::encoder::ClipEncoder;
 use longtake_worker::model::detector::Detector;
-use longtake_worker::model::heads::daotad::anchors::{AnchorGrid, level_lengths};
+use longtake_worker::model::heads::Localizer;
 use longtake_worker::model::norm::{LocalMoments, MomentsReducer, apply_statistics};
 use longtake_worker::model::pass::Pass;
-use longtake_worker::model::neck::temporal_reduction::TemporalReduction;
+use longtake_worker::model::truth::{LabelledSegment, Truth};
 use longtake_worker::optim::Flat;
 use longtake_worker::train::step::learner::{Learner, StageLength};
 use longtake_worker::train::step::{FreshRows, InputClip, LaneInput, Sample, StepContext, step};
 
 use crate::detector::{detector, run_config};
 use crate::losses::regression;
-use crate::support::{Case, Check, Runner, computed, values};
+use crate::support::{Case, Check, Runner, computed, f32_values, values};
 
 /// Modules that this file runs.
 pub(crate) const RUNNERS: &[(&str, Runner)] = &[("MemBankTrainEngine 3 SGD steps", three_steps)];
@@ -53,29 +53,28 @@ fn three_steps(case: &Case) -> Result<(), String> {
     let config = settings(case)?;
     let device = Device::flex();
     let module = detector(case, &config, &device)?;
-    let is_frozen = |path: &str| {
-        path.strip_prefix("backbone.").is_some_and(|path| frozen(path, config.model.backbone.frozen_stages))
-    };
-    let mut learner = Learner::new(module, &config.optim, STAGE, is_frozen);
+    let frozen = Backbone::frozen_prefixes(&config.model.backbone);
+    let frozen: Vec<String> = frozen.iter().map(|prefix| format!("backbone.{prefix}")).collect();
+    let mut learner = Learner::new(module, &config.optim, STAGE, &frozen).map_err(|e| e.to_string())?;
+    let [height, width]: [usize; 2] = case.parsed("/config/hw")?;
+    let clip_shape = [3, config.data.clip_frames, height, width];
+    let encoder = ClipEncoder { clip_shape, ..ClipEncoder::new(&config, &device) };
+    let sums: Arc<dyn MomentsReducer> = Arc::new(LocalMoments);
     let mut memory = Memory::of(case, &config)?;
     let mut check = Check::new(case);
     for number in 1..=3 {
         let inputs = inputs(case, &config, &memory, number)?;
-        let criterion = Criterion::new(
-            AnchorGrid::from_config(&config.model.neck.strides(), &config.model.head),
-            &config.model.loss,
-        );
-        let targets = targets(&config, &criterion, &inputs);
+        let truth: Vec<Option<Truth>> = (inputs.iter())
+            .map(|input| input.sample.as_ref().map(|sample| sample.plan.truth.clone()))
+            .collect();
         let context = StepContext {
             learner: &learner,
             config: &config,
-            criterion: &criterion,
-            targets: &targets,
+            truth: &truth,
             key: Key::root(0),
-            normaliser: local_normaliser(&targets),
-            picture: case.parsed("/config/hw")?,
-            moments: Arc::new(LocalMoments),
-            device: &device,
+            normaliser: learner.module.detection.count(&truth),
+            sums: &sums,
+            encoder,
             goes_on: None,
             enter: &|_| {},
         };
@@ -84,14 +83,15 @@ fn three_steps(case: &Case) -> Result<(), String> {
         check_output(&mut check, &config, &learner, &inputs, &pending.rows, number)?;
         let tolerance = if number == 1 { "loss_rel_step1" } else { "loss_rel_step3" };
         check.relative(&format!("output.step{number}.loss"), &[pending.loss], tolerance);
-        check.relative(&format!("output.step{number}.loss_cls"), &[pending.class_loss], tolerance);
-        check.relative(&format!("output.step{number}.loss_segment"), &[pending.regression_loss], tolerance);
+        check.relative(&format!("output.step{number}.loss_cls"), &pending.terms[..1], tolerance);
+        check.relative(&format!("output.step{number}.loss_segment"), &pending.terms[1..], tolerance);
         if number == 1 {
             check_gradients(&mut check, case, &learner, &pending.gradients)?;
         }
         learner.advance(pending.gradients, true).map_err(|e| e.to_string())?;
         let detection = learner.module.detection.clone();
-        learner.module.detection = apply_statistics(detection, &pending.statistics);
+        learner.module.detection =
+            apply_statistics(detection, &pending.statistics).map_err(|e| e.to_string())?;
         for fresh in pending.rows {
             memory.write(&inputs, &fresh);
         }
@@ -120,7 +120,7 @@ fn rows_of_clip<'a>(
         return Ok(&fresh.values);
     }
     let sample = inputs[input].sample.as_ref().ok_or("an idle lane has no rows")?;
-    let length = config.data.clip_frames / FRAMES_PER_ROW * config.model.backbone.channels();
+    let length = config.geometry().rows(config.data.clip_frames) * config.geometry().channels;
     Ok(&sample.remembered[clip * length..(clip + 1) * length])
 }
 
@@ -133,7 +133,7 @@ fn check_features(
     fresh: &[FreshRows],
     number: usize,
 ) -> Result<(), String> {
-    let channels = config.model.backbone.channels();
+    let channels = config.geometry().channels;
     for (name, indices) in [("bp_features", "keep_indices"), ("frozen_features", "drop_indices")] {
         let clips = case.integers(&format!("output.step{number}.{indices}"))?;
         let mut features = Vec::new();
@@ -158,7 +158,7 @@ fn check_output(
     fresh: &[FreshRows],
     number: usize,
 ) -> Result<(), String> {
-    let (channels, rows) = (config.model.backbone.channels(), config.data.window_frames / FRAMES_PER_ROW);
+    let FeatureGeometry { channels, positions: rows, .. } = config.geometry();
     let mut features = Vec::new();
     for input in 0..inputs.len() {
         let mut window = Vec::new();
@@ -171,7 +171,7 @@ fn check_output(
     let features_bct = Tensor::<3>::from_data(features_bct, &Device::flex());
     let keys: Vec<Key> = inputs.iter().map(|input| Key::root(u64::from(input.lane.0))).collect();
     let moments: Arc<dyn MomentsReducer> = Arc::new(LocalMoments);
-    let head = &learner.module.detection;
+    let Localizer::DaoTad(head) = &learner.module.detection;
     let output = head
         .forward(features_bct, &vec![1.0; inputs.len()], Pass::Train { keys: &keys }, &moments)
         .map_err(|e| e.to_string())?;
@@ -187,8 +187,8 @@ fn check_state(check: &mut Check<'_>, case: &Case, learner: &Learner<Detector>, 
     let prefix = format!("output.after_step{number}.");
     let tensors = learner.tensors();
     for name in case.names(&prefix).into_iter().filter(|name| !computed(name)) {
-        match tensors.iter().find(|tensor| name.strip_prefix(&prefix) == Some(&tensor.name)) {
-            Some(tensor) => check.absolute(name, &tensor.values, "param_abs"),
+        match tensors.iter().find(|tensor| name.strip_prefix(&prefix) == Some(tensor.name.as_str())) {
+            Some(tensor) => check.absolute(name, f32_values(tensor), "param_abs"),
             None => check.fail(format!("{name}: no such parameter")),
         }
     }
@@ -229,7 +229,7 @@ impl Memory {
         let videos = (0..case.integer("B")?)
             .map(|video| Ok(case.floats(&format!("memory.before.video_{video:03}"))?.to_vec()))
             .collect::<Result<_, String>>()?;
-        Ok(Self { channels: config.model.backbone.channels(), videos })
+        Ok(Self { channels: config.geometry().channels, videos })
     }
 
     /// Where a row of a video lies; nowhere outside the bank.
@@ -241,7 +241,7 @@ impl Memory {
     /// All rows of the window; zeros outside the bank.
     fn read(&self, plan: &SamplePlan) -> Vec<f32> {
         let video = plan.video.0 as usize;
-        (0..(plan.clips * plan.clip_frames / FRAMES_PER_ROW) as i64)
+        (0..(plan.clips * plan.rows_per_clip()) as i64)
             .flat_map(|row| match self.place(video, plan.first_row(0) + row) {
                 Some(place) => self.videos[video][place].to_vec(),
                 None => vec![0.0; self.channels],
@@ -274,7 +274,7 @@ fn inputs(case: &Case, config: &RunConfig, memory: &Memory, number: usize) -> Re
             let actions = segments
                 .into_iter()
                 .zip(labels)
-                .map(|([start, end], label)| WindowAction { start, end, label: *label as usize })
+                .map(|(segment, label)| LabelledSegment { segment, label: *label as usize })
                 .collect();
             let plan = SamplePlan {
                 step: Step(number as u64 - 1),
@@ -287,8 +287,9 @@ fn inputs(case: &Case, config: &RunConfig, memory: &Memory, number: usize) -> Re
                 clip_frames: config.data.clip_frames,
                 sampled: sampled.clone(),
                 augment: AugmentDraw::centred(&config.data),
-                actions,
-                frames_total: FRAMES_PER_ROW * memory.videos[video].len() / memory.channels,
+                truth: Truth { video: VideoIndex(video as u32), fps: config.data.fps, actions },
+                frames_total: config.geometry().stride * memory.videos[video].len() / memory.channels,
+                frames_per_row: config.geometry().stride,
             };
             let clips = sampled
                 .iter()
@@ -313,16 +314,4 @@ fn pixels(case: &Case, config: &RunConfig, video: usize, clip: usize) -> Result<
         &values[start..start + length]
     };
     Ok((0..colours).flat_map(colour).copied().collect())
-}
-
-fn targets(config: &RunConfig, criterion: &Criterion, inputs: &[LaneInput]) -> Vec<Option<SampleTargets>> {
-    let rows = TemporalReduction::reduced_length(config.data.window_frames / FRAMES_PER_ROW);
-    let positions = level_lengths(rows, config.model.neck.strides().len());
-    let of_sample = |sample: &Sample| {
-        let actions: Vec<LabelledSegment> = (sample.plan.actions.iter())
-            .map(|action| LabelledSegment { segment: [action.start, action.end], label: action.label })
-            .collect();
-        criterion.targets(&positions, config.data.window_frames, &actions)
-    };
-    inputs.iter().map(|input| input.sample.as_ref().map(of_sample)).collect()
 }

@@ -23,9 +23,9 @@ use crate::model::backbone::{Backbone, import as published};
 use crate::model::detector::Detector;
 use crate::model::layers::Init;
 use crate::runtime;
-use crate::train::checkpointing::save::{NOTE_CLASSES, NOTE_CONFIG};
 use crate::tensors::named::load_named;
 use crate::tensors::{NamedTensor, TensorFile};
+use crate::train::checkpointing::save::{NOTE_CLASSES, NOTE_CONFIG};
 use crate::train::stages::trainer::device;
 
 /// Is a worker of a run, from its start to its end.

@@ -12,13 +12,12 @@ use longtake_shared::ids::{LaneId, Step, VideoIndex};
 use longtake_shared::random::Key;
 use longtake_shared::units::FrameIndex;
 use longtake_worker::data::augment::AugmentDraw;
-use longtake_worker::data::plan::{FRAMES_PER_ROW, SamplePlan, WindowAction};
-use longtake_worker::model::heads::daotad::criterion::{Criterion, LabelledSegment, local_normaliser};
+use longtake_worker::data::plan::SamplePlan;
+use longtake_worker::model::backbone::encoder::ClipEncoder;
 use longtake_worker::model::detector::Detector;
-use longtake_worker::model::heads::daotad::anchors::{AnchorGrid, level_lengths};
 use longtake_worker::model::layers::Init;
-use longtake_worker::model::norm::LocalMoments;
-use longtake_worker::model::neck::temporal_reduction::TemporalReduction;
+use longtake_worker::model::norm::{LocalMoments, MomentsReducer};
+use longtake_worker::model::truth::{LabelledSegment, Truth};
 use longtake_worker::train::step::learner::{Learner, StageLength};
 use longtake_worker::train::step::{InputClip, LaneInput, Sample, StepContext, step};
 use rayon::ThreadPoolBuilder;
@@ -76,11 +75,17 @@ fn sample(config: &RunConfig, sampled: usize) -> Sample {
         clip_frames: config.data.clip_frames,
         sampled,
         augment: AugmentDraw::centred(&config.data),
-        actions: vec![WindowAction { start: 10.0, end: 40.0, label: 1 }],
+        truth: truth(config),
         frames_total: config.data.window_frames,
+        frames_per_row: config.geometry().stride,
     };
-    let rows = config.data.window_frames / FRAMES_PER_ROW;
-    Sample { plan, clips, remembered: vec![0.5; rows * config.model.backbone.channels()] }
+    let geometry = config.geometry();
+    Sample { plan, clips, remembered: vec![0.5; geometry.positions * geometry.channels] }
+}
+
+fn truth(config: &RunConfig) -> Truth {
+    let action = LabelledSegment { segment: [10.0, 40.0], label: 1 };
+    Truth { video: VideoIndex(0), fps: config.data.fps, actions: vec![action] }
 }
 
 /// The most bytes that a step with this many sampled clips holds at once, beyond what was there before it, and beyond the
@@ -91,24 +96,18 @@ fn peak(replay: Replay, sampled: usize) -> usize {
     let device = Device::flex();
     let detector = Detector::new(&config, CLASSES, &Init::new(&device, Key::root(5)));
     let length = StageLength { steps: 10, steps_per_epoch: 5 };
-    let learner = Learner::new(detector, &config.optim, length, |_| false);
+    let learner = Learner::new(detector, &config.optim, length, &[]).expect("nothing is frozen");
     let inputs = [LaneInput { lane: LaneId(0), sample: Some(sample(&config, sampled)) }];
-    let strides = config.model.neck.strides();
-    let criterion = Criterion::new(AnchorGrid::from_config(&strides, &config.model.head), &config.model.loss);
-    let rows = TemporalReduction::reduced_length(config.data.window_frames / FRAMES_PER_ROW);
-    let action = LabelledSegment { segment: [10.0, 40.0], label: 1 };
-    let targets =
-        [Some(criterion.targets(&level_lengths(rows, strides.len()), config.data.window_frames, &[action]))];
+    let truth = [Some(truth(&config))];
+    let sums: Arc<dyn MomentsReducer> = Arc::new(LocalMoments);
     let context = StepContext {
         learner: &learner,
         config: &config,
-        criterion: &criterion,
-        targets: &targets,
+        truth: &truth,
         key: Key::root(1),
-        normaliser: local_normaliser(&targets),
-        picture: [config.data.crop; 2],
-        moments: Arc::new(LocalMoments),
-        device: &device,
+        normaliser: learner.module.detection.count(&truth),
+        sums: &sums,
+        encoder: ClipEncoder::new(&config, &device),
         goes_on: None,
         enter: &|_| {},
     };

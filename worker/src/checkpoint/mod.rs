@@ -7,11 +7,9 @@ mod bench;
 mod load;
 mod saver;
 
-
 pub use bench::SaveBench;
 pub use load::{LoadError, Loaded, Loader};
 pub use saver::{SaveError, SaveRequest, SavedParts, Saver};
-
 
 #[cfg(test)]
 mod tests;

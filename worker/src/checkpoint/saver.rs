@@ -8,8 +8,8 @@ use longtake_shared::checkpoint::{CheckpointError, CheckpointStore, MemorySegmen
 use longtake_shared::hint::Hint;
 use tokio::sync::watch;
 
-use crate::tensors::{TensorFile, TensorFileError};
 use crate::model::memory::{MemoryError, Snapshot};
+use crate::tensors::{TensorFile, TensorFileError};
 
 /// Uploads at a time: one is hashed and written while the next is read from the slab.
 const UPLOADS_AT_A_TIME: usize = 2;

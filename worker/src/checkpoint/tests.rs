@@ -20,6 +20,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::model::memory::MemoryStore;
+use crate::tensors::{NamedTensor, TensorData, TensorFile};
 
 fn tensor(name: &str, shape: &[usize], data: TensorData) -> NamedTensor {
     NamedTensor { name: name.into(), shape: shape.to_vec(), data }

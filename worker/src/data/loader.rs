@@ -203,12 +203,7 @@ impl SampleReader {
 
     /// What plans are made of.
     pub fn planner(&self) -> Planner<'_> {
-        Planner {
-            config: &self.config,
-            dataset: &self.dataset,
-            lanes: &self.lanes,
-            root: self.root,
-        }
+        Planner { config: &self.config, dataset: &self.dataset, lanes: &self.lanes, root: self.root }
     }
 
     /// Frames of a video at `data.fps`.

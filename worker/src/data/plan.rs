@@ -108,11 +108,8 @@ impl Planner<'_> {
         let start = self.start(key, sampled_length);
         let (config, data) = (self.config, &self.config.data);
         let clip_frames = data.clip_frames;
-        let (shift, extra) = if data.clip_shift {
-            (below(&mut key.child("shift", 0).rng(), clip_frames), 1)
-        } else {
-            (0, 0)
-        };
+        let (shift, extra) =
+            if data.clip_shift { (below(&mut key.child("shift", 0).rng(), clip_frames), 1) } else { (0, 0) };
         let clips = data.clips() + extra;
         Some(SamplePlan {
             step,
@@ -150,9 +147,9 @@ impl Planner<'_> {
                 let (from, to) = (action.start.0 * fps, action.end.0 * fps);
                 let (clipped_from, clipped_to) = (from.max(window_start), to.min(window_end));
                 let overlap = clipped_to - clipped_from;
-                let kept =
-                    overlap > 0.0 && (overlap / (to - from)).max(overlap / length) > data.min_overlap;
-                let segment = [clipped_from - window_start, clipped_to - window_start].map(|frame| frame as f32);
+                let kept = overlap > 0.0 && (overlap / (to - from)).max(overlap / length) > data.min_overlap;
+                let segment =
+                    [clipped_from - window_start, clipped_to - window_start].map(|frame| frame as f32);
                 kept.then_some(LabelledSegment { segment, label: action.label })
             })
             .collect();

@@ -6,24 +6,30 @@ use longtake_shared::config::{EvaluationConfig, NmsKind, PastEnd, SoftDecay};
 use longtake_shared::units::Seconds;
 use proptest::prelude::*;
 
-use super::decode::{LevelOutput, WindowPlace, candidates};
 use super::nms::{Kept, Suppression, groups, hard};
 use super::soft::{Decay, soft};
-use super::windows::{merge_windows, test_windows, window_stride};
+use super::windows::{WindowPlace, merge_windows, test_windows, window_stride};
 use super::*;
-use crate::model::heads::daotad::anchors::AnchorGrid;
+use crate::model::heads::Candidates;
 
-const SEGMENTS: [Segment; 6] = [[0.0, 10.0], [1.0, 11.0], [0.0, 9.0], [5.0, 20.0], [0.0, 10.0], [30.0, 40.0]];
+const SEGMENTS: [[f32; 2]; 6] =
+    [[0.0, 10.0], [1.0, 11.0], [0.0, 9.0], [5.0, 20.0], [0.0, 10.0], [30.0, 40.0]];
 
 fn check_candidates() -> Candidates {
     let scores = [0.9, 0.2, 0.8, 0.1, 0.7, 0.95, 0.6, 0.0, 0.004, 0.3, 0.5, 0.006];
     Candidates { segments: SEGMENTS.to_vec(), scores: scores.to_vec(), classes: 2 }
 }
 
+/// Detections of candidates that are in seconds already.
+fn above(candidates: &Candidates, threshold: f32) -> Vec<Detection> {
+    let place = WindowPlace { start: 0, frames: 60, fps: 1.0, past_end: PastEnd::Clip };
+    place.detections(candidates, threshold)
+}
+
 /// What is left of some windows of a video of a minute.
 fn merged(windows: &[Candidates], config: &EvaluationConfig) -> Kept {
     let threshold = config.score_threshold as f32;
-    let detections: Vec<Detection> = windows.iter().flat_map(|window| window.above(threshold)).collect();
+    let detections: Vec<Detection> = windows.iter().flat_map(|window| above(window, threshold)).collect();
     merge_windows(&detections, config, Seconds(60.0))
 }
 
@@ -69,7 +75,7 @@ fn what_the_limit_cuts_is_counted() {
     let limited = EvaluationConfig { max_detections: 2, ..config };
     let kept = merged(&[check_candidates()], &limited);
     assert_eq!((kept.detections.as_slice(), kept.cut), (&all.detections[..2], 3));
-    let detections = check_candidates().above(0.005);
+    let detections = above(&check_candidates(), 0.005);
     let of_two_hours = merge_windows(&detections, &limited, Seconds(7200.0));
     assert_eq!((of_two_hours.detections.len(), of_two_hours.cut), (4, 1));
 }
@@ -91,12 +97,12 @@ fn soft_suppression_is_as_configured() {
 }
 
 fn detections() -> Vec<Detection> {
-    check_candidates().above(0.005).into_iter().filter(|detection| detection.label == 0).collect()
+    above(&check_candidates(), 0.005).into_iter().filter(|detection| detection.label == 0).collect()
 }
 
 #[test]
 fn scores_at_the_threshold_are_dropped() {
-    assert_eq!(check_candidates().above(0.3).len(), 6, "0.3 itself is not above 0.3");
+    assert_eq!(above(&check_candidates(), 0.3).len(), 6, "0.3 itself is not above 0.3");
 }
 
 #[test]
@@ -148,37 +154,34 @@ fn groups_hold_every_detection_once() {
     assert_eq!(members, (0..detections.len()).collect::<Vec<_>>());
 }
 
+/// What becomes of one class's candidates, all with score 1.
+fn placed(segments: &[[f32; 2]], place: WindowPlace) -> Vec<[f32; 2]> {
+    let candidates =
+        Candidates { segments: segments.to_vec(), scores: vec![1.0; segments.len()], classes: 1 };
+    place.detections(&candidates, 0.5).into_iter().map(|found| found.segment).collect()
+}
+
 #[test]
 fn a_window_is_clipped_to_its_real_frames_and_placed_in_seconds() {
-    let grid = AnchorGrid::new(&[8], 1, 2.0);
-    let output = LevelOutput { class_logits: &[0.0, 10.0, -10.0], offsets: &[0.0, 0.0, 0.0, 0.0, 0.0, 0.0] };
     let place = WindowPlace { start: 100, frames: 20, fps: 10.0, past_end: PastEnd::Clip };
-    let found = candidates(&[output], &grid, 1, 1000, place);
-    assert_eq!(found.segments, [[10.0, 10.8], [10.0, 11.6], [10.8, 12.0]]);
-    assert_eq!(found.scores[0], 0.5);
-    let best = candidates(&[output], &grid, 1, 1, place);
-    assert_eq!(best.segments, [[10.0, 11.6]]);
+    let found = placed(&[[-8.0, 8.0], [0.0, 16.0], [8.0, 24.0]], place);
+    assert_eq!(found, [[10.0, 10.8], [10.0, 11.6], [10.8, 12.0]]);
 }
 
 #[test]
 fn candidates_in_the_padding_are_dropped_unless_the_recipe_clips_them() {
-    // Anchors of 16 frames about 0, 8, 16, ...; the last window of the video has 20 real frames.
-    let grid = AnchorGrid::new(&[8], 1, 2.0);
-    let segments = |offsets: &[f32], past_end| {
-        let logits = vec![0.0; offsets.len() / 2];
-        let output = LevelOutput { class_logits: &logits, offsets };
-        let place = WindowPlace { start: 0, frames: 20, fps: 1.0, past_end };
-        candidates(&[output], &grid, 1, 1000, place).segments
-    };
-    let dropped = segments(&[0.0; 10], PastEnd::Drop);
+    // 16 frames about 0, 8, 16, ...; the last window of the video has 20 real frames.
+    let about = |centre: f32| [centre - 8.0, centre + 8.0];
+    let place = |past_end| WindowPlace { start: 0, frames: 20, fps: 1.0, past_end };
+    let all = [0.0, 8.0, 16.0, 24.0, 32.0].map(about);
+    let dropped = placed(&all, place(PastEnd::Drop));
     assert_eq!(dropped, [[0.0, 8.0], [0.0, 16.0], [8.0, 20.0]], "centres at 24 and 32 lie past the end");
-    let clipped = segments(&[0.0; 10], PastEnd::Clip);
+    let clipped = placed(&all, place(PastEnd::Clip));
     assert_eq!(clipped[..3], dropped);
     assert_eq!(clipped[3..], [[16.0, 20.0], [20.0, 20.0]]);
     // A centre before the start is clipped to less than half as well; one at the very end to half, and stays.
-    let moved = [-0.125, 0.0, 0.25, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
-    assert_eq!(segments(&moved, PastEnd::Drop), [[0.0, 16.0], [12.0, 20.0]]);
-    assert!(segments(&[f32::NAN, 0.0], PastEnd::Clip).is_empty());
+    assert_eq!(placed(&[-2.0, 20.0, 24.0].map(about), place(PastEnd::Drop)), [[12.0, 20.0]]);
+    assert!(placed(&[[f32::NAN; 2]], place(PastEnd::Clip)).is_empty());
 }
 
 #[test]

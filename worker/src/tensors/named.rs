@@ -77,7 +77,8 @@ pub fn load_named<M: Module>(module: M, tensors: &[NamedTensor]) -> (M, Loaded) 
                 }
                 Some(tensor) => {
                     let (found, dtype) = (&tensor.shape, tensor.data.dtype());
-                    let lack = format!("{name} ({dtype:?} {found:?} in the file, F32 {shape:?} in the model)");
+                    let lack =
+                        format!("{name} ({dtype:?} {found:?} in the file, F32 {shape:?} in the model)");
                     self.loaded.missing.push(lack);
                     param
                 }

@@ -8,11 +8,7 @@ use longtake_shared::ids::Step;
 use longtake_shared::lanes::TooManyLanes;
 use longtake_shared::objects::LocationError;
 
-use crate::train::step::gradient_sync::AgreeError;
-use crate::train::step::learner::RestoreError;
-use crate::train::step::StepError;
 use crate::checkpoint::{LoadError as CheckpointLoadError, SaveError};
-use crate::tensors::TensorFileError;
 use crate::collective::CollectiveError;
 use crate::control::{ControlError, FailureScope};
 use crate::data::clip::ClipError;
@@ -21,10 +17,14 @@ use crate::data::prefetch::PrefetchError;
 use crate::data::video::VideoError;
 use crate::infer::video::DetectError;
 use crate::model::backbone::import::ImportError;
-use crate::model::memory::MemoryError;
 use crate::model::heads::HeadError;
+use crate::model::memory::MemoryError;
 use crate::model::norm::UnknownLayer;
 use crate::optim::{OptimError, UnknownPrefix};
+use crate::tensors::TensorFileError;
+use crate::train::step::StepError;
+use crate::train::step::gradient_sync::AgreeError;
+use crate::train::step::learner::RestoreError;
 
 /// Why a generation does not come to its end on this worker.
 #[derive(Debug, thiserror::Error)]

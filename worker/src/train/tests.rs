@@ -13,18 +13,24 @@ use longtake_shared::units::FrameIndex;
 use rand::Rng as _;
 
 use super::TrainError;
-use crate::train::step::gradient_sync::Control;
-use crate::train::step::step_runner::{Committed, StepSettings};
-use crate::train::step::learner::{Learner, StageLength};
-use crate::train::step::{InputClip, LaneInput, Sample};
-use crate::tensors::NamedTensor;
 use crate::collective::{
     Aborter, Fault, FaultKind, Faulty, Local, Membership, RingListener, SharedCollective,
 };
 use crate::data::augment::AugmentDraw;
-use crate::data::plan::{SamplePlan, WindowAction};
+use crate::data::plan::SamplePlan;
+use crate::model::backbone::Backbone;
 use crate::model::detector::Detector;
+use crate::model::heads::linear::LinearLocalizer;
+use crate::model::heads::{HeadPass, Localizer, WindowBatch};
 use crate::model::layers::Init;
+use crate::model::norm::{LocalMoments, MomentsReducer};
+use crate::model::pass::Pass;
+use crate::model::truth::{LabelledSegment, Truth};
+use crate::tensors::{NamedTensor, TensorData};
+use crate::train::step::gradient_sync::Control;
+use crate::train::step::learner::{Learner, StageLength};
+use crate::train::step::step_runner::{Committed, StepSettings, truth_of};
+use crate::train::step::{InputClip, LaneInput, Sample};
 
 const CLASSES: usize = 3;
 const LANES: usize = 3;
@@ -74,9 +80,8 @@ fn input(config: &RunConfig, step: Step, lane: LaneId) -> LaneInput {
         (0..count).map(|_| f32::from(rng.next_u32() as u8) / 128.0 - 1.0).collect()
     };
     let actions = (0..=lane.0)
-        .map(|action| WindowAction {
-            start: 2.0 + 20.0 * action as f32,
-            end: 18.0 + 21.0 * action as f32,
+        .map(|action| LabelledSegment {
+            segment: [2.0 + 20.0 * action as f32, 18.0 + 21.0 * action as f32],
             label: action as usize,
         })
         .collect();
@@ -94,8 +99,9 @@ fn input(config: &RunConfig, step: Step, lane: LaneId) -> LaneInput {
         clip_frames: config.data.clip_frames,
         sampled: sampled.clone(),
         augment: AugmentDraw::centred(&config.data),
-        actions,
+        truth: Truth { video: VideoIndex(lane.0), fps: config.data.fps, actions },
         frames_total: 64,
+        frames_per_row: config.geometry().stride,
     };
     let clips = sampled
         .into_iter()
@@ -107,7 +113,7 @@ fn input(config: &RunConfig, step: Step, lane: LaneId) -> LaneInput {
 
 fn learner(config: &RunConfig, device: &Device) -> Learner<Detector> {
     let detector = Detector::new(config, CLASSES, &Init::new(device, Key::root(5)));
-    Learner::new(detector, &config.optim, StageLength { steps: 10, steps_per_epoch: 5 }, |_| false)
+    Learner::new(detector, &config.optim, StageLength { steps: 10, steps_per_epoch: 5 }, &[]).unwrap()
 }
 
 fn alone() -> SharedCollective {
@@ -127,6 +133,11 @@ fn try_step(
     settings.commit(learner, computed, &|_| {})
 }
 
+fn values(tensor: &NamedTensor) -> &[f32] {
+    let TensorData::F32(values) = &tensor.data else { panic!("`{}` is not f32", tensor.name) };
+    values
+}
+
 /// Largest difference of two lists of tensors, over the largest value of each tensor.
 pub(super) fn difference(a: &[NamedTensor], b: &[NamedTensor]) -> f32 {
     assert_eq!(a.len(), b.len());
@@ -134,8 +145,9 @@ pub(super) fn difference(a: &[NamedTensor], b: &[NamedTensor]) -> f32 {
         .zip(b)
         .map(|(a, b)| {
             assert_eq!(a.name, b.name);
-            let scale = b.values.iter().fold(1e-3f32, |scale, value| scale.max(value.abs()));
-            a.values.iter().zip(&b.values).map(|(a, b)| (a - b).abs() / scale).fold(0.0, f32::max)
+            let (a, b) = (values(a), values(b));
+            let scale = b.iter().fold(1e-3f32, |scale, value| scale.max(value.abs()));
+            a.iter().zip(b).map(|(a, b)| (a - b).abs() / scale).fold(0.0, f32::max)
         })
         .fold(0.0, f32::max)
 }
@@ -171,7 +183,7 @@ fn gradient_of_step(replay: Replay, chunk_clips: usize, shift: Option<usize>) ->
             if let Some(shift) = shift { shifted(input, shift) } else { input }
         })
         .collect();
-    let pending = settings.pending(&learner, &inputs, &settings.targets(&inputs), 7.0, &|_| {}).unwrap();
+    let pending = settings.pending(&learner, &inputs, &truth_of(&inputs), 7.0, &|_| {}).unwrap();
     (pending.gradients.to_host().unwrap(), pending.loss, pending.rows.len())
 }
 
@@ -356,8 +368,43 @@ fn remembered_rows_carry_no_gradient_but_change_the_loss() {
         let mut input = input(&config, Step(0), LaneId(1));
         input.sample.as_mut().unwrap().remembered.iter_mut().for_each(|value| *value *= scale);
         let inputs = [input];
-        let targets = settings.targets(&inputs);
-        settings.pending(&learner(&config, &device), &inputs, &targets, 3.0, &|_| {}).unwrap().loss
+        let truth = truth_of(&inputs);
+        settings.pending(&learner(&config, &device), &inputs, &truth, 3.0, &|_| {}).unwrap().loss
     };
     assert!((loss(1.0) - loss(0.0)).abs() > 1e-4);
+}
+
+#[test]
+fn a_detector_of_another_family_trains_under_the_same_step() {
+    let config = Arc::new(config());
+    let device = Device::flex();
+    let geometry = config.geometry();
+    let init = Init::new(&device, Key::root(5));
+    let linear = LinearLocalizer::new(geometry.channels, CLASSES, geometry.stride, &init);
+    let detection = Localizer::Linear(linear);
+    assert_eq!(detection.terms(), ["position_loss"]);
+    let backbone = Backbone::new(&config.model.backbone, &init.field("backbone"));
+    let length = StageLength { steps: 10, steps_per_epoch: 5 };
+    let mut learner = Learner::new(Detector { backbone, detection }, &config.optim, length, &[]).unwrap();
+    let before = learner.tensors();
+    assert!(before.iter().any(|tensor| tensor.name == "classifier.weight"), "no level of the variant's name");
+    let settings = StepSettings::new(Arc::clone(&config), Key::root(1), device.clone(), alone(), 1);
+    let inputs: Vec<LaneInput> =
+        (0..LANES).map(|lane| input(&config, Step(0), LaneId(lane as u32))).collect();
+    let losses: Vec<f32> = (0..10)
+        .map(|_| {
+            let control = run_step(&settings, &mut learner, &inputs).control;
+            assert_eq!(control.terms.0[0], control.loss);
+            control.loss
+        })
+        .collect();
+    assert!(losses[9] < losses[0], "{losses:?}");
+    assert!(difference(&learner.tensors(), &before) > 0.0);
+
+    let features_bct = burn::tensor::Tensor::zeros([2, geometry.channels, geometry.positions], &device);
+    let batch = WindowBatch { features_bct, lengths: &[32, 8], weights: &[1.0, 1.0] };
+    let sums: Arc<dyn MomentsReducer> = Arc::new(LocalMoments);
+    let cx = HeadPass { pass: Pass::Evaluate, sums: &sums };
+    let found = learner.module.detection.detect(&batch, 1000, cx).unwrap();
+    assert_eq!(found.iter().map(|found| found.segments.len()).collect::<Vec<_>>(), [32, 32]);
 }

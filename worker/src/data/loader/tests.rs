@@ -1,6 +1,6 @@
 //! Samples from synthetic frames, whose values say which frame they are.
 
-use longtake_shared::config::AugmentConfig;
+use longtake_shared::config::{AugmentConfig, DataConfig, MemoryConfig};
 use longtake_shared::dataset::{Subset, Video};
 use longtake_shared::units::Seconds;
 
@@ -59,11 +59,9 @@ fn reader(broken: u32, torn: u32) -> Arc<SampleReader> {
     let dataset = Dataset { classes: vec![], videos, remarks: vec![] };
     let lanes = Lanes::deal(Key::root(4), 4, &dataset.subset(Subset::Training)).unwrap();
     let memory = MemoryConfig { sampling_rate: 0.5, ..MemoryConfig::default() };
+    let config = RunConfig { data: data(), memory, ..RunConfig::default() };
     let source = Numbers { broken: VideoIndex(broken), torn: VideoIndex(torn) };
-    Arc::new(
-        SampleReader::new(&data(), &memory, Arc::new(dataset), lanes, Key::root(4), Arc::new(source))
-            .unwrap(),
-    )
+    Arc::new(SampleReader::new(&config, Arc::new(dataset), lanes, Key::root(4), Arc::new(source)).unwrap())
 }
 
 fn all_lanes() -> Vec<LaneId> {

@@ -1,9 +1,11 @@
 //! Windows, clips and rows, against hand-computed values.
 
+#![allow(clippy::float_cmp, reason = "values that are copied are compared")]
+
 use std::collections::BTreeSet;
 
-use longtake_shared::config::ClipSampler;
-use longtake_shared::dataset::{Action, Subset};
+use longtake_shared::config::{ClipSampler, DataConfig, MemoryConfig};
+use longtake_shared::dataset::{Action, Subset, Video};
 use longtake_shared::units::Seconds;
 
 use super::*;
@@ -28,8 +30,9 @@ fn config() -> DataConfig {
 
 fn plans(data: &DataConfig, dataset: &Dataset, total: usize) -> Vec<SamplePlan> {
     let memory = MemoryConfig { sampling_rate: 0.3, ..MemoryConfig::default() };
+    let config = RunConfig { data: data.clone(), memory, ..RunConfig::default() };
     let lanes = Lanes::deal(Key::root(1), 2, &dataset.subset(Subset::Training)).unwrap();
-    let planner = Planner { data, memory: &memory, dataset, lanes: &lanes, root: Key::root(1) };
+    let planner = Planner { config: &config, dataset, lanes: &lanes, root: Key::root(1) };
     (0..300)
         .flat_map(|step| (0..2).map(move |lane| (LaneId(lane), Step(step))))
         .filter_map(|(lane, step)| planner.sample(lane, step, total))
@@ -63,14 +66,14 @@ fn actions_are_kept_clipped_and_moved() {
     // At 10 frames a second and with a window of frames 0 to 320: wholly inside; 80 % inside; 75 % inside (not more);
     // outside; longer than the window but filling it.
     let dataset = dataset(2, &[(1.0, 2.5), (30.0, 32.5), (30.5, 32.5), (40.0, 41.0), (0.0, 100.0)]);
-    let video = dataset.video(VideoIndex(0));
-    let (data, memory) = (config(), MemoryConfig::default());
+    let config = RunConfig { data: config(), ..RunConfig::default() };
     let lanes = Lanes::deal(Key::root(1), 1, &dataset.subset(Subset::Training)).unwrap();
-    let planner =
-        Planner { data: &data, memory: &memory, dataset: &dataset, lanes: &lanes, root: Key::root(1) };
+    let planner = Planner { config: &config, dataset: &dataset, lanes: &lanes, root: Key::root(1) };
     let kept = |start, total| {
-        let actions = planner.actions(video, start, total);
-        actions.into_iter().map(|action| (action.label, action.start, action.end)).collect::<Vec<_>>()
+        let truth = planner.truth(VideoIndex(0), start, total);
+        assert_eq!((truth.video, truth.fps), (VideoIndex(0), 10.0));
+        let plain = |action: &LabelledSegment| (action.label, action.segment[0], action.segment[1]);
+        truth.actions.iter().map(plain).collect::<Vec<_>>()
     };
     assert_eq!(kept(0, 600), [(0, 10.0, 25.0), (1, 300.0, 320.0), (4, 0.0, 320.0)]);
     assert_eq!(kept(12, 600), [(0, 0.0, 13.0), (1, 288.0, 313.0), (2, 293.0, 313.0), (4, 0.0, 320.0)]);

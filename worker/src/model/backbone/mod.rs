@@ -12,8 +12,8 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use longtake_shared::config::{BackboneConfig, BackboneKind};
 
-pub use self::swin::import;
 use self::swin::VideoSwin;
+pub use self::swin::import;
 use super::layers::Init;
 use super::pass::Pass;
 

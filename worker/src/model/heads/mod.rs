@@ -9,7 +9,7 @@
 pub mod daotad;
 
 #[cfg(test)]
-mod linear;
+pub(crate) mod linear;
 
 use std::sync::Arc;
 

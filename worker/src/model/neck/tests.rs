@@ -7,8 +7,8 @@ use longtake_shared::random::Key;
 
 use super::consistency::{Tcm, TcmShape};
 use super::fpn::Fpn;
-use super::srm::TemporalReduction;
 use super::tdm::{Tdm, TdmShape};
+use super::temporal_reduction::TemporalReduction;
 use super::*;
 use crate::model::layers::Init;
 

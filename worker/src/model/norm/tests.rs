@@ -5,11 +5,11 @@ use std::sync::{Arc, Barrier, Mutex};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor, TensorData};
-use longtake_shared::config::{HeadConfig, NeckConfig};
+use longtake_shared::config::{HeadConfig, NeckConfig, RunConfig, Variant};
 use longtake_shared::random::Key;
 
 use super::*;
-use crate::model::heads::daotad::{DetectorHead, DetectorShape};
+use crate::model::heads::daotad::DaoTad;
 
 /// Ranks that are threads: every rank leaves its values, all wait, each adds them up in rank order.
 #[derive(Debug)]
@@ -39,8 +39,9 @@ fn device() -> Device {
     Device::flex().autodiff()
 }
 
-fn detector() -> DetectorHead {
-    let neck = NeckConfig {
+fn detector() -> DaoTad {
+    let mut config = RunConfig::default();
+    config.model.neck = NeckConfig {
         channels: 8,
         tcm_layers: 1,
         tcm_heads: 2,
@@ -51,9 +52,11 @@ fn detector() -> DetectorHead {
         tdm_kernels: vec![3, 3],
         fpn_channels: 6,
     };
-    let head = HeadConfig { convs: 2, scales_per_octave: 2, octave_base_scale: 2.0 };
-    let shape = DetectorShape { features: 5, positions: 32, classes: 3 };
-    DetectorHead::new(&neck, &head, shape, &Init::new(&device(), Key::root(3)))
+    config.model.head = HeadConfig { convs: 2, scales_per_octave: 2, octave_base_scale: 2.0 };
+    let backbone = &mut config.model.backbone;
+    (backbone.variant, backbone.embed_dim, backbone.depths) = (Variant::Custom, 5, vec![1]);
+    config.data.window_frames = 64;
+    DaoTad::new(&config, 3, &Init::new(&device(), Key::root(3)))
 }
 
 /// Values that look random and are the same for the same sample wherever it is processed.

@@ -3,16 +3,16 @@
 use longtake_shared::checkpoint::{Counters, Manifest, Stage as SavedStage};
 use longtake_shared::ids::LaneId;
 
-use crate::train::TrainError;
-use crate::train::run::context::RunContext;
-use crate::train::state::worker_state::{Holdings, Pretraining, State, Training};
-use crate::train::memory::lane_memory::LaneMemory;
-use crate::train::step::learner::{Learner, StageLength};
-use crate::model::classifier::Classifier;
-use crate::train::checkpointing::save::Archive;
 use crate::model::backbone::{Backbone, import};
+use crate::model::classifier::Classifier;
 use crate::model::detector::Detector;
 use crate::model::layers::Init;
+use crate::train::TrainError;
+use crate::train::checkpointing::save::Archive;
+use crate::train::memory::lane_memory::LaneMemory;
+use crate::train::run::context::RunContext;
+use crate::train::state::worker_state::{Holdings, Pretraining, State, Training};
+use crate::train::step::learner::{Learner, StageLength};
 
 /// Loads the newest checkpoint of the assignment, or makes the first state. Bit for bit what any other worker loads.
 ///

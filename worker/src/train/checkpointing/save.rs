@@ -14,16 +14,16 @@ use longtake_shared::checkpoint::{
 use longtake_shared::config::RunConfig;
 use longtake_shared::ids::{LaneId, Rank, Step};
 
-use crate::train::TrainError;
-use crate::train::step::gradient_sync::Control;
-use crate::train::run::context::{Origin, RunContext};
-use crate::train::step::learner::Learner;
-use crate::train::checkpointing::schedule::Rhythm;
-use crate::tensors::{NamedTensor, TensorFile};
 use crate::checkpoint::{self, SaveRequest};
 use crate::control::{SavedParts, Stage};
 use crate::model::memory::{MemoryStore, Snapshot as MemorySnapshot};
 use crate::optim::{FlatLayout, OptimizerState, Slot};
+use crate::tensors::{NamedTensor, TensorFile};
+use crate::train::TrainError;
+use crate::train::checkpointing::schedule::Rhythm;
+use crate::train::run::context::{Origin, RunContext};
+use crate::train::step::gradient_sync::Control;
+use crate::train::step::learner::Learner;
 
 /// Videos of a lane whose memory shares a part: few enough that most parts do not change between two checkpoints of a
 /// large data set, many enough that a small one has few objects.

@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 
 use longtake_shared::ids::{LaneId, Step};
 
-use crate::train::TrainError;
-use crate::train::run::context::RunContext;
-use crate::train::memory::write_back::PendingRows;
 use crate::model::memory::{MemoryStore, RowCopies, StoreFolder};
+use crate::train::TrainError;
+use crate::train::memory::write_back::PendingRows;
+use crate::train::run::context::RunContext;
 
 /// The store of this process, and which of its lanes are as they should be.
 #[derive(Debug)]

@@ -5,16 +5,16 @@
 use longtake_shared::ids::{Step, VideoIndex};
 use longtake_shared::units::FrameIndex;
 
-use crate::train::TrainError;
-use crate::train::step::gradient_sync::{Control, Wish};
-use crate::train::run::context::RunContext;
-use crate::train::memory::lane_memory::LaneMemory;
-use crate::train::run::report::Reporter;
-use crate::tensors::host;
 use crate::control::{Stage, StepPhase};
 use crate::data::augment::AugmentDraw;
 use crate::model::backbone::Backbone;
 use crate::model::backbone::encoder::{ClipEncoder, Encoding};
+use crate::tensors::host;
+use crate::train::TrainError;
+use crate::train::memory::lane_memory::LaneMemory;
+use crate::train::run::context::RunContext;
+use crate::train::run::report::Reporter;
+use crate::train::step::gradient_sync::{Control, Wish};
 
 /// Fills what is absent of the memory of this worker's lanes. Gives what all ranks have agreed on at its end: each leaves off
 /// early where a stop or another generation is wished, and what is filled stays.

@@ -4,11 +4,11 @@
 
 use longtake_shared::ids::Step;
 
-use crate::train::TrainError;
-use crate::train::run::context::RunContext;
-use crate::train::memory::write_back::PendingRows;
-use crate::train::memory::lane_memory::LaneMemory;
 use crate::model::memory::RowCopies;
+use crate::train::TrainError;
+use crate::train::memory::lane_memory::LaneMemory;
+use crate::train::memory::write_back::PendingRows;
+use crate::train::run::context::RunContext;
 
 /// Passes the rows of a committed step on, and takes those of the rank before.
 ///

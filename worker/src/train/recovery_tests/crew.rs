@@ -19,9 +19,9 @@ use tempfile::TempDir;
 use crate::collective::{Collective, Fault, Faulty, RingListener};
 use crate::control::{Carried, Flags, Kept, LaneMove, Session, Stage};
 use crate::runtime::serve;
+use crate::tensors::NamedTensor;
 use crate::train::stages::generation::{Worker, connect};
 use crate::train::state::worker_state::State;
-use crate::tensors::NamedTensor;
 
 /// How long anything may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(90);

@@ -11,9 +11,9 @@ use longtake_shared::ids::{LaneId, Rank, Step};
 use crew::{Crew, Held, Numbers, Videos};
 
 use super::tests::{config, difference};
-use crate::checkpoint::{TensorData, TensorFile};
 use crate::collective::{Fault, FaultKind};
 use crate::control::Flags;
+use crate::tensors::{TensorData, TensorFile};
 
 const GO_ON: Flags = Flags { stop: false, checkpoint: false, reconfigure: false };
 const LEAVE: Flags = Flags { reconfigure: true, ..GO_ON };

@@ -11,15 +11,15 @@ use longtake_shared::lanes::Lanes;
 use longtake_shared::random::Key;
 use longtake_shared::units::FrameIndex;
 
-use crate::train::TrainError;
-use crate::train::step::step_runner::StepSettings;
-use crate::train::stages::trainer::device;
 use crate::collective::SharedCollective;
 use crate::control::{Assignment, Session};
 use crate::data::decode::FrameStore;
 use crate::data::loader::{FrameSource, LoadedStep, SampleReader, SourceError};
 use crate::data::prefetch::Prefetch;
 use crate::data::video::{FrameBlock, probe};
+use crate::train::TrainError;
+use crate::train::stages::trainer::device;
+use crate::train::step::step_runner::StepSettings;
 
 /// What a worker prepares once and uses in every generation: nothing here depends on who is a member.
 #[derive(Clone)]
@@ -58,13 +58,7 @@ impl Workplace {
         let lanes = Lanes::deal(root, config.train.lanes, &dataset.subset(Subset::Training))?;
         let frames = Arc::new(FrameStore::new(&config.data));
         let source = Videos { dataset: Arc::clone(&dataset), frames: Arc::clone(&frames) };
-        let reader = SampleReader::new(
-            &config,
-            Arc::clone(&dataset),
-            lanes.clone(),
-            root,
-            Arc::new(source),
-        )?;
+        let reader = SampleReader::new(&config, Arc::clone(&dataset), lanes.clone(), root, Arc::new(source))?;
         Ok(Self {
             config_json: config_json.to_owned(),
             config: Arc::new(config),

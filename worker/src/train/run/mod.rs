@@ -3,7 +3,6 @@
 /// Settings, data and identity of a worker in a generation.
 pub mod context;
 
-
 /// A collective that records the phase it waits in.
 pub mod phase_recording;
 

@@ -6,10 +6,10 @@ use std::time::Instant;
 use longtake_shared::ids::Rank;
 use longtake_shared::units::Seconds;
 
-use crate::train::step::gradient_sync::Control;
-use crate::train::run::context::RunContext;
-use crate::train::step::learner::Moved;
 use crate::control::{Progress, Stage};
+use crate::train::run::context::RunContext;
+use crate::train::step::gradient_sync::Control;
+use crate::train::step::learner::Moved;
 use longtake_shared::checkpoint::Counters;
 
 /// The numbers of a step, the same on every rank. One rank tells them; where that one is lost, or was aborted before it

@@ -9,23 +9,23 @@ use longtake_shared::checkpoint::Stage as SavedStage;
 use longtake_shared::config::MemoryInit;
 use longtake_shared::ids::{Generation, Step};
 
-use crate::train::step::gradient_sync::Wish;
-use crate::train::run::context::{RunContext, Workplace};
-use crate::train::state::worker_state::{Holdings, State};
-use crate::train::memory::lane_memory::LaneMemory;
-use crate::train::checkpointing::schedule::Rhythm;
-use crate::train::checkpointing::save::{Archive, Saver, Snapshot};
-use crate::train::stages::trainer::Trainer;
-use crate::train::run::phase_recording::Waiting;
-use crate::train::TrainError;
-use crate::train::checkpointing::restore_or_init;
-use crate::train::memory::memory_init;
-use crate::train::stages::pretrain;
-use crate::train::state_transfer::execute;
 use crate::collective::{
     Aborter, Collective, CollectiveError, Local, Membership, RingListener, SharedCollective,
 };
 use crate::control::{Assignment, Directive, Ending, Kept, Session};
+use crate::train::TrainError;
+use crate::train::checkpointing::restore_or_init;
+use crate::train::checkpointing::save::{Archive, Saver, Snapshot};
+use crate::train::checkpointing::schedule::Rhythm;
+use crate::train::memory::lane_memory::LaneMemory;
+use crate::train::memory::memory_init;
+use crate::train::run::context::{RunContext, Workplace};
+use crate::train::run::phase_recording::Waiting;
+use crate::train::stages::pretrain;
+use crate::train::stages::trainer::Trainer;
+use crate::train::state::worker_state::{Holdings, State};
+use crate::train::state_transfer::execute;
+use crate::train::step::gradient_sync::Wish;
 
 /// How long peers of a generation may take to reach each other.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
@@ -48,7 +48,7 @@ pub struct Worker {
     index: u32,
     connect: Connect,
     place: Option<Place>,
-    pub(super) holdings: Holdings,
+    pub(in crate::train) holdings: Holdings,
 }
 
 /// What does not depend on the members of a generation.

@@ -14,18 +14,6 @@ use longtake_shared::lanes::initial_assignment;
 use longtake_shared::random::Key;
 use longtake_shared::units::Seconds;
 
-use crate::train::step::gradient_sync::{Control, Wish, agree};
-use crate::train::run::context::RunContext;
-use crate::train::stages::generation::Ended;
-use crate::train::state::worker_state::Pretraining;
-use crate::train::step::learner::Learner;
-use crate::train::run::report::Reporter;
-use crate::train::checkpointing::schedule::{Reasons, Rhythm};
-use crate::train::step::sample_fingerprint::SampleIds;
-use crate::train::checkpointing::save::{Facts, Saver, Snapshot};
-use crate::tensors::{self, stack};
-use crate::train::TrainError;
-use crate::train::step::non_finite;
 use crate::control::{Ending, Stage, StepPhase};
 use crate::data::loader::LoadError;
 use crate::data::prefetch::{Prefetch, Wanted};
@@ -33,6 +21,18 @@ use crate::data::trimmed::TrimmedPlanner;
 use crate::model::classifier::Classifier;
 use crate::model::pass::Pass;
 use crate::optim::{Flat, OptimError};
+use crate::tensors::{self, stack};
+use crate::train::TrainError;
+use crate::train::checkpointing::save::{Facts, Saver, Snapshot};
+use crate::train::checkpointing::schedule::{Reasons, Rhythm};
+use crate::train::run::context::RunContext;
+use crate::train::run::report::Reporter;
+use crate::train::stages::generation::Ended;
+use crate::train::state::worker_state::Pretraining;
+use crate::train::step::gradient_sync::{Control, Wish, agree};
+use crate::train::step::learner::Learner;
+use crate::train::step::non_finite;
+use crate::train::step::sample_fingerprint::SampleIds;
 
 /// A trimmed clip of this rank's share of the batch.
 #[derive(Debug, Clone)]

@@ -8,26 +8,26 @@ use longtake_shared::config::MemorySource;
 use longtake_shared::ids::{Epoch, LaneId, Step};
 use longtake_shared::units::Seconds;
 
-use crate::train::step::gradient_sync::{Control, Wish};
-use crate::train::step::step_runner::StepSettings;
-use crate::train::run::context::RunContext;
-use crate::train::stages::generation::Ended;
-use crate::train::memory::write_back::{PendingRows, WriteBack};
-use crate::train::state::worker_state::Training;
-use crate::train::memory::lane_memory::LaneMemory;
-use crate::train::run::report::Reporter;
-use crate::train::checkpointing::schedule::{Reasons, Rhythm};
-use crate::train::checkpointing::save::{self, Saver, Snapshot};
-use crate::train::step::{FreshRows, InputClip, LaneInput, Sample};
-use crate::train::stages::validate::{self, Validated};
-use crate::train::TrainError;
-use crate::train::memory::replicas;
-use crate::train::step::non_finite;
 use crate::control::{Ending, Stage, StepPhase};
 use crate::data::loader::{LaneSample, LoadedStep};
 use crate::data::plan::SamplePlan;
 use crate::data::prefetch::Prefetch;
 use crate::model::memory::RowState;
+use crate::train::TrainError;
+use crate::train::checkpointing::save::{self, Saver, Snapshot};
+use crate::train::checkpointing::schedule::{Reasons, Rhythm};
+use crate::train::memory::lane_memory::LaneMemory;
+use crate::train::memory::replicas;
+use crate::train::memory::write_back::{PendingRows, WriteBack};
+use crate::train::run::context::RunContext;
+use crate::train::run::report::Reporter;
+use crate::train::stages::generation::Ended;
+use crate::train::stages::validate::{self, Validated};
+use crate::train::state::worker_state::Training;
+use crate::train::step::gradient_sync::{Control, Wish};
+use crate::train::step::non_finite;
+use crate::train::step::step_runner::StepSettings;
+use crate::train::step::{FreshRows, InputClip, LaneInput, Sample};
 
 /// The training stage of one generation.
 pub struct Trainer<'a> {

@@ -6,13 +6,13 @@ use longtake_shared::dataset::Subset;
 use longtake_shared::ids::Step;
 use longtake_shared::units::Seconds;
 
-use crate::train::TrainError;
-use crate::train::step::gradient_sync::{Control, Wish};
-use crate::train::run::context::RunContext;
-use crate::train::run::report::Reporter;
 use crate::control::{Detection, Directive, Stage, StepPhase};
 use crate::infer::video::VideoDetector;
 use crate::model::detector::Detector;
+use crate::train::TrainError;
+use crate::train::run::context::RunContext;
+use crate::train::run::report::Reporter;
+use crate::train::step::gradient_sync::{Control, Wish};
 
 /// What became of a validation.
 #[derive(Debug, Clone, Copy, PartialEq)]

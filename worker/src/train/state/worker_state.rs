@@ -3,14 +3,14 @@
 use longtake_shared::checkpoint::{Counters, Stage as SavedStage};
 use longtake_shared::ids::Step;
 
-use crate::train::memory::lane_memory::LaneMemory;
-use crate::train::step::learner::Learner;
+use crate::control::{Kept, Stage};
 use crate::model::classifier::Classifier;
+use crate::model::detector::Detector;
+use crate::train::checkpointing::save::Facts;
+use crate::train::memory::lane_memory::LaneMemory;
 use crate::train::memory::write_back::PendingRows;
 use crate::train::run::report::StepNumbers;
-use crate::train::checkpointing::save::Facts;
-use crate::control::{Kept, Stage};
-use crate::model::detector::Detector;
+use crate::train::step::learner::Learner;
 
 /// What a worker goes on from when its generation ends.
 #[derive(Debug, Default)]

@@ -6,16 +6,16 @@ use longtake_shared::config::OptimConfig;
 use longtake_shared::ids::Step;
 use serde::{Deserialize, Serialize};
 
+use crate::control::Progress;
+use crate::optim::{OptimizerState, Slot};
+use crate::tensors::{NamedTensor, TensorFile};
 use crate::train::TrainError;
+use crate::train::checkpointing::restore_or_init;
+use crate::train::checkpointing::save::Facts;
 use crate::train::run::context::RunContext;
 use crate::train::run::report::StepNumbers;
 use crate::train::state::worker_state::{Pretraining, State, Training};
 use crate::train::step::learner::Learner;
-use crate::train::checkpointing::save::Facts;
-use crate::train::checkpointing::restore_or_init;
-use crate::tensors::{NamedTensor, TensorFile};
-use crate::control::Progress;
-use crate::optim::{OptimizerState, Slot};
 
 /// Note in the file that holds [`Note`].
 const NOTE: &str = "state";

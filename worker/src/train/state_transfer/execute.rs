@@ -9,16 +9,16 @@ use longtake_shared::checkpoint::{Counters, Stage as SavedStage};
 use longtake_shared::hint::Failure;
 use longtake_shared::ids::{LaneId, Rank, Step};
 
-use crate::train::TrainError;
-use crate::train::run::context::RunContext;
-use crate::train::state_transfer::plan::{Handover, handovers};
-use crate::train::state::worker_state::{Holdings, State};
-use crate::train::memory::lane_memory::LaneMemory;
-use crate::train::checkpointing::save::{Archive, VIDEOS_A_PART};
 use super::codec;
-use crate::train::memory::replicas;
 use crate::control::{Carried, Stage};
 use crate::model::memory::{RowCopies, Snapshot};
+use crate::train::TrainError;
+use crate::train::checkpointing::save::{Archive, VIDEOS_A_PART};
+use crate::train::memory::lane_memory::LaneMemory;
+use crate::train::memory::replicas;
+use crate::train::run::context::RunContext;
+use crate::train::state::worker_state::{Holdings, State};
+use crate::train::state_transfer::plan::{Handover, handovers};
 
 /// Brings this worker to the state and the lanes that it has in the generation.
 ///

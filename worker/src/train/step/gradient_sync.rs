@@ -6,11 +6,11 @@
 use burn::tensor::Device;
 use bytemuck::{Pod, Zeroable};
 
-use crate::train::step::sample_fingerprint::SampleIds;
 use crate::collective::{CollectiveError, SharedCollective};
 use crate::control::Flags;
 use crate::model::heads::MAX_TERMS;
 use crate::optim::{Flat, FlatLayout, OptimError};
+use crate::train::step::sample_fingerprint::SampleIds;
 
 /// The parts of a loss, in the order of [`crate::model::heads::Localizer::terms`]; 0 in slots that a family does not use.
 #[repr(transparent)]

@@ -5,11 +5,11 @@ use burn::tensor::Device;
 use longtake_shared::config::OptimConfig;
 use longtake_shared::ids::Step;
 
-use crate::tensors::{NamedTensor, autodiff, named};
 use crate::optim::{
     Flat, FlatLayout, OptimError, Optimizer, OptimizerState, ParamGroup, UnknownPrefix, clip,
     learning_rate_factor,
 };
+use crate::tensors::{NamedTensor, autodiff, named};
 
 /// How long a stage is, which its learning rate depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

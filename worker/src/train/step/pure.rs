@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use longtake_shared::config::{FeatureGeometry, Replay, RunConfig};
 use longtake_shared::ids::LaneId;
 use longtake_shared::random::Key;
@@ -40,8 +40,8 @@ pub struct StepContext<'a> {
     pub normaliser: f32,
     /// Sums over the whole batch, which lies on all ranks.
     pub sums: &'a Arc<dyn MomentsReducer>,
-    /// Where tensors live.
-    pub device: &'a Device,
+    /// How clips pass through the backbone.
+    pub encoder: ClipEncoder<'a>,
     /// Asked between two chunks whether the generation still lives.
     pub goes_on: Option<&'a SharedCollective>,
     /// Told what comes next.
@@ -49,10 +49,6 @@ pub struct StepContext<'a> {
 }
 
 impl StepContext<'_> {
-    fn encoder(&self) -> ClipEncoder<'_> {
-        ClipEncoder::new(self.config, self.device)
-    }
-
     fn check(&self) -> Result<(), CollectiveError> {
         self.goes_on.map_or(Ok(()), SharedCollective::check)
     }
@@ -233,7 +229,7 @@ fn encode(
             EncoderClip { pixels: &clip.pixels, key }
         })
         .collect();
-    Ok(cx.encoder().encode(backbone, &clips, encoding))
+    Ok(cx.encoder.encode(backbone, &clips, encoding))
 }
 
 /// Features `[C, L / stride]` of some clips, chunk by chunk.
@@ -245,7 +241,7 @@ fn look(
     encoding: Encoding,
 ) -> Result<BTreeMap<ClipAt, Tensor<2>>, CollectiveError> {
     let mut features = BTreeMap::new();
-    for chunk in clips.chunks(cx.encoder().chunk()) {
+    for chunk in clips.chunks(cx.encoder.chunk()) {
         let chunk_ncf = encode(cx, backbone, inputs, chunk, encoding)?;
         for (row, place) in chunk.iter().enumerate() {
             let clip = at(inputs, place).1.clip;
@@ -278,7 +274,7 @@ fn remember(
     let FeatureGeometry { channels, positions: rows, .. } = cx.config.geometry();
     let rows_of_clip = cx.config.geometry().rows(cx.config.data.clip_frames);
     let constant = |values: Vec<f32>, shape: [usize; 2]| {
-        let tensor = Tensor::<2>::from_data(TensorData::new(values, shape), cx.device);
+        let tensor = Tensor::<2>::from_data(TensorData::new(values, shape), cx.encoder.device);
         if taped { tensor.autodiff() } else { tensor }
     };
     let batch = inputs.iter().enumerate().map(|(input, lane)| {
@@ -307,7 +303,7 @@ fn replay_clips(
     upstream_bct: &Tensor<3>,
     mut gradients: Flat,
 ) -> Result<Flat, CollectiveError> {
-    for chunk in clips.chunks(cx.encoder().chunk()) {
+    for chunk in clips.chunks(cx.encoder.chunk()) {
         let features_ncf = encode(cx, &taped.backbone, inputs, chunk, Encoding::TrainWithTape)?;
         let rows_of_clip = features_ncf.dims()[2];
         let upstream = chunk.iter().map(|place| {

@@ -9,19 +9,20 @@ use longtake_shared::config::RunConfig;
 use longtake_shared::ids::Step;
 use longtake_shared::random::Key;
 
-use crate::train::step::gradient_sync::{Control, Terms, agree, digest};
-use crate::train::step::learner::{Learner, Moved};
-use crate::train::step::sample_fingerprint::SampleIds;
-use crate::train::step::{FreshRows, LaneInput, Pending, StepContext, StepError, step};
 use super::normaliser;
-use crate::train::TrainError;
 use crate::collective::SharedCollective;
 use crate::control::StepPhase;
+use crate::model::backbone::encoder::ClipEncoder;
 use crate::model::detector::Detector;
 use crate::model::norm::{MomentsReducer, PendingStatistics, apply_statistics};
 use crate::model::truth::Truth;
 use crate::optim::Flat;
 use crate::tensors::NamedTensor;
+use crate::train::TrainError;
+use crate::train::step::gradient_sync::{Control, Terms, agree, digest};
+use crate::train::step::learner::{Learner, Moved};
+use crate::train::step::sample_fingerprint::SampleIds;
+use crate::train::step::{FreshRows, LaneInput, Pending, StepContext, StepError, step};
 
 /// What steps need that does not change between them.
 #[derive(Debug, Clone)]
@@ -136,7 +137,7 @@ impl StepSettings {
     ///
     /// # Errors
     /// The window is longer than the model was built for, or the generation is over.
-    pub(super) fn pending(
+    pub(in crate::train) fn pending(
         &self,
         learner: &Learner<Detector>,
         inputs: &[LaneInput],
@@ -151,7 +152,7 @@ impl StepSettings {
             key: self.root.child("train", learner.step.0),
             normaliser,
             sums: &self.sums,
-            device: &self.device,
+            encoder: ClipEncoder::new(&self.config, &self.device),
             goes_on: Some(&self.collective),
             enter,
         };

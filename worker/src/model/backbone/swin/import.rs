@@ -300,8 +300,12 @@ pub fn load_into<M: Module>(
     };
     let bytes = fs::read(file).map_err(|e| unreadable(&e))?;
     let stored = SafeTensors::deserialize(&bytes).map_err(|e| unreadable(&e))?;
-    let mut loader =
-        Loader { stored: &stored, path: ModulePath::default(), report: LoadReport::default(), shapes: Vec::new() };
+    let mut loader = Loader {
+        stored: &stored,
+        path: ModulePath::default(),
+        report: LoadReport::default(),
+        shapes: Vec::new(),
+    };
     let backbone = backbone.map(&mut loader);
     let Loader { mut report, shapes, .. } = loader;
     if !shapes.is_empty() {

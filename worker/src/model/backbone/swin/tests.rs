@@ -6,7 +6,7 @@
 )]
 
 use burn::{
-    module::{Module, ModuleMapper, ModuleVisitor, Param},
+    module::{Module, ModuleMapper, Param},
     tensor::{Device, Tensor, TensorData},
 };
 use longtake_shared::{
@@ -15,7 +15,10 @@ use longtake_shared::{
 };
 
 use super::{block::BlockSettings, geometry::Geometry, *};
+use crate::model::backbone::Backbone;
+use crate::model::backbone::encoder::{ClipEncoder, Encoding};
 use crate::model::{layers::Init, pass::Pass};
+use crate::tensors::named::named_tensors;
 
 fn wave<const D: usize>(shape: [usize; D], phase: f64, amplitude: f64) -> Tensor<D> {
     let values = (0..shape.iter().product::<usize>())
@@ -212,30 +215,10 @@ fn parameter_count(config: &BackboneConfig) -> usize {
     patch * width + 3 * width + stages + 2 * config.channels()
 }
 
-#[derive(Default)]
-struct Paths {
-    path: Vec<String>,
-    seen: Vec<String>,
-}
-
-impl ModuleVisitor for Paths {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, _: &Param<Tensor<D>>) {
-        self.seen.push(self.path.join("."));
-    }
-}
-
 #[test]
 fn parameters_have_the_published_names() {
-    let mut paths = Paths::default();
-    VideoSwin::new(&tiny(), &init()).visit(&mut paths);
+    let backbone = Backbone::VideoSwin(VideoSwin::new(&tiny(), &init()));
+    let names: Vec<String> = named_tensors(&backbone).into_iter().map(|tensor| tensor.name).collect();
     for name in [
         "patch_embed.proj.weight",
         "patch_embed.norm.bias",
@@ -246,19 +229,21 @@ fn parameters_have_the_published_names() {
         "layers.0.downsample.norm.weight",
         "norm.weight",
     ] {
-        assert!(paths.seen.iter().any(|seen| seen == name), "no parameter `{name}` in {:?}", paths.seen);
+        assert!(names.iter().any(|found| found == name), "no parameter `{name}` in {names:?}");
     }
-    assert!(!paths.seen.iter().any(|seen| seen.contains("reduction.bias")));
+    assert!(!names.iter().any(|name| name.contains("reduction.bias")));
 }
 
 #[test]
 fn frozen_stages_take_their_merging_and_the_patches_with_them() {
-    assert!(!frozen("patch_embed.proj.weight", -1));
-    assert!(frozen("patch_embed.norm.bias", 0));
-    assert!(!frozen("layers.0.blocks.0.norm1.weight", 0));
-    assert!(frozen("layers.1.downsample.reduction.weight", 2));
-    assert!(!frozen("layers.2.blocks.0.norm1.weight", 2));
-    assert!(!frozen("norm.weight", 4));
+    assert!(frozen_prefixes(-1).is_empty());
+    assert_eq!(frozen_prefixes(0), ["patch_embed."]);
+    assert_eq!(frozen_prefixes(2), ["patch_embed.", "layers.0.", "layers.1."]);
+    let tensors = named_tensors(&VideoSwin::new(&tiny(), &init()));
+    for prefix in frozen_prefixes(2) {
+        assert!(tensors.iter().any(|tensor| tensor.name.starts_with(&prefix)), "{prefix}");
+    }
+    assert!(tensors.iter().any(|tensor| tensor.name == "layers.0.downsample.reduction.weight"));
 }
 
 #[test]
@@ -281,21 +266,36 @@ fn what_is_dropped_follows_the_key_of_each_clip() {
 }
 
 #[test]
-fn a_window_in_chunks_gives_the_features_of_the_window_at_once() {
-    let model = VideoSwin::new(&tiny(), &init());
-    let frames = wave([2, 3, 11, 20, 16], 0.0, 1.0);
-    let whole = model.forward_window(frames.clone(), 4, Pass::Evaluate);
-    let [batch, channels, steps, height, width] = whole.dims();
-    assert_eq!([batch, channels, steps], [2, 16, 6]);
-    let pooled = whole.reshape([batch * channels, steps, height * width]).mean_dim(2);
-    for chunk in [1, 2, 6, 100] {
-        let features = model.features_of_frames(frames.clone(), 4, chunk);
-        assert_eq!(features.dims(), [2, 16, 6]);
-        assert_close(&values(features), &values(pooled.clone()));
+fn clips_in_chunks_give_the_features_of_all_clips_at_once() {
+    let backbone = Backbone::VideoSwin(VideoSwin::new(&tiny(), &init()));
+    let clips: Vec<Vec<f32>> =
+        (0..5).map(|clip| values(wave([3, 4, 20, 16], f64::from(clip), 1.0))).collect();
+    let device = Device::flex();
+    let key = |clip: usize| Key::root(3).child("clip", clip as u64);
+    let features = |chunk_clips, encoding| {
+        let encoder = ClipEncoder { chunk_clips, clip_shape: [3, 4, 20, 16], device: &device };
+        let clip = |clip: usize| Ok::<_, ()>((clips[clip].clone(), key(clip)));
+        let features = encoder.sequence(&backbone, 5, encoding, clip, || Ok(())).unwrap();
+        assert_eq!(features.dims(), [1, 16, 10]);
+        values(features)
+    };
+    for encoding in [Encoding::Evaluate, Encoding::Train] {
+        let at_once = features(5, encoding);
+        for chunk in [0, 1, 2, 100] {
+            assert_close(&features(chunk, encoding), &at_once);
+        }
     }
-    let clips = chunked::clips_of(frames.clone(), 4).reshape([2, 3, 3, 4, 20, 16]).swap_dims(0, 1);
-    let by_clip = model.features_of_clips(clips, Pass::Evaluate);
-    assert_eq!(by_clip.dims(), [3, 2, 16, 2]);
-    let whole = values(model.features_of_frames(frames, 4, 6).narrow(2, 0, 2));
-    assert_close(&values(by_clip.narrow(0, 0, 1)), &whole);
+    let encoder = ClipEncoder { chunk_clips: 2, clip_shape: [3, 4, 20, 16], device: &device };
+    let mut chunks = 0;
+    let ended = encoder.sequence(
+        &backbone,
+        5,
+        Encoding::Evaluate,
+        |clip| Ok((clips[clip].clone(), key(clip))),
+        || {
+            chunks += 1;
+            if chunks < 3 { Ok(()) } else { Err("aborted") }
+        },
+    );
+    assert_eq!(ended.err(), Some("aborted"), "the third chunk does not begin");
 }

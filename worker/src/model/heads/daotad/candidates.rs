@@ -38,12 +38,7 @@ pub fn of_batch(output: &HeadOutput, grid: &AnchorGrid, top_k: usize) -> Vec<Can
 
 /// Candidates of one window, in frames from its start. Of a level with more than `top_k` anchors, those
 /// with the best score of any class are kept.
-pub fn candidates(
-    levels: &[LevelOutput<'_>],
-    grid: &AnchorGrid,
-    classes: usize,
-    top_k: usize,
-) -> Candidates {
+pub fn candidates(levels: &[LevelOutput<'_>], grid: &AnchorGrid, classes: usize, top_k: usize) -> Candidates {
     let mut all = Candidates { classes, ..Candidates::default() };
     let anchors = grid.per_position();
     for (level, output) in levels.iter().enumerate() {

@@ -5,12 +5,13 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use longtake_shared::config::LossConfig;
 
+use super::HeadOutput;
+use super::anchors::{AnchorGrid, level_lengths};
 use super::assigner::{AnchorTarget, Assigner, Ignore, PartOf};
-use super::criterion::{Criterion, LabelledSegment, SampleTargets, local_normaliser};
-use super::focal::sigmoid_focal;
-use super::segments::{self, diou, giou};
-use crate::model::heads::HeadOutput;
-use crate::model::heads::daotad::anchors::{AnchorGrid, level_lengths};
+use super::criterion::{Criterion, SampleTargets, local_normaliser};
+use crate::loss::focal::sigmoid_focal;
+use crate::loss::interval_iou::{self, diou, giou};
+use crate::model::truth::LabelledSegment;
 
 fn device() -> Device {
     Device::flex().autodiff()
@@ -95,7 +96,7 @@ fn iou_loss_is_the_negative_logarithm_and_flat_where_nothing_is_shared() {
     let predicted =
         Tensor::<2>::from_floats([[10.0, 30.0], [0.0, 5.0], [3.0, 3.0]], &device()).require_grad();
     let target = Tensor::from_floats([[12.0, 28.0], [8.0, 10.0], [3.0, 3.0]], &device());
-    let loss = segments::iou(predicted.clone(), target);
+    let loss = interval_iou::iou(predicted.clone(), target);
     let most = -(1e-6f32.ln());
     for (found, expected) in values(&loss).into_iter().zip([-(0.8f32.ln()), most, most]) {
         assert!((found - expected).abs() < 1e-5, "{found} instead of {expected}");
@@ -180,7 +181,7 @@ fn gradients_agree_with_central_differences() {
     let predicted = [10.0, 30.0, 100.0, 150.0, 0.0, 5.0];
     compare_gradients(&predicted, [3, 2], |x| diou(x, truth.clone()));
     compare_gradients(&predicted, [3, 2], |x| giou(x, truth.clone()));
-    compare_gradients(&predicted, [3, 2], |x| segments::iou(x, truth.clone()));
+    compare_gradients(&predicted, [3, 2], |x| interval_iou::iou(x, truth.clone()));
 }
 
 /// One level of six positions, two anchors a position, three classes.

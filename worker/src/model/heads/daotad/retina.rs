@@ -5,12 +5,12 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::{Tensor, activation};
 
-use crate::model::conv1d::{Conv1d, ConvShape};
 use super::HeadOutput;
+use crate::model::conv1d::{Conv1d, ConvShape};
 use crate::model::layers::{Fill, Init};
+use crate::model::neck::fpn::ConvNorm;
 use crate::model::norm::{MomentsReducer, NormInput, PendingStatistics, batch_norm};
 use crate::model::pass::Pass;
-use crate::model::neck::fpn::ConvNorm;
 
 /// Sizes of a retina head.
 #[derive(Debug, Clone, Copy)]

@@ -2,14 +2,18 @@
 
 #![allow(clippy::float_cmp, reason = "values that are copied or exactly representable are compared")]
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::Module;
 use burn::tensor::{Device, TensorData};
+use longtake_shared::config::{HeadConfig, NeckConfig, Variant};
 use longtake_shared::random::Key;
 
 use super::anchors::{AnchorGrid, level_lengths};
+use super::candidates::LevelOutput;
 use super::coder::{decode, decode_segment, encode_segment};
 use super::*;
+use crate::model::heads::Localizer;
 use crate::model::norm::LocalMoments;
+use crate::tensors::named::named_tensors;
 
 fn close(actual: &[f32], expected: &[f32], tolerance: f32) {
     assert_eq!(actual.len(), expected.len());
@@ -19,7 +23,7 @@ fn close(actual: &[f32], expected: &[f32], tolerance: f32) {
 }
 
 fn thumos_grid() -> AnchorGrid {
-    AnchorGrid::from_config(&NeckConfig::default().strides(), &HeadConfig::default())
+    AnchorGrid::from_config(&NeckConfig::default().strides(8), &HeadConfig::default())
 }
 
 #[test]
@@ -70,34 +74,8 @@ fn tensors_decode_as_numbers_do() {
     assert!(gradient[1] > 0.0 && gradient[5] > 0.0, "{gradient:?}");
 }
 
-fn thumos_detector() -> DetectorHead {
-    let shape = DetectorShape { features: 1024, positions: 240, classes: 20 };
-    DetectorHead::new(
-        &NeckConfig::default(),
-        &HeadConfig::default(),
-        shape,
-        &Init::new(&Device::flex(), Key::root(0)),
-    )
-}
-
-#[derive(Default)]
-struct Paths {
-    path: Vec<String>,
-    all: Vec<String>,
-}
-
-impl ModuleVisitor for Paths {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, _param: &Param<Tensor<D>>) {
-        self.all.push(self.path.join("."));
-    }
+fn thumos_detector() -> DaoTad {
+    DaoTad::new(&RunConfig::default(), 20, &Init::new(&Device::flex(), Key::root(0)))
 }
 
 #[test]
@@ -107,8 +85,7 @@ fn parameters_have_the_published_names_and_count() {
     assert_eq!(detector.head.num_params(), 1_661_550 + running(8));
     let trained = 2_360_320 + 9_462_864 + 14_710_784 + 1_643_520 + 1_661_550;
     assert_eq!(detector.num_params(), trained + running(10) + running(8));
-    let mut paths = Paths::default();
-    detector.visit(&mut paths);
+    let tensors = named_tensors(&Localizer::DaoTad(detector));
     for name in [
         "neck.0.conv1.weight",
         "neck.1.encoder.layers.2.attn.relative_position_bias_table",
@@ -118,7 +95,7 @@ fn parameters_have_the_published_names_and_count() {
         "head.cls_convs.3.conv.weight",
         "head.retina_reg.bias",
     ] {
-        assert!(paths.all.iter().any(|path| path == name), "{name}");
+        assert!(tensors.iter().any(|tensor| tensor.name == name), "{name}");
     }
 }
 
@@ -140,9 +117,13 @@ fn shapes_are_those_of_the_pyramid() {
         fpn_channels: 4,
         ..NeckConfig::default()
     };
-    let head = HeadConfig { convs: 1, ..HeadConfig::default() };
-    let shape = DetectorShape { features: 6, positions: 40, classes: 3 };
-    let detector = DetectorHead::new(&neck, &head, shape, &Init::new(&Device::flex(), Key::root(0)));
+    let mut config = RunConfig::default();
+    config.model.neck = neck;
+    config.model.head.convs = 1;
+    let backbone = &mut config.model.backbone;
+    (backbone.variant, backbone.embed_dim, backbone.depths) = (Variant::Custom, 6, vec![1]);
+    config.data.window_frames = 80;
+    let detector = DaoTad::new(&config, 3, &Init::new(&Device::flex(), Key::root(0)));
     let local: Arc<dyn MomentsReducer> = Arc::new(LocalMoments);
     let features = Tensor::zeros([2, 6, 40], &Device::flex());
     let output = detector.forward(features, &[1.0, 1.0], Pass::Evaluate, &local).unwrap();
@@ -152,4 +133,15 @@ fn shapes_are_those_of_the_pyramid() {
     assert!(output.statistics.is_empty(), "an evaluation changes no statistics");
     let long = Tensor::zeros([1, 6, 44], &Device::flex());
     assert!(detector.forward(long, &[1.0], Pass::Evaluate, &local).is_err());
+}
+
+#[test]
+fn candidates_are_the_best_anchors_of_a_level_in_frames_of_the_window() {
+    let grid = AnchorGrid::new(&[8], 1, 2.0);
+    let output = LevelOutput { class_logits: &[0.0, 10.0, -10.0], offsets: &[0.0; 6] };
+    let found = candidates::candidates(&[output], &grid, 1, 1000);
+    assert_eq!(found.segments, [[-8.0, 8.0], [0.0, 16.0], [8.0, 24.0]]);
+    assert_eq!(found.scores[0], 0.5);
+    let best = candidates::candidates(&[output], &grid, 1, 1);
+    assert_eq!(best.segments, [[0.0, 16.0]]);
 }
