@@ -232,7 +232,7 @@ fn chunked(case: &Case) -> Result<(), String> {
     let [count, channels, steps] = features.dims();
     let encoded = encode_clips(&backbone, &clips, &device).reshape([channels, count, steps]).swap_dims(0, 1);
     let encoded = windows(encoded);
-    let size = encoded.dims().iter().product();
+    let size: usize = encoded.dims().iter().product();
     check_encoded(case, &encoded.reshape([size]))?;
     single(case, &backbone, &x, &windows(features))
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
-use longtake_worker::tensors::path::ModulePath;
 use longtake_worker::tensors::NamedTensor;
+use longtake_worker::tensors::path::ModulePath;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;

@@ -29,7 +29,7 @@ use crate::model::truth::{LabelledSegment, Truth};
 use crate::tensors::{NamedTensor, TensorData};
 use crate::train::step::gradient_sync::Control;
 use crate::train::step::learner::{Learner, StageLength};
-use crate::train::step::step_runner::{Committed, StepSettings, truth_of};
+use crate::train::step::step_runner::{Committed, StepRunner, truth_of};
 use crate::train::step::{InputClip, LaneInput, Sample};
 
 const CLASSES: usize = 3;
@@ -120,12 +120,12 @@ fn alone() -> SharedCollective {
     SharedCollective::new(Box::new(Local::new(Generation(1), Aborter::new().unwrap())))
 }
 
-fn run_step(settings: &StepSettings, learner: &mut Learner<Detector>, inputs: &[LaneInput]) -> Committed {
+fn run_step(settings: &StepRunner, learner: &mut Learner<Detector>, inputs: &[LaneInput]) -> Committed {
     try_step(settings, learner, inputs).unwrap()
 }
 
 fn try_step(
-    settings: &StepSettings,
+    settings: &StepRunner,
     learner: &mut Learner<Detector>,
     inputs: &[LaneInput],
 ) -> Result<Committed, TrainError> {
@@ -176,7 +176,7 @@ fn gradient_of_step(replay: Replay, chunk_clips: usize, shift: Option<usize>) ->
     let config = Arc::new(config);
     let device = Device::flex();
     let learner = learner(&config, &device);
-    let settings = StepSettings::new(Arc::clone(&config), Key::root(1), device, alone(), 1);
+    let settings = StepRunner::new(Arc::clone(&config), Key::root(1), device, alone(), 1);
     let inputs: Vec<LaneInput> = (0..LANES)
         .map(|lane| {
             let input = input(&config, Step(0), LaneId(lane as u32));
@@ -250,7 +250,7 @@ fn train_in_world(config: RunConfig, world: usize, steps: u64) -> Trained {
                 let device = Device::flex();
                 let collective = SharedCollective::new(Box::new(ring));
                 let settings =
-                    StepSettings::new(Arc::clone(&config), Key::root(1), device.clone(), collective, world);
+                    StepRunner::new(Arc::clone(&config), Key::root(1), device.clone(), collective, world);
                 let mut learner = learner(&config, &device);
                 let lanes = initial_assignment(LANES, world, Rank(rank as u32));
                 let (mut taken, mut rows, mut samples) = (Vec::new(), Vec::new(), Vec::new());
@@ -259,7 +259,7 @@ fn train_in_world(config: RunConfig, world: usize, steps: u64) -> Trained {
                     let committed = run_step(&settings, &mut learner, &inputs);
                     assert!(committed.moved.applied);
                     taken.push((committed.control.loss, committed.moved.gradient_norm));
-                    samples.push(committed.control.sample_ids.number());
+                    samples.push(committed.control.sample_fingerprint.number());
                     rows.extend(
                         committed
                             .rows
@@ -324,7 +324,7 @@ fn an_aborted_step_changes_nothing_and_can_be_done_again() {
     let inputs: Vec<LaneInput> =
         (0..LANES).map(|lane| input(&config, Step(0), LaneId(lane as u32))).collect();
     let mut untouched = learner(&config, &device);
-    let healthy = StepSettings::new(Arc::clone(&config), Key::root(1), device.clone(), alone(), 1);
+    let healthy = StepRunner::new(Arc::clone(&config), Key::root(1), device.clone(), alone(), 1);
     let expected = run_step(&healthy, &mut untouched, &inputs);
     // A world of one calls no collective for its gradient: the calls are the normaliser and the moments of BatchNorm.
     for call in [0, 1, 3] {
@@ -333,7 +333,7 @@ fn an_aborted_step_changes_nothing_and_can_be_done_again() {
         let local = Local::new(Generation(1), Aborter::new().unwrap());
         let fault = Fault { rank: Rank(0), call, kind: FaultKind::Fail };
         let broken = SharedCollective::new(Box::new(Faulty::new(local, vec![fault])));
-        let settings = StepSettings::new(Arc::clone(&config), Key::root(1), device.clone(), broken, 1);
+        let settings = StepRunner::new(Arc::clone(&config), Key::root(1), device.clone(), broken, 1);
         try_step(&settings, &mut learner, &inputs).unwrap_err();
         assert!(learner.tensors() == before);
         assert_eq!(learner.step, Step(0));
@@ -351,7 +351,7 @@ fn a_step_that_is_not_finite_moves_nothing_but_counts() {
     inputs[0].sample.as_mut().unwrap().clips[0].pixels[7] = f32::NAN;
     let mut learner = learner(&config, &device);
     let before = learner.tensors();
-    let settings = StepSettings::new(Arc::clone(&config), Key::root(1), device, alone(), 1);
+    let settings = StepRunner::new(Arc::clone(&config), Key::root(1), device, alone(), 1);
     let committed = run_step(&settings, &mut learner, &inputs);
     assert!(!committed.moved.applied);
     assert!(committed.rows.is_empty());
@@ -363,7 +363,7 @@ fn a_step_that_is_not_finite_moves_nothing_but_counts() {
 fn remembered_rows_carry_no_gradient_but_change_the_loss() {
     let config = Arc::new(config());
     let device = Device::flex();
-    let settings = StepSettings::new(Arc::clone(&config), Key::root(1), device.clone(), alone(), 1);
+    let settings = StepRunner::new(Arc::clone(&config), Key::root(1), device.clone(), alone(), 1);
     let loss = |scale: f32| {
         let mut input = input(&config, Step(0), LaneId(1));
         input.sample.as_mut().unwrap().remembered.iter_mut().for_each(|value| *value *= scale);
@@ -388,7 +388,7 @@ fn a_detector_of_another_family_trains_under_the_same_step() {
     let mut learner = Learner::new(Detector { backbone, detection }, &config.optim, length, &[]).unwrap();
     let before = learner.tensors();
     assert!(before.iter().any(|tensor| tensor.name == "classifier.weight"), "no level of the variant's name");
-    let settings = StepSettings::new(Arc::clone(&config), Key::root(1), device.clone(), alone(), 1);
+    let settings = StepRunner::new(Arc::clone(&config), Key::root(1), device.clone(), alone(), 1);
     let inputs: Vec<LaneInput> =
         (0..LANES).map(|lane| input(&config, Step(0), LaneId(lane as u32))).collect();
     let losses: Vec<f32> = (0..10)

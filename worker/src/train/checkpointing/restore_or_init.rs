@@ -11,16 +11,16 @@ use crate::train::TrainError;
 use crate::train::checkpointing::save::Archive;
 use crate::train::memory::lane_memory::LaneMemory;
 use crate::train::run::context::RunContext;
-use crate::train::state::worker_state::{Holdings, Pretraining, State, Training};
+use crate::train::state::worker_state::{Pretraining, State, Training, WorkerState};
 use crate::train::step::learner::{Learner, StageLength};
 
 /// Loads the newest checkpoint of the assignment, or makes the first state. Bit for bit what any other worker loads.
 ///
 /// # Errors
-/// A checkpoint that cannot be read or does not fit, or the generation was aborted; the holdings are then empty.
-pub fn begin(run: &RunContext, holdings: &mut Holdings, archive: &Archive) -> Result<(), TrainError> {
-    let old = holdings.state.take();
-    if let Some(memory) = &mut holdings.memory {
+/// A checkpoint that cannot be read or does not fit, or the generation was aborted; the worker_state are then empty.
+pub fn begin(run: &RunContext, worker_state: &mut WorkerState, archive: &Archive) -> Result<(), TrainError> {
+    let old = worker_state.state.take();
+    if let Some(memory) = &mut worker_state.memory {
         memory.invalidate();
     }
     let state = match &run.newest {
@@ -28,14 +28,14 @@ pub fn begin(run: &RunContext, holdings: &mut Holdings, archive: &Archive) -> Re
         Some(manifest) => restored(run, archive, manifest, old.as_ref())?,
     };
     if matches!(state, State::Train(_)) {
-        let memory = LaneMemory::of(&mut holdings.memory, run)?;
+        let memory = LaneMemory::of(&mut worker_state.memory, run)?;
         for &lane in run.own_lanes() {
             run.collective.check()?;
             recall_lane(run, archive, memory, lane)?;
             memory.settle(lane);
         }
     }
-    holdings.state = Some(state);
+    worker_state.state = Some(state);
     Ok(())
 }
 
@@ -56,7 +56,7 @@ fn recall_lane(
 }
 
 fn first_state(run: &RunContext) -> Result<State, TrainError> {
-    if run.config.pretrain.steps > 0 {
+    if run.place.config.pretrain.steps > 0 {
         let learner = blank_classifier(run, None)?;
         return Ok(State::Pretrain(Box::new(Pretraining { learner, counters: Counters::default() })));
     }
@@ -85,13 +85,13 @@ fn restored(
         SavedStage::Pretrain => {
             let mut learner = blank_classifier(run, old)?;
             restored.require_same(run, manifest, learner.layout())?;
-            learner.restore(&restored.tensors, &restored.optimizer, manifest.step, &run.device)?;
+            learner.restore(&restored.tensors, &restored.optimizer, manifest.step, &run.place.device)?;
             Ok(State::Pretrain(Box::new(Pretraining { learner, counters: manifest.counters })))
         }
         SavedStage::Train => {
             let mut learner = blank_detector(run, old)?;
             restored.require_same(run, manifest, learner.layout())?;
-            learner.restore(&restored.tensors, &restored.optimizer, manifest.step, &run.device)?;
+            learner.restore(&restored.tensors, &restored.optimizer, manifest.step, &run.place.device)?;
             let mut state = Training::new(learner);
             state.counters = manifest.counters;
             state.validated = crate::train::checkpointing::save::validated(manifest);
@@ -108,14 +108,14 @@ pub fn blank_classifier(run: &RunContext, old: Option<&State>) -> Result<Learner
     if let Some(State::Pretrain(old)) = old {
         return Ok(old.learner.clone());
     }
-    let init = Init::new(&run.device, run.root.child("init", 0));
-    let mut model = Classifier::new(&run.config.model, run.dataset.classes.len(), &init);
+    let init = Init::new(&run.place.device, run.place.root.child("init", 0));
+    let mut model = Classifier::new(&run.place.config.model, run.place.dataset.classes.len(), &init);
     if let Some(backbone) = starting_backbone(run)? {
         model.backbone = backbone;
     }
-    let steps = run.config.pretrain.steps;
+    let steps = run.place.config.pretrain.steps;
     let length = StageLength { steps, steps_per_epoch: steps };
-    Ok(Learner::new(model, &run.config.pretrain.optim, length, &[])?)
+    Ok(Learner::new(model, &run.place.config.pretrain.optim, length, &[])?)
 }
 
 /// A detector whose values are to be replaced; the state that this worker has so far serves as its template.
@@ -130,24 +130,25 @@ pub fn blank_detector(run: &RunContext, old: Option<&State>) -> Result<Learner<D
 }
 
 fn new_detector(run: &RunContext) -> Detector {
-    let init = Init::new(&run.device, run.root.child("init", 0));
-    Detector::new(&run.config, run.dataset.classes.len(), &init)
+    let init = Init::new(&run.place.device, run.place.root.child("init", 0));
+    Detector::new(&run.place.config, run.place.dataset.classes.len(), &init)
 }
 
 fn detector_learner(run: &RunContext, detector: Detector) -> Result<Learner<Detector>, TrainError> {
-    let length = StageLength { steps: run.total_steps(), steps_per_epoch: run.lanes.steps_per_epoch() };
-    let frozen = Backbone::frozen_prefixes(&run.config.model.backbone);
+    let length =
+        StageLength { steps: run.place.total_steps(), steps_per_epoch: run.place.lanes.steps_per_epoch() };
+    let frozen = Backbone::frozen_prefixes(&run.place.config.model.backbone);
     let frozen: Vec<String> = frozen.iter().map(|prefix| format!("backbone.{prefix}")).collect();
-    Ok(Learner::new(detector, &run.config.optim, length, &frozen)?)
+    Ok(Learner::new(detector, &run.place.config.optim, length, &frozen)?)
 }
 
 /// The backbone of the weights file in the settings, if there is one.
 fn starting_backbone(run: &RunContext) -> Result<Option<Backbone>, TrainError> {
-    let config = &run.config.model.backbone;
+    let config = &run.place.config.model.backbone;
     if config.weights.is_empty() {
         return Ok(None);
     }
-    let init = Init::new(&run.device, run.root.child("init", 0)).field("backbone");
+    let init = Init::new(&run.place.device, run.place.root.child("init", 0)).field("backbone");
     let (backbone, report) =
         import::load_into(Backbone::new(config, &init), config.weights.as_ref(), config.weights_may_lack)?;
     tracing::info!(weights = %config.weights, ?report, "backbone loaded");

@@ -94,7 +94,7 @@ const VALIDATED_STEP: &str = "validated_step";
 fn model_file(run: &RunContext, tensors: Vec<NamedTensor>) -> Result<TensorFile, TrainError> {
     let mut file = TensorFile::default();
     file.metadata.insert(NOTE_CONFIG.into(), run.assignment.config_json.clone());
-    let classes = serde_json::to_string(&run.dataset.classes).map_err(TrainError::Manifest)?;
+    let classes = serde_json::to_string(&run.place.dataset.classes).map_err(TrainError::Manifest)?;
     file.metadata.insert(NOTE_CLASSES.into(), classes);
     file.tensors = tensors;
     Ok(file)
@@ -149,11 +149,11 @@ fn draft(
 
 /// What must be the same for a resumed run to be the same.
 fn conditions(run: &RunContext, layout: &FlatLayout) -> Result<Conditions, TrainError> {
-    let config = &run.config;
+    let config = &run.place.config;
     let order: Vec<String> =
         layout.trained().map(|entry| format!("{}:{}", entry.path, entry.len())).collect();
     let buckets = format!("{}\n{}", config.cluster.bucket, order.join("\n"));
-    let Origin { dataset, decoder, decoder_version } = run.origin()?;
+    let Origin { dataset, decoder, decoder_version } = run.place.origin()?;
     Ok(Conditions {
         seed: config.run.seed,
         lanes: config.train.lanes,
@@ -200,7 +200,7 @@ impl Restored {
             // Another number of workers shares the cores anew; sums are then rounded otherwise in any case.
             now.threads = manifest.conditions.threads;
         }
-        let allowed = run.config.checkpoint.allow_changes;
+        let allowed = run.place.config.checkpoint.allow_changes;
         for mismatch in manifest.conditions.require_same(&now, allowed)? {
             tracing::warn!(what = %mismatch.what, then = %mismatch.then, now = %mismatch.now, "resumed under other conditions");
         }
@@ -240,8 +240,8 @@ impl Archive {
             .filter_map(|tensor| Some(Slot { name: tensor.name.clone(), values: tensor.into_f32()? }))
             .collect();
         let optim = match manifest.stage {
-            SavedStage::Pretrain => &run.config.pretrain.optim,
-            SavedStage::Train => &run.config.optim,
+            SavedStage::Pretrain => &run.place.config.pretrain.optim,
+            SavedStage::Train => &run.place.config.optim,
         };
         let optimizer = OptimizerState { kind: optim.kind, time: manifest.optimizer_state.updates, slots };
         Ok(Restored { tensors, optimizer })
@@ -350,7 +350,7 @@ impl<'a> Saver<'a> {
             let generation = self.run.assignment.generation;
             // A coordinator that is gone may come back and commit then.
             let patience =
-                COMMIT_DEADLINE + Duration::from_secs_f64(self.run.config.cluster.coordinator_grace.0);
+                COMMIT_DEADLINE + Duration::from_secs_f64(self.run.place.config.cluster.coordinator_grace.0);
             self.run.session.wait_committed(generation, control_stage(stage), step, patience)?;
         }
         Ok(())

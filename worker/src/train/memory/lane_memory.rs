@@ -31,8 +31,8 @@ impl LaneMemory {
     /// The folder or the store cannot be made.
     pub fn open(run: &RunContext) -> Result<Self, TrainError> {
         let folder = StoreFolder::claim(&run.assignment.run_folder.join("memory"), run.worker)?;
-        let channels = run.config.geometry().channels;
-        let dtype = run.config.memory.dtype;
+        let channels = run.place.config.geometry().channels;
+        let dtype = run.place.config.memory.dtype;
         let (store, warnings) = MemoryStore::open(folder.path(), channels, dtype)?;
         for warning in warnings {
             run.session.warning(run.assignment.generation, warning.to_string())?;
@@ -100,9 +100,9 @@ impl LaneMemory {
     }
 
     fn add(&mut self, run: &RunContext, lane: LaneId) -> Result<(), TrainError> {
-        let videos = run.lanes.videos(lane);
+        let videos = run.place.lanes.videos(lane);
         let rows: Result<Vec<_>, TrainError> =
-            videos.iter().map(|&video| Ok((video, run.rows(video)?))).collect();
+            videos.iter().map(|&video| Ok((video, run.place.rows(video)?))).collect();
         Ok(self.store.add_lane(lane, &rows?)?)
     }
 

@@ -24,7 +24,7 @@ use crate::train::step::gradient_sync::{Control, Wish};
 pub fn fill(run: &RunContext, backbone: &Backbone, memory: &mut LaneMemory) -> Result<Wish, TrainError> {
     let (mut work, mut filled) = (Vec::new(), 0);
     for &lane in run.own_lanes() {
-        for &video in run.lanes.videos(lane) {
+        for &video in run.place.lanes.videos(lane) {
             if memory.store.lacks_rows(lane, video)? {
                 work.push((lane, video));
             } else {
@@ -53,13 +53,13 @@ fn features_of_video(
     backbone: &Backbone,
     video: VideoIndex,
 ) -> Result<Vec<f32>, TrainError> {
-    let config = &run.config;
-    let (length, clip_frames) = (run.length(video)?, config.data.clip_frames);
-    let key = run.root.child("memory", u64::from(video.0));
+    let config = &run.place.config;
+    let (length, clip_frames) = (run.place.length(video)?, config.data.clip_frames);
+    let key = run.place.root.child("memory", u64::from(video.0));
     let centred = AugmentDraw::centred(&config.data);
     let clip = |clip: usize| {
         let first = FrameIndex((clip * clip_frames) as i64);
-        let pixels = run.reader.render(video, first, clip_frames, &centred)?;
+        let pixels = run.place.reader.render(video, first, clip_frames, &centred)?;
         Ok::<_, TrainError>((pixels, key.child("clip", clip as u64)))
     };
     let next_chunk = || {
@@ -68,7 +68,7 @@ fn features_of_video(
         Ok(())
     };
     let encoding = if config.memory.init_in_train_mode { Encoding::Train } else { Encoding::Evaluate };
-    let encoder = ClipEncoder::new(config, &run.device);
+    let encoder = ClipEncoder::new(config, &run.place.device);
     let clips = length.div_ceil(clip_frames);
     let features_1ct = encoder.sequence(backbone, clips, encoding, clip, next_chunk)?;
     let mut rows = host(features_1ct.swap_dims(1, 2));

@@ -45,8 +45,8 @@ pub fn refresh(run: &RunContext, memory: &mut LaneMemory, since: Step) -> Result
 /// # Errors
 /// Bytes that are no copies of rows of this run.
 pub fn decode(run: &RunContext, bytes: &[u8]) -> Result<RowCopies, TrainError> {
-    let channels = run.config.geometry().channels;
-    Ok(RowCopies::decode(bytes, channels, run.config.memory.dtype)?)
+    let channels = run.place.config.geometry().channels;
+    Ok(RowCopies::decode(bytes, channels, run.place.config.memory.dtype)?)
 }
 
 fn shift(run: &RunContext, copies: &RowCopies) -> Result<RowCopies, TrainError> {

@@ -454,12 +454,12 @@ fn wire_carried(carried: &Carried) -> wire::Carried {
 }
 
 fn held(worker: &Worker) -> Held {
-    let (step, tensors) = match worker.holdings.state.as_ref().unwrap() {
+    let (step, tensors) = match worker.worker_state.state.as_ref().unwrap() {
         State::Pretrain(state) => (state.learner.step, state.learner.tensors()),
         State::Train(state) => (state.learner.step, state.learner.tensors()),
     };
     let mut rows = BTreeMap::new();
-    if let Some(memory) = &worker.holdings.memory {
+    if let Some(memory) = &worker.worker_state.memory {
         let snapshot = memory.store.snapshot(&memory.held()).unwrap();
         for segment in snapshot.segments(1) {
             let segment = segment.unwrap();

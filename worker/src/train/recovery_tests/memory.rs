@@ -77,7 +77,7 @@ fn strike(videos: &Videos, world: u32, victims: &[u32], loss: Loss) -> Struck {
         Loss::Fails => {
             for victim in victims {
                 crew.operate(*victim, |worker| {
-                    worker.holdings.memory.as_ref().unwrap().store.fail("the disk is broken");
+                    worker.worker_state.memory.as_ref().unwrap().store.fail("the disk is broken");
                 });
             }
         }
@@ -97,7 +97,7 @@ fn strike(videos: &Videos, world: u32, victims: &[u32], loss: Loss) -> Struck {
 fn damage_rows(crew: &Crew, index: u32) -> usize {
     let folder = crew.run_folder().join("memory");
     crew.operate(index, move |worker| {
-        let store = &worker.holdings.memory.as_ref().unwrap().store;
+        let store = &worker.worker_state.memory.as_ref().unwrap().store;
         store.flush().unwrap();
         let of_worker = format!("worker{index}-");
         let slab = fs::read_dir(folder)

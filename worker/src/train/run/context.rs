@@ -19,19 +19,26 @@ use crate::data::prefetch::Prefetch;
 use crate::data::video::{FrameBlock, probe};
 use crate::train::TrainError;
 use crate::train::stages::trainer::device;
-use crate::train::step::step_runner::StepSettings;
+use crate::train::step::step_runner::StepRunner;
 
 /// What a worker prepares once and uses in every generation: nothing here depends on who is a member.
 #[derive(Clone)]
 pub struct Workplace {
     config_json: String,
-    config: Arc<RunConfig>,
-    dataset: Arc<Dataset>,
-    lanes: Arc<Lanes>,
-    root: Key,
-    device: Device,
-    frames: Arc<FrameStore>,
-    reader: Arc<SampleReader>,
+    /// Settings of the run.
+    pub config: Arc<RunConfig>,
+    /// Videos and their annotations.
+    pub dataset: Arc<Dataset>,
+    /// Which lane has which video.
+    pub lanes: Arc<Lanes>,
+    /// Root of every random draw.
+    pub root: Key,
+    /// Where tensors live.
+    pub device: Device,
+    /// Decoded frames.
+    pub frames: Arc<FrameStore>,
+    /// Samples, and the clips that are made of them.
+    pub reader: Arc<SampleReader>,
     origin: Arc<OnceLock<Origin>>,
 }
 
@@ -72,98 +79,14 @@ impl Workplace {
         })
     }
 
-    /// Settings of the run.
-    pub fn config(&self) -> &RunConfig {
-        &self.config
-    }
-
     /// Whether it was made for these settings.
     pub fn fits(&self, config_json: &str) -> bool {
         self.config_json == config_json
-    }
-}
-
-/// A generation as this worker sees it. Lives from the assignment to the worker's last word in the generation.
-pub struct RunContext {
-    /// The link to the agent.
-    pub session: Arc<Session>,
-    /// Who this worker is.
-    pub assignment: Assignment,
-    /// Which worker of the run this is, whatever its rank.
-    pub worker: u32,
-    /// The newest checkpoint.
-    pub newest: Option<Manifest>,
-    /// Settings of the run.
-    pub config: Arc<RunConfig>,
-    /// What there is to learn from.
-    pub dataset: Arc<Dataset>,
-    /// Who learns from what, and when.
-    pub lanes: Arc<Lanes>,
-    /// Root of every random draw.
-    pub root: Key,
-    /// Where tensors live.
-    pub device: Device,
-    /// Decoded frames.
-    pub frames: Arc<FrameStore>,
-    /// Samples and clips made of them.
-    pub reader: Arc<SampleReader>,
-    /// What ranks do together.
-    pub collective: SharedCollective,
-    origin: Arc<OnceLock<Origin>>,
-}
-
-impl RunContext {
-    /// A generation in a workplace.
-    ///
-    /// # Errors
-    /// The manifest of the assignment is none.
-    pub fn new(
-        session: Arc<Session>,
-        worker: u32,
-        mut assignment: Assignment,
-        collective: SharedCollective,
-        place: &Workplace,
-    ) -> Result<Self, TrainError> {
-        let newest = assignment.resume.take().map(serde_json::from_value).transpose();
-        let Workplace { config, dataset, lanes, root, device, frames, reader, origin, .. } = place.clone();
-        Ok(Self {
-            session,
-            assignment,
-            worker,
-            newest: newest.map_err(TrainError::Manifest)?,
-            config,
-            dataset,
-            lanes,
-            root,
-            device,
-            frames,
-            reader,
-            collective,
-            origin,
-        })
-    }
-
-    /// This worker's lanes.
-    pub fn own_lanes(&self) -> &[LaneId] {
-        &self.assignment.lanes[self.assignment.rank.index()]
-    }
-
-    /// The newest checkpoint, where it is one of the training stage.
-    pub fn newest_of_training(&self) -> Option<&Manifest> {
-        self.newest.as_ref().filter(|manifest| manifest.stage == SavedStage::Train)
     }
 
     /// Whether fresh features replace remembered ones.
     pub fn writes_back(&self) -> bool {
         self.config.memory.write_back && self.config.memory.source == MemorySource::Remembered
-    }
-
-    /// The ranks after and before this one, where each keeps copies of what the one before writes.
-    pub fn neighbours(&self) -> Option<(Rank, Rank)> {
-        let (rank, world) = (self.assignment.rank.index(), self.assignment.world);
-        let copies = self.config.memory.replicas > 0 && world > 1 && self.writes_back();
-        let at = |distance: usize| Rank(((rank + distance) % world) as u32);
-        copies.then(|| (at(1), at(world - 1)))
     }
 
     /// Steps of the training stage.
@@ -173,17 +96,6 @@ impl RunContext {
             0 => steps,
             most => steps.min(most),
         }
-    }
-
-    /// How a step of this generation is done.
-    pub fn step_settings(&self) -> StepSettings {
-        StepSettings::new(
-            Arc::clone(&self.config),
-            self.root,
-            self.device.clone(),
-            self.collective.clone(),
-            self.assignment.world,
-        )
     }
 
     /// Frames of a video at the configured rate.
@@ -202,15 +114,6 @@ impl RunContext {
         Ok(self.config.geometry().rows(self.length(video)?))
     }
 
-    /// This worker's samples of the training stage from a step on, read ahead.
-    ///
-    /// # Errors
-    /// No thread could be started.
-    pub fn read_ahead(&self, from: Step) -> Result<Prefetch<LoadedStep>, TrainError> {
-        let steps = from..Step(self.total_steps().max(from.0));
-        Ok(self.reader.read_ahead(self.own_lanes().to_vec(), steps, READ_AHEAD_THREADS)?)
-    }
-
     /// Where samples come from.
     ///
     /// # Errors
@@ -227,6 +130,74 @@ impl RunContext {
             decoder_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         Ok(self.origin.get_or_init(|| origin).clone())
+    }
+}
+
+/// A generation as this worker sees it. Lives from the assignment to the worker's last message in the generation.
+pub struct RunContext {
+    /// Settings, data and devices, which do not depend on the generation.
+    pub place: Workplace,
+    /// The link to the agent.
+    pub session: Arc<Session>,
+    /// Rank, lanes and peers of this worker.
+    pub assignment: Assignment,
+    /// Index of this worker in the run, whatever its rank.
+    pub worker: u32,
+    /// The newest checkpoint.
+    pub newest: Option<Manifest>,
+    /// The collective of the generation's ranks.
+    pub collective: SharedCollective,
+}
+
+impl RunContext {
+    /// A generation in a workplace.
+    ///
+    /// # Errors
+    /// The assignment's manifest is invalid.
+    pub fn new(
+        session: Arc<Session>,
+        worker: u32,
+        mut assignment: Assignment,
+        collective: SharedCollective,
+        place: &Workplace,
+    ) -> Result<Self, TrainError> {
+        let newest = assignment.resume.take().map(serde_json::from_value).transpose();
+        let newest = newest.map_err(TrainError::Manifest)?;
+        Ok(Self { place: place.clone(), session, assignment, worker, newest, collective })
+    }
+
+    /// This worker's lanes.
+    pub fn own_lanes(&self) -> &[LaneId] {
+        &self.assignment.lanes[self.assignment.rank.index()]
+    }
+
+    /// The newest checkpoint, where it is one of the training stage.
+    pub fn newest_of_training(&self) -> Option<&Manifest> {
+        self.newest.as_ref().filter(|manifest| manifest.stage == SavedStage::Train)
+    }
+
+    /// The ranks after and before this one, where each keeps copies of the rows that its predecessor writes.
+    pub fn neighbours(&self) -> Option<(Rank, Rank)> {
+        let (rank, world) = (self.assignment.rank.index(), self.assignment.world);
+        let copies = self.place.config.memory.replicas > 0 && world > 1 && self.place.writes_back();
+        let at = |distance: usize| Rank(((rank + distance) % world) as u32);
+        copies.then(|| (at(1), at(world - 1)))
+    }
+
+    /// How a step of this generation is done.
+    pub fn step_runner(&self) -> StepRunner {
+        let Workplace { config, root, device, .. } = &self.place;
+        let (config, device) = (Arc::clone(config), device.clone());
+        StepRunner::new(config, *root, device, self.collective.clone(), self.assignment.world)
+    }
+
+    /// This worker's samples of the training stage from a step on, read ahead.
+    ///
+    /// # Errors
+    /// No thread could be started.
+    pub fn read_ahead(&self, from: Step) -> Result<Prefetch<LoadedStep>, TrainError> {
+        let steps = from..Step(self.place.total_steps().max(from.0));
+        Ok(self.place.reader.read_ahead(self.own_lanes().to_vec(), steps, READ_AHEAD_THREADS)?)
     }
 }
 

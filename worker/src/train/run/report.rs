@@ -62,7 +62,7 @@ impl<'a> Reporter<'a> {
             ("clips_per_second".to_owned(), f64::from(control.clips) / took.0.max(1e-9)),
             ("positives".to_owned(), f64::from(control.positives)),
             ("samples".to_owned(), f64::from(control.samples)),
-            ("sample_ids".to_owned(), control.sample_ids.number()),
+            ("sample_ids".to_owned(), control.sample_fingerprint.number()),
             ("skipped_samples".to_owned(), counters.skipped_samples as f64),
             ("non_finite".to_owned(), counters.non_finite_steps as f64),
         ]);
@@ -91,7 +91,7 @@ impl<'a> Reporter<'a> {
     fn send(&self, loss: Option<f64>, numbers: BTreeMap<String, f64>) -> StepNumbers {
         let epoch = match self.stage {
             Stage::Train => {
-                self.run.lanes.position(longtake_shared::ids::Step(self.done.saturating_sub(1))).0
+                self.run.place.lanes.position(longtake_shared::ids::Step(self.done.saturating_sub(1))).0
             }
             _ => longtake_shared::ids::Epoch(0),
         };

@@ -23,7 +23,7 @@ use crate::train::run::context::{RunContext, Workplace};
 use crate::train::run::phase_recording::Waiting;
 use crate::train::stages::pretrain;
 use crate::train::stages::trainer::Trainer;
-use crate::train::state::worker_state::{Holdings, State};
+use crate::train::state::worker_state::{State, WorkerState};
 use crate::train::state_transfer::execute;
 use crate::train::step::gradient_sync::Wish;
 
@@ -48,7 +48,7 @@ pub struct Worker {
     index: u32,
     connect: Connect,
     place: Option<Place>,
-    pub(in crate::train) holdings: Holdings,
+    pub(in crate::train) worker_state: WorkerState,
 }
 
 /// What does not depend on the members of a generation.
@@ -60,12 +60,12 @@ struct Place {
 impl Worker {
     /// A worker that holds nothing yet. `connect` reaches the peers of a generation.
     pub fn new(session: Arc<Session>, index: u32, connect: Connect) -> Self {
-        Self { session, index, connect, place: None, holdings: Holdings::default() }
+        Self { session, index, connect, place: None, worker_state: WorkerState::default() }
     }
 
     /// What it could go on from.
     pub fn kept(&self) -> Option<Kept> {
-        self.holdings.kept()
+        self.worker_state.kept()
     }
 
     /// Plays this worker's part of a generation to its end.
@@ -95,12 +95,12 @@ impl Worker {
         let session = Arc::clone(&self.session);
         let run = RunContext::new(session, self.index, assignment, collective, &place.workplace)?;
         let begun = match carried {
-            Some(carried) => execute::carry(&run, &mut self.holdings, &place.archive, &carried),
-            None => restore_or_init::begin(&run, &mut self.holdings, &place.archive),
+            Some(carried) => execute::carry(&run, &mut self.worker_state, &place.archive, &carried),
+            None => restore_or_init::begin(&run, &mut self.worker_state, &place.archive),
         };
         place.archive.end_loading();
         begun?;
-        play(&run, &mut self.holdings, &mut place.archive)
+        play(&run, &mut self.worker_state, &mut place.archive)
     }
 }
 
@@ -114,7 +114,7 @@ impl Place {
         let fitting = place.take().filter(|place| place.workplace.fits(config_json));
         let open = || {
             let workplace = Workplace::open(config_json)?;
-            let archive = Archive::open(workplace.config(), run_folder)?;
+            let archive = Archive::open(&workplace.config, run_folder)?;
             Ok::<_, TrainError>(Self { workplace, archive })
         };
         Ok(place.insert(fitting.map_or_else(open, Ok)?))
@@ -141,43 +141,48 @@ pub fn connect(
 }
 
 /// Says ready, waits for the others, and goes through the stages.
-fn play(run: &RunContext, holdings: &mut Holdings, archive: &mut Archive) -> Result<Ended, TrainError> {
+fn play(
+    run: &RunContext,
+    worker_state: &mut WorkerState,
+    archive: &mut Archive,
+) -> Result<Ended, TrainError> {
     let generation = run.assignment.generation;
-    let samples = match &holdings.state {
+    let samples = match &worker_state.state {
         Some(State::Train(state)) => Some(run.read_ahead(state.learner.step)?),
         _ => None,
     };
     run.session.ready(generation)?;
     wait_for_all(&run.session, generation)?;
-    if let Some(memory) = &mut holdings.memory {
+    if let Some(memory) = &mut worker_state.memory {
         // Until now whoever takes over a lane might have failed.
         memory.keep_only(run.own_lanes())?;
     }
     let mut saver = Saver::new(run, archive);
-    if let Some(State::Pretrain(state)) = &mut holdings.state {
+    if let Some(State::Pretrain(state)) = &mut worker_state.state {
         if let Some(ended) = pretrain::train(run, state, &mut saver)? {
             return Ok(ended);
         }
-        if run.total_steps() == 0 {
+        if run.place.total_steps() == 0 {
             saver.finish()?;
             return Ok(Ended::Finished(Ending::Completed, state.learner.step));
         }
         run.session.rest();
         let backbone = state.learner.module.backbone.clone();
-        holdings.state = Some(restore_or_init::first_training(run, Some(backbone))?);
-        let memory = LaneMemory::of(&mut holdings.memory, run)?;
+        worker_state.state = Some(restore_or_init::first_training(run, Some(backbone))?);
+        let memory = LaneMemory::of(&mut worker_state.memory, run)?;
         for &lane in run.own_lanes() {
             memory.begin_empty(run, lane)?;
             memory.settle(lane);
         }
     }
-    let (Some(State::Train(state)), Some(memory)) = (&mut holdings.state, &mut holdings.memory) else {
+    let (Some(State::Train(state)), Some(memory)) = (&mut worker_state.state, &mut worker_state.memory)
+    else {
         return Err(TrainError::HoldsOther { step: Step(0) });
     };
-    if run.total_steps() == 0 {
+    if run.place.total_steps() == 0 {
         return Ok(Ended::Finished(Ending::Completed, Step(0)));
     }
-    if state.learner.step == Step(0) && run.config.memory.init == MemoryInit::Extract {
+    if state.learner.step == Step(0) && run.place.config.memory.init == MemoryInit::Extract {
         match memory_init::fill(run, &state.learner.module.backbone, memory)? {
             Wish::GoOn => {}
             Wish::Leave => {
@@ -195,7 +200,7 @@ fn play(run: &RunContext, holdings: &mut Holdings, archive: &mut Archive) -> Res
         Some(samples) => samples,
         None => run.read_ahead(state.learner.step)?,
     };
-    let (steps, rhythm) = (run.step_settings(), Rhythm::new(&run.config.checkpoint));
+    let (steps, rhythm) = (run.step_runner(), Rhythm::new(&run.place.config.checkpoint));
     Trainer { run, steps, state, memory, saver, rhythm, samples, told_of_damage: false }.train()
 }
 

@@ -32,7 +32,7 @@ use crate::train::state::worker_state::Pretraining;
 use crate::train::step::gradient_sync::{Control, Wish, agree};
 use crate::train::step::learner::Learner;
 use crate::train::step::non_finite;
-use crate::train::step::sample_fingerprint::SampleIds;
+use crate::train::step::sample_fingerprint::SampleFingerprint;
 
 /// A trimmed clip of this rank's share of the batch.
 #[derive(Debug, Clone)]
@@ -44,7 +44,7 @@ pub struct TrimmedClip {
     /// What its drop path draws from: depends on its place in the global batch, not on the rank.
     pub key: Key,
     /// Which clip it is, and at which place.
-    pub id: SampleIds,
+    pub id: SampleFingerprint,
 }
 
 /// What a batch of clips came to on this rank.
@@ -103,9 +103,9 @@ pub fn train(
     state: &mut Pretraining,
     saver: &mut Saver<'_>,
 ) -> Result<Option<Ended>, TrainError> {
-    let config = &run.config.pretrain;
+    let config = &run.place.config.pretrain;
     let mut reporter = Reporter::new(run, Stage::Pretrain, config.steps, state.learner.step.0);
-    let mut rhythm = Rhythm::new(&run.config.checkpoint);
+    let mut rhythm = Rhythm::new(&run.place.config.checkpoint);
     let mut batches = batches(run, state.learner.step)?;
     while state.learner.step.0 < config.steps {
         let control = step(run, state, saver, &rhythm, &mut batches, &mut reporter)?;
@@ -144,7 +144,7 @@ fn step(
     batches: &mut Batches,
     reporter: &mut Reporter<'_>,
 ) -> Result<Control, TrainError> {
-    let config = &run.config.pretrain;
+    let config = &run.place.config.pretrain;
     let now = state.learner.step;
     run.session.enter(now, StepPhase::Data);
     let started = Instant::now();
@@ -153,52 +153,54 @@ fn step(
     let Some(clips) = clips else { return Err(TrainError::OutOfSamples { step: now }) };
     let clips = clips?;
     run.session.enter(now, StepPhase::Judge);
-    let shape = [3, config.clip_frames, run.config.data.crop, run.config.data.crop];
-    let classified = classify(&state.learner, &clips, shape, config.batch, &run.device)?;
+    let shape = [3, config.clip_frames, run.place.config.data.crop, run.place.config.data.crop];
+    let classified = classify(&state.learner, &clips, shape, config.batch, &run.place.device)?;
     run.session.enter(now, StepPhase::Reduce);
     let control = Control {
         loss: classified.loss,
         samples: clips.len() as f32,
-        sample_ids: clips.iter().map(|clip| clip.id).sum(),
+        sample_fingerprint: clips.iter().map(|clip| clip.id).sum(),
         clips: clips.len() as f32,
         positives: classified.correct,
         ..saver.wishes(rhythm)
     };
     let layout = state.learner.layout();
-    let bucket = run.config.bucket_values();
+    let bucket = run.place.config.bucket_values();
     let (gradients, control) =
-        agree(&run.collective, layout, classified.gradients, control, bucket, &run.device)?;
+        agree(&run.collective, layout, classified.gradients, control, bucket, &run.place.device)?;
     run.session.enter(now, StepPhase::Move);
     let moved = state.learner.advance(gradients, control.loss.is_finite())?;
     let taken = (SavedStage::Pretrain, state.learner.step);
-    non_finite::note(&mut state.counters, moved.applied, run.config.train.max_non_finite, taken)?;
+    non_finite::note(&mut state.counters, moved.applied, run.place.config.train.max_non_finite, taken)?;
     reporter.step(&control, &[], &moved, &state.counters, Seconds(started.elapsed().as_secs_f64()));
     Ok(control)
 }
 
 /// This worker's clips of the steps from `from` on, read ahead: an equal share of each batch, in the order of ranks.
 fn batches(run: &RunContext, from: Step) -> Result<Batches, TrainError> {
-    let config = &run.config.pretrain;
+    let config = &run.place.config.pretrain;
     let videos: Result<Vec<_>, TrainError> = run
+        .place
         .dataset
         .subset(Subset::Training)
         .into_iter()
-        .map(|video| Ok((video, run.length(video)?)))
+        .map(|video| Ok((video, run.place.length(video)?)))
         .collect();
-    let planner = TrimmedPlanner::new(&run.config.data, config, &run.dataset, &videos?, run.root);
+    let planner =
+        TrimmedPlanner::new(&run.place.config.data, config, &run.place.dataset, &videos?, run.place.root);
     let own = initial_assignment(config.batch, run.assignment.world, run.assignment.rank);
-    let reader = Arc::clone(&run.reader);
+    let reader = Arc::clone(&run.place.reader);
     let read = move |step: Step, _: &Wanted| {
         let plans = own.iter().filter_map(|place| Some((*place, planner.clip(step, place.index())?)));
         plans
             .map(|(place, plan)| {
                 let pixels = reader.trimmed(&plan)?;
-                let id = SampleIds::of_clip(place, &plan);
+                let id = SampleFingerprint::of_clip(place, &plan);
                 Ok(TrimmedClip { pixels, label: plan.label, key: plan.key, id })
             })
             .collect()
     };
-    Ok(Prefetch::spawn(from..Step(config.steps), run.config.data.prefetch, 1, read)?)
+    Ok(Prefetch::spawn(from..Step(config.steps), run.place.config.data.prefetch, 1, read)?)
 }
 
 fn count_correct(logits: &[f32], clips: &[TrimmedClip], classes: usize) -> f32 {

@@ -26,7 +26,7 @@ use crate::train::stages::validate::{self, Validated};
 use crate::train::state::worker_state::Training;
 use crate::train::step::gradient_sync::{Control, Wish};
 use crate::train::step::non_finite;
-use crate::train::step::step_runner::StepSettings;
+use crate::train::step::step_runner::StepRunner;
 use crate::train::step::{FreshRows, InputClip, LaneInput, Sample};
 
 /// The training stage of one generation.
@@ -34,7 +34,7 @@ pub struct Trainer<'a> {
     /// The run as this worker sees it.
     pub run: &'a RunContext,
     /// How a step is done.
-    pub steps: StepSettings,
+    pub steps: StepRunner,
     /// What learns, and what is kept when the generation ends.
     pub state: &'a mut Training,
     /// The long memory of this worker's lanes.
@@ -62,7 +62,7 @@ impl Trainer<'_> {
     /// # Errors
     /// The generation was aborted, too many steps in a row were not finite, or something the run cannot do without failed.
     pub fn train(mut self) -> Result<Ended, TrainError> {
-        let total = self.run.total_steps();
+        let total = self.run.place.total_steps();
         let mut reporter = Reporter::new(self.run, Stage::Train, total, self.state.learner.step.0);
         if let Some(newest) = &mut self.state.newest {
             reporter.again(newest);
@@ -117,7 +117,11 @@ impl Trainer<'_> {
         if self.rhythm.begins(reasons, control.saving > 0.0) {
             self.save()?;
         }
-        if step.0 < self.run.total_steps() || self.lacks_validation() { self.end(wish) } else { Ok(None) }
+        if step.0 < self.run.place.total_steps() || self.lacks_validation() {
+            self.end(wish)
+        } else {
+            Ok(None)
+        }
     }
 
     /// Settles the save in flight where all ranks have agreed to end.
@@ -139,16 +143,16 @@ impl Trainer<'_> {
 
     /// What the settings ask for at a step boundary. The last step is always validated and saved.
     fn due(&self, step: Step) -> Due {
-        let config = &self.run.config;
-        let (Epoch(epoch), position) = self.run.lanes.position(step);
-        let last = step.0 == self.run.total_steps();
+        let config = &self.run.place.config;
+        let (Epoch(epoch), position) = self.run.place.lanes.position(step);
+        let last = step.0 == self.run.place.total_steps();
         let boundary = position == 0 && epoch > 0;
         let every = |epochs: u64| boundary && epochs > 0 && epoch % epochs == 0;
         let validation = step.0 > 0 && (last || every(config.train.validate_every));
         Due { validation, checkpoint: last || validation || every(config.checkpoint.every) }
     }
 
-    /// One step: remembered rows come in, [`StepSettings`] does the rest, fresh rows go back.
+    /// One step: remembered rows come in, [`StepRunner`] does the rest, fresh rows go back.
     fn step(&mut self, reporter: &mut Reporter<'_>) -> Result<Control, TrainError> {
         let session = &self.run.session;
         let now = self.state.learner.step;
@@ -175,7 +179,12 @@ impl Trainer<'_> {
         let counters = &mut self.state.counters;
         counters.skipped_samples += committed.control.skipped as u64;
         let taken = (SavedStage::Train, self.state.learner.step);
-        non_finite::note(counters, committed.moved.applied, self.run.config.train.max_non_finite, taken)?;
+        non_finite::note(
+            counters,
+            committed.moved.applied,
+            self.run.place.config.train.max_non_finite,
+            taken,
+        )?;
         let took = Seconds(started.elapsed().as_secs_f64());
         let terms = self.state.learner.module.detection.terms();
         let numbers = reporter.step(&committed.control, terms, &committed.moved, &self.state.counters, took);
@@ -194,7 +203,7 @@ impl Trainer<'_> {
             let plan = &sample.as_ref()?.plan;
             Some(WriteBack { lane: *lane, video: plan.video, first_row: plan.first_row(clip), values })
         };
-        let rows = if self.run.writes_back() { rows } else { Vec::new() };
+        let rows = if self.run.place.writes_back() { rows } else { Vec::new() };
         PendingRows {
             step: self.state.learner.step.next(),
             rows: rows.into_iter().filter_map(write_back).collect(),
@@ -232,9 +241,9 @@ impl Trainer<'_> {
         let sampled = plan.sampled.iter().zip(clips);
         let mut clips: Vec<InputClip> =
             sampled.map(|(&clip, pixels)| InputClip { clip, pixels, trains: true }).collect();
-        let remembers = self.run.config.memory.source == MemorySource::Remembered;
+        let remembers = self.run.place.config.memory.source == MemorySource::Remembered;
         if !remembers || clips.len() == plan.clips {
-            let channels = self.run.config.geometry().channels;
+            let channels = self.run.place.config.geometry().channels;
             return Ok(Sample { plan, clips, remembered: vec![0.0; rows * channels] });
         }
         let window = self.memory.store.read(plan.lane, plan.video, plan.first_row(0), rows)?;
@@ -245,7 +254,7 @@ impl Trainer<'_> {
             let states = &window.state[clip * rows_of_clip..(clip + 1) * rows_of_clip];
             if states.contains(&RowState::Absent) {
                 control.absent_rows += rows_of_clip as f32;
-                let pixels = self.run.reader.clip(&plan, clip)?;
+                let pixels = self.run.place.reader.clip(&plan, clip)?;
                 clips.push(InputClip { clip, pixels, trains: false });
                 continue;
             }

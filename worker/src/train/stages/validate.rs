@@ -29,7 +29,7 @@ pub enum Validated {
 /// A video cannot be read, the generation was aborted, or the agent is gone.
 pub fn validate(run: &RunContext, model: &Detector, step: Step) -> Result<Validated, TrainError> {
     let assignment = &run.assignment;
-    let videos = run.dataset.subset(Subset::Validation);
+    let videos = run.place.dataset.subset(Subset::Validation);
     let own = videos.iter().skip(assignment.rank.index()).step_by(assignment.world);
     let mut reporter = Reporter::new(run, Stage::Validate, own.len() as u64, 0);
     // Chunks take the same time in every video; a whole video may be a hundred times as long as the one before.
@@ -39,9 +39,9 @@ pub fn validate(run: &RunContext, model: &Detector, step: Step) -> Result<Valida
     };
     let detector = VideoDetector {
         model,
-        config: &run.config,
-        frames: &run.frames,
-        device: &run.device,
+        config: &run.place.config,
+        frames: &run.place.frames,
+        device: &run.place.device,
         goes_on: Some(&next_chunk),
     };
     for &video in own {
@@ -49,7 +49,7 @@ pub fn validate(run: &RunContext, model: &Detector, step: Step) -> Result<Valida
             break;
         }
         run.session.enter(step, StepPhase::Validate);
-        let video = run.dataset.video(video);
+        let video = run.place.dataset.video(video);
         let kept = detector.detect(&video.path)?;
         if kept.cut > 0 {
             tracing::info!(video = %video.id, cut = kept.cut, "more detections than `evaluation.max_detections`");

@@ -14,7 +14,7 @@ use crate::train::step::learner::Learner;
 
 /// What a worker goes on from when its generation ends.
 #[derive(Debug, Default)]
-pub struct Holdings {
+pub struct WorkerState {
     /// What learns; nothing in a process that has not loaded any, and while it loads.
     pub state: Option<State>,
     /// The long memory of its lanes, once it has any.
@@ -93,7 +93,7 @@ impl State {
     }
 }
 
-impl Holdings {
+impl WorkerState {
     /// What this worker says when it leaves a generation.
     pub fn kept(&self) -> Option<Kept> {
         let state = self.state.as_ref()?;

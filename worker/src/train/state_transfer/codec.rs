@@ -94,13 +94,13 @@ pub fn decode(run: &RunContext, bytes: &[u8], old: Option<&State>) -> Result<Sta
     match note.stage {
         SavedStage::Pretrain => {
             let mut learner = restore_or_init::blank_classifier(run, old)?;
-            let optimizer = optimizer(&run.config.pretrain.optim);
-            learner.restore(&tensors, &optimizer, note.step, &run.device)?;
+            let optimizer = optimizer(&run.place.config.pretrain.optim);
+            learner.restore(&tensors, &optimizer, note.step, &run.place.device)?;
             Ok(State::Pretrain(Box::new(Pretraining { learner, counters: note.counters })))
         }
         SavedStage::Train => {
             let mut learner = restore_or_init::blank_detector(run, old)?;
-            learner.restore(&tensors, &optimizer(&run.config.optim), note.step, &run.device)?;
+            learner.restore(&tensors, &optimizer(&run.place.config.optim), note.step, &run.place.device)?;
             let mut state = Training::new(learner);
             state.counters = note.counters;
             state.validated = note.validated;

@@ -17,7 +17,7 @@ use crate::train::checkpointing::save::{Archive, VIDEOS_A_PART};
 use crate::train::memory::lane_memory::LaneMemory;
 use crate::train::memory::replicas;
 use crate::train::run::context::RunContext;
-use crate::train::state::worker_state::{Holdings, State};
+use crate::train::state::worker_state::{State, WorkerState};
 use crate::train::state_transfer::plan::{Handover, handovers};
 
 /// Brings this worker to the state and the lanes that it has in the generation.
@@ -26,34 +26,34 @@ use crate::train::state_transfer::plan::{Handover, handovers};
 /// The generation was aborted, a peer was lost, or this worker does not hold what the others were told it does.
 pub fn carry(
     run: &RunContext,
-    holdings: &mut Holdings,
+    worker_state: &mut WorkerState,
     archive: &Archive,
     carried: &Carried,
 ) -> Result<(), TrainError> {
     let lanes = &run.assignment.lanes;
-    let groups = |lane: LaneId| run.lanes.videos(lane).len().div_ceil(VIDEOS_A_PART);
+    let groups = |lane: LaneId| run.place.lanes.videos(lane).len().div_ceil(VIDEOS_A_PART);
     let trains = carried.stage == Stage::Train;
     let mut arrivals = Arrivals::default();
     for call in handovers(lanes, carried, groups) {
         match call {
-            Handover::State { holder } => take_state(run, holdings, carried, holder)?,
+            Handover::State { holder } => take_state(run, worker_state, carried, holder)?,
             Handover::Rows { .. } | Handover::Copies { .. } if !trains => {}
             Handover::Rows { lane, group, from, to } => {
-                let memory = LaneMemory::of(&mut holdings.memory, run)?;
+                let memory = LaneMemory::of(&mut worker_state.memory, run)?;
                 arrivals.rows(run, memory, (lane, group), (from, to))?;
             }
             Handover::Copies { lane, from, to } => {
-                let memory = LaneMemory::of(&mut holdings.memory, run)?;
+                let memory = LaneMemory::of(&mut worker_state.memory, run)?;
                 arrivals.copies(run, memory, lane, (from, to))?;
             }
         }
     }
-    let held = holdings.state.as_ref().map(|state| (control_stage(state.stage()), state.step()));
+    let held = worker_state.state.as_ref().map(|state| (control_stage(state.stage()), state.step()));
     if held != Some((carried.stage, carried.step)) {
         return Err(TrainError::HoldsOther { step: carried.step });
     }
     if trains {
-        let memory = LaneMemory::of(&mut holdings.memory, run)?;
+        let memory = LaneMemory::of(&mut worker_state.memory, run)?;
         arrivals.settle(run, archive, memory, carried)?;
         let since = run.newest_of_training().map_or(Step(0), |manifest| manifest.step);
         replicas::refresh(run, memory, since)?;
@@ -72,12 +72,12 @@ fn control_stage(stage: SavedStage) -> Stage {
 /// computed and the others have committed.
 fn take_state(
     run: &RunContext,
-    holdings: &mut Holdings,
+    worker_state: &mut WorkerState,
     carried: &Carried,
     holder: Rank,
 ) -> Result<(), TrainError> {
     let own = run.assignment.rank;
-    let mut bytes = match &holdings.state {
+    let mut bytes = match &worker_state.state {
         Some(state) if own == holder => codec::encode(state)?,
         _ => Vec::new(),
     };
@@ -85,14 +85,14 @@ fn take_state(
     if own == holder || !carried.behind.contains(&own) {
         return Ok(());
     }
-    let new = codec::decode(run, &bytes, holdings.state.as_ref())?;
-    let old = holdings.state.replace(new);
+    let new = codec::decode(run, &bytes, worker_state.state.as_ref())?;
+    let old = worker_state.state.replace(new);
     let pending = match old {
         Some(State::Train(old)) => old.pending.filter(|pending| pending.step == carried.step),
         _ => None,
     };
-    let Some(memory) = &mut holdings.memory else { return Ok(()) };
-    match (pending, &holdings.state) {
+    let Some(memory) = &mut worker_state.memory else { return Ok(()) };
+    match (pending, &worker_state.state) {
         (Some(pending), Some(State::Train(state))) => {
             if was_applied(&state.counters) {
                 memory.write(&pending)?;

@@ -10,7 +10,7 @@ use crate::collective::{CollectiveError, SharedCollective};
 use crate::control::Flags;
 use crate::model::heads::MAX_TERMS;
 use crate::optim::{Flat, FlatLayout, OptimError};
-use crate::train::step::sample_fingerprint::SampleIds;
+use crate::train::step::sample_fingerprint::SampleFingerprint;
 
 /// The parts of a loss, in the order of [`crate::model::heads::Localizer::terms`]; 0 in slots that a family does not use.
 #[repr(transparent)]
@@ -47,7 +47,7 @@ pub struct Control {
     /// Samples that took part.
     pub samples: f32,
     /// Which ones these are.
-    pub sample_ids: SampleIds,
+    pub sample_fingerprint: SampleFingerprint,
     /// Clips that trained the backbone.
     pub clips: f32,
     /// Predictions matched with an action (detector), or clips classified rightly (pretraining).

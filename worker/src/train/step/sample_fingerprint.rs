@@ -16,9 +16,9 @@ const BITS: u32 = 12;
 /// Sums of two hashes over samples.
 #[repr(transparent)]
 #[derive(Debug, Clone, Copy, PartialEq, Default, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct SampleIds(pub [f32; 2]);
+pub struct SampleFingerprint(pub [f32; 2]);
 
-impl SampleIds {
+impl SampleFingerprint {
     /// A window: lane, video, and where in the video it lies.
     pub fn of_window(plan: &SamplePlan) -> Self {
         let SamplePlan { lane: LaneId(lane), video, start, shift, .. } = plan;
@@ -49,7 +49,7 @@ impl SampleIds {
     }
 }
 
-impl Sum for SampleIds {
+impl Sum for SampleFingerprint {
     fn sum<I: Iterator<Item = Self>>(samples: I) -> Self {
         samples.fold(Self::default(), |sum, sample| Self([sum.0[0] + sample.0[0], sum.0[1] + sample.0[1]]))
     }
@@ -64,21 +64,21 @@ mod tests {
 
     use super::*;
 
-    fn ids(count: u64) -> Vec<SampleIds> {
-        (0..count).map(|number| SampleIds::of(&[number, 7, 3])).collect()
+    fn ids(count: u64) -> Vec<SampleFingerprint> {
+        (0..count).map(|number| SampleFingerprint::of(&[number, 7, 3])).collect()
     }
 
     #[test]
     fn sums_over_4096_samples_are_exact_in_any_order() {
         let all = ids(4096);
-        let whole: SampleIds = all.iter().copied().sum();
+        let whole: SampleFingerprint = all.iter().copied().sum();
         assert!(whole.0.iter().all(|sum| *sum < 16_777_216.0 && *sum > 0.0));
         for ranks in [2, 3, 7] {
-            let of_rank = |rank| all.iter().copied().skip(rank).step_by(ranks).sum::<SampleIds>();
-            assert_eq!((0..ranks).rev().map(of_rank).sum::<SampleIds>().number(), whole.number());
+            let of_rank = |rank| all.iter().copied().skip(rank).step_by(ranks).sum::<SampleFingerprint>();
+            assert_eq!((0..ranks).rev().map(of_rank).sum::<SampleFingerprint>().number(), whole.number());
         }
-        let worst = SampleIds([4095.0; 2]);
-        assert_eq!(std::iter::repeat_n(worst, 4096).sum::<SampleIds>().0, [4095.0 * 4096.0; 2]);
+        let worst = SampleFingerprint([4095.0; 2]);
+        assert_eq!(std::iter::repeat_n(worst, 4096).sum::<SampleFingerprint>().0, [4095.0 * 4096.0; 2]);
     }
 
     #[test]
@@ -86,6 +86,6 @@ mod tests {
         let numbers: std::collections::BTreeSet<u64> =
             ids(1000).into_iter().map(|ids| ids.number() as u64).collect();
         assert!(numbers.len() > 990, "{} of 1000 differ", numbers.len());
-        assert_ne!(SampleIds::of(&[1, 2, 3]), SampleIds::of(&[2, 1, 3]));
+        assert_ne!(SampleFingerprint::of(&[1, 2, 3]), SampleFingerprint::of(&[2, 1, 3]));
     }
 }

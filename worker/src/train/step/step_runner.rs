@@ -21,12 +21,12 @@ use crate::tensors::NamedTensor;
 use crate::train::TrainError;
 use crate::train::step::gradient_sync::{Control, Terms, agree, digest};
 use crate::train::step::learner::{Learner, Moved};
-use crate::train::step::sample_fingerprint::SampleIds;
+use crate::train::step::sample_fingerprint::SampleFingerprint;
 use crate::train::step::{FreshRows, LaneInput, Pending, StepContext, StepError, step};
 
 /// What steps need that does not change between them.
 #[derive(Debug, Clone)]
-pub struct StepSettings {
+pub struct StepRunner {
     config: Arc<RunConfig>,
     root: Key,
     device: Device,
@@ -56,7 +56,7 @@ pub struct Committed {
     pub rows: Vec<FreshRows>,
 }
 
-impl StepSettings {
+impl StepRunner {
     /// For a run, a device and the ranks of a generation.
     pub fn new(
         config: Arc<RunConfig>,
@@ -91,7 +91,7 @@ impl StepSettings {
         control.positives = pending.positives as f32;
         let samples = || inputs.iter().filter_map(|input| input.sample.as_ref());
         control.samples = samples().count() as f32;
-        control.sample_ids = samples().map(|sample| SampleIds::of_window(&sample.plan)).sum();
+        control.sample_fingerprint = samples().map(|sample| SampleFingerprint::of_window(&sample.plan)).sum();
         control.clips = trained_clips(inputs) as f32;
         Ok(Computed {
             gradients: pending.gradients,
