@@ -15,17 +15,8 @@ struct Hop {
 }
 
 /// The rooms in the order the data flows, as `docs/DATA_PATH.md` lists them; each names the next one in its header.
-const ROUTE: [&str; 9] = [
-    "data",
-    "model::backbone",
-    "model::memory",
-    "model::neck",
-    "model::heads",
-    "loss",
-    "train",
-    "collective",
-    "optim",
-];
+const ROUTE: [&str; 7] =
+    ["data", "model::backbone", "model::memory", "model::heads", "train", "collective", "optim"];
 
 const LABELS: [&str; 3] = ["Takes:", "Gives:", "Next:"];
 
@@ -60,7 +51,7 @@ fn quoted(text: &str) -> Option<&str> {
     text.split('`').nth(1)
 }
 
-/// `worker/src/model/tcm/mod.rs` is `crate::model::neck`.
+/// `worker/src/model/neck/mod.rs` is `crate::model::neck`.
 fn module(path: &str) -> Option<String> {
     let inner = path.strip_prefix("worker/src/")?.strip_suffix(".rs")?;
     let inner = inner.strip_suffix("/mod").unwrap_or(inner);

@@ -5,6 +5,7 @@
 mod data_path;
 mod directions;
 mod documents;
+mod families;
 mod files;
 mod rules;
 mod source;

@@ -1,7 +1,7 @@
 //! The segments of a class that suppression has not dealt with yet, searchable by overlap: a tree over their starts whose
 //! nodes know the latest end below them.
 
-use crate::model::heads::daotad::anchors::Segment;
+use crate::loss::overlap::Span;
 
 /// The node of the whole tree; the children of node n are 2 n and 2 n + 1.
 const ROOT: usize = 1;
@@ -21,8 +21,8 @@ pub(super) struct Remaining {
 
 impl Remaining {
     /// All of a list of segments whose ends are numbers.
-    pub(super) fn new(segments: impl Iterator<Item = Segment>) -> Self {
-        let segments: Vec<Segment> = segments.collect();
+    pub(super) fn new(segments: impl Iterator<Item = Span>) -> Self {
+        let segments: Vec<Span> = segments.collect();
         let mut position: Vec<usize> = (0..segments.len()).collect();
         position.sort_by(|a, b| segments[*a][0].total_cmp(&segments[*b][0]));
         let mut leaf = vec![0; segments.len()];
@@ -56,7 +56,7 @@ impl Remaining {
     }
 
     /// Puts the positions of the segments that share time with `reach` into `found`, earliest start first.
-    pub(super) fn overlapping(&self, reach: Segment, found: &mut Vec<usize>) {
+    pub(super) fn overlapping(&self, reach: Span, found: &mut Vec<usize>) {
         found.clear();
         let before_its_end = self.starts.partition_point(|start| *start < reach[1]);
         self.search(ROOT, 0..self.leaves(), (before_its_end, reach[0]), found);

@@ -88,7 +88,7 @@ impl VideoDetector<'_> {
             found.append(&mut place.detections(&self.candidates(features, window.len())?, threshold));
         }
         let mut kept = merge_windows(&found, &config.evaluation, Seconds(total as f64 / config.data.fps));
-        // What an anchor beyond the end is clipped to has no length, and can be no action.
+        // A candidate beyond the end is clipped to a segment without length, which cannot be an action.
         kept.detections.retain(|detection| detection.segment[1] > detection.segment[0]);
         Ok(kept)
     }

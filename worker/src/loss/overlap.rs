@@ -1,4 +1,4 @@
-//! Temporal IoU of anchors (spec 50, section 1, `iou_anchor`; TALLFormer `vedatad/misc/segment`).
+//! Temporal IoU of segments (spec 50, section 1; TALLFormer `vedatad/misc/segment`).
 
 /// Start and end, both in the same unit.
 pub type Span = [f32; 2];

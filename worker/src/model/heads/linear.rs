@@ -1,5 +1,5 @@
 //! A throw-away detector: one linear classifier of every position. It exists in tests alone, to prove that the seam fits a family
-//! that has no anchors, no pyramid and no batch normalisation.
+//! that has no pyramid and no batch normalisation.
 
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData, activation};

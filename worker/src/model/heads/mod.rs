@@ -1,7 +1,7 @@
 //! FEATURES OF A WINDOW -> LOSS OR CANDIDATES: the one seam that every detector family implements.
 //!
-//! Takes: features of whole windows `[B, C, T]`, fresh and remembered. Gives: [`Judged`] in training, [`Candidates`] else.
-//! Next: [`crate::train`] goes backward from the loss, [`crate::infer`] merges candidates into detections.
+//! Takes: features of whole windows `[B, C, T]`, fresh and remembered. Gives: a loss in training, scored segments else. Next:
+//! [`crate::train`] goes backward from the loss; [`crate::infer`] merges segments into detections.
 //!
 //! A family keeps its outputs, targets and losses to itself. `docs/ADDING_A_DETECTOR.md` names every file a new one touches.
 

@@ -1,6 +1,6 @@
 //! FEATURES -> FEATURES OF THE WHOLE WINDOW: which clips are sampled, and what is remembered of the others.
 //!
-//! Takes: freshly computed rows `[rows, C]` f32. Gives: remembered rows of a window. Next: [`crate::model::neck`].
+//! Takes: freshly computed rows `[rows, C]` f32. Gives: remembered rows of a window. Next: [`crate::model::heads`].
 //! A **row** is the features of one temporal position of one video. `docs/decisions/0001` says why rows lie in a slab
 //! beside sled and not in it.
 

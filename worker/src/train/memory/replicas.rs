@@ -1,6 +1,6 @@
 //! Each rank keeps copies of what the rank before it writes back, until it is in a checkpoint.
 //!
-//! Takes: the rows of a committed step. Gives: copies on the next rank. Next: [`crate::train::carry`] where their owner is lost.
+//! Takes: the rows of a committed step. Gives: copies on the next rank. Next: [`crate::train::state_transfer`] where their owner is lost.
 
 use longtake_shared::ids::Step;
 

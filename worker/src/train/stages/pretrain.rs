@@ -1,7 +1,7 @@
 //! The first stage: the backbone as a classifier of trimmed clips, in place of Kinetics weights where none can be had.
 //!
 //! Takes: trimmed clips `[N, 3, L, H, W]` with a label each. Gives: the gradient of their mean cross-entropy over the
-//! global batch. Next: [`crate::train::agree`].
+//! global batch. Next: [`crate::train::step::gradient_sync`].
 
 use std::sync::Arc;
 use std::time::Instant;

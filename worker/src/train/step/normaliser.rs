@@ -1,6 +1,6 @@
 //! COUNT: the loss normaliser of a step, from ground truth alone, before anything passes through the model.
 //!
-//! Takes: this rank's part ([`crate::loss::local_normaliser`]). Gives: N = sum over the samples of all ranks of max(positive anchors, 1).
+//! Takes: this rank's part ([`crate::model::heads::Localizer::count`]). Gives: N, its sum over all ranks.
 //! Next: [`crate::train::step`].
 
 use crate::collective::{CollectiveError, SharedCollective};
