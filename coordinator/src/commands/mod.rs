@@ -77,3 +77,11 @@ fn start_logging(command: &Command) -> Result<(), Failure> {
     let default = if matches!(command, Command::Worker(_)) { "info" } else { "warn" };
     Ok(telemetry::init(wanted.as_deref().unwrap_or(default), LogFormat::Text)?)
 }
+
+/// What reading annotations found, with what to do about it.
+fn tell(findings: &[Finding], console: Console) {
+    for finding in findings {
+        let advice = finding.hint().map_or_else(String::new, |hint| format!("\nhint: {hint}"));
+        console.warn(&format!("{finding}{advice}"));
+    }
+}
