@@ -8,7 +8,7 @@ use super::{DatasetError, OddEntry, Raw, RawAction, RawLabel, RawVideo};
 use crate::json::{self, Kind, Odd, Place, Value};
 use crate::text::{self, composed};
 
-/// Reads every video of the file, in the file's order; of a repeated id the first.
+/// Reads every video of the file, in the file's order; a repeated id is an error among the findings.
 pub(super) fn read(path: &Path) -> Result<Raw, DatasetError> {
     let text = text::read(path)?;
     let not_json = |message: String| DatasetError::NotJson { path: path.to_owned(), message };
@@ -22,18 +22,22 @@ pub(super) fn read(path: &Path) -> Result<Raw, DatasetError> {
             let [first, second] = [earlier, entry.at].map(|at| Place::of(&text, at));
             let (annotations, video) = (path.to_owned(), id.clone().into_owned());
             raw.findings.push(Finding::RepeatedId { annotations, video, first, second });
-            continue;
         }
-        match video(id, entry, &mut raw.numbers) {
-            Ok(video) => raw.videos.push(video),
-            Err(Odd { at, message }) => raw.odd.push(OddEntry {
-                id: id.clone().into_owned(),
-                // An entry whose subset cannot be read may belong to any.
-                subset: subset(entry).ok(),
-                path: path.to_owned(),
-                place: Place::of(&text, at),
-                message,
-            }),
+        let bad = |odd: Odd| (Place::of(&text, odd.at), odd.message);
+        // An entry whose subset cannot be read may belong to any.
+        let subset = subset(entry).map_err(|odd| {
+            let (place, message) = bad(odd);
+            DatasetError::BadEntry { path: path.to_owned(), video: id.clone().into_owned(), place, message }
+        })?;
+        match actions(entry, &mut raw.numbers) {
+            Ok((duration, actions)) => {
+                raw.videos.push(RawVideo { id: id.clone().into_owned(), subset, duration, actions });
+            }
+            Err(odd) => {
+                let (place, message) = bad(odd);
+                let (id, path) = (id.clone().into_owned(), path.to_owned());
+                raw.odd.push(OddEntry { id, subset, path, place, message });
+            }
         }
     }
     Ok(raw)
@@ -47,8 +51,11 @@ fn subset(entry: &Value<'_>) -> Result<String, Odd> {
     }
 }
 
-fn video(id: &str, entry: &Value<'_>, numbers: &mut BTreeMap<String, u32>) -> Result<RawVideo, Odd> {
-    let subset = subset(entry)?;
+/// The duration, if it is told, and what happens.
+fn actions(
+    entry: &Value<'_>,
+    numbers: &mut BTreeMap<String, u32>,
+) -> Result<(Option<f64>, Vec<RawAction>), Odd> {
     let duration = entry.field(&["duration"])?.map(|value| value.number("duration")).transpose()?;
     let annotations = match entry.field(&["annotations"])? {
         Some(list) => list.list("`annotations`")?,
@@ -63,7 +70,7 @@ fn video(id: &str, entry: &Value<'_>, numbers: &mut BTreeMap<String, u32>) -> Re
             numbers.insert(name.clone(), number);
         }
     }
-    Ok(RawVideo { id: id.to_owned(), subset, duration, actions })
+    Ok((duration, actions))
 }
 
 fn action(annotation: &Value<'_>) -> Result<RawAction, Odd> {

@@ -8,8 +8,8 @@ use super::files::{Listing, bare};
 use super::finding::{Finding, Mending};
 use super::sameness::same_videos;
 use super::{
-    Action, Dataset, DatasetError, NamedBy, RawAction, RawLabel, RawVideo, Reader, Subset, Video, labels,
-    read, subsets,
+    Action, Dataset, DatasetError, NamedBy, Raw, RawAction, RawLabel, RawVideo, Reader, Subset, Video,
+    labels, read, subsets,
 };
 use crate::config::DataConfig;
 use crate::json;
@@ -26,7 +26,7 @@ pub(super) fn assemble(
     files: Option<&Listing>,
 ) -> Result<(Dataset, Vec<MissingVideo>), DatasetError> {
     let mut raw = read(config)?;
-    drop_blocked(config, &mut raw.videos, &mut raw.findings)?;
+    drop_blocked(config, &mut raw)?;
 
     let (names, respelled) = subsets::resolve(config, &raw.subsets())?;
     raw.leave_out(&names.each_ref().map(String::as_str))?;
@@ -122,18 +122,16 @@ fn find_files(files: &Listing, videos: &mut [Video], remarks: &mut Vec<Finding>)
     missing.enumerate().map(suggest).collect()
 }
 
-fn drop_blocked(
-    config: &DataConfig,
-    videos: &mut Vec<RawVideo>,
-    remarks: &mut Vec<Finding>,
-) -> Result<(), DatasetError> {
+fn drop_blocked(config: &DataConfig, raw: &mut Raw) -> Result<(), DatasetError> {
     if config.blocked.is_empty() {
         return Ok(());
     }
     let blocked = Blocked::read(Path::new(&config.blocked))?;
-    let before = videos.len();
-    videos.retain(|video| !blocked.holds(&video.id));
-    remarks.push(Finding::Blocked { list: config.blocked.clone(), videos: before - videos.len() });
+    let before = raw.videos.len() + raw.odd.len();
+    raw.videos.retain(|video| !blocked.holds(&video.id));
+    raw.odd.retain(|entry| !blocked.holds(&entry.id));
+    let videos = before - raw.videos.len() - raw.odd.len();
+    raw.findings.push(Finding::Blocked { list: config.blocked.clone(), videos });
     Ok(())
 }
 

@@ -183,8 +183,7 @@ enum RawLabel {
 #[derive(Debug, Clone, PartialEq)]
 struct OddEntry {
     id: String,
-    /// Nothing where even that cannot be read.
-    subset: Option<String>,
+    subset: String,
     path: PathBuf,
     place: Place,
     message: String,
@@ -203,16 +202,14 @@ struct Raw {
 impl Raw {
     /// The subsets that entries name.
     fn subsets(&self) -> Vec<String> {
-        let odd = self.odd.iter().filter_map(|entry| entry.subset.as_ref());
+        let odd = self.odd.iter().map(|entry| &entry.subset);
         let names: BTreeSet<&String> = self.videos.iter().map(|video| &video.subset).chain(odd).collect();
         names.into_iter().filter(|name| !name.trim().is_empty()).cloned().collect()
     }
 
-    /// Tells what is left out beside the chosen subsets. An odd entry of a chosen one, or of nobody knows which, is an
-    /// error.
+    /// Tells what is left out beside the chosen subsets. An odd entry of a chosen one is an error.
     fn leave_out(&mut self, chosen: &[&str]) -> Result<(), DatasetError> {
-        let counts =
-            |entry: &OddEntry| entry.subset.as_ref().is_none_or(|name| chosen.contains(&name.as_str()));
+        let counts = |entry: &OddEntry| chosen.contains(&entry.subset.as_str());
         let mut odd = std::mem::take(&mut self.odd);
         if let Some(position) = odd.iter().position(counts) {
             let OddEntry { id, path, place, message, .. } = odd.swap_remove(position);

@@ -45,15 +45,13 @@ fn a_video_with_two_lists_of_detections_is_refused() {
 #[test]
 fn an_odd_entry_of_a_subset_that_is_not_judged_is_skipped_and_told() {
     let truth = GroundTruth::read(&file("gt_test_odd.json"), "validation", None).unwrap();
-    assert!(
-        matches!(&truth.remarks[..], [Finding::OddEntries { videos, .. }] if videos == &["t1"]),
-        "{:?}",
-        truth.remarks
-    );
+    let Finding::OddEntries { videos, .. } = &truth.remarks[0] else { panic!("{:?}", truth.remarks) };
+    assert_eq!(videos, &["t1"]);
+    assert!(truth.remarks[1].to_string().contains("`Diving`, `diving`"), "{:?}", truth.remarks);
     let error = GroundTruth::read(&file("gt_test_odd.json"), "testing", None).unwrap_err();
     assert!(error.to_string().contains("video `t1` of `"), "{error}");
     let error = GroundTruth::read(&file("gt.json"), "Validation", None).unwrap_err();
-    assert_eq!(error.hint().unwrap(), "give `--subset` one of `validation`");
+    assert_eq!(error.hint().unwrap(), "give `--subset` one of `training`, `validation`");
 }
 
 #[test]

@@ -174,7 +174,7 @@ fn an_odd_entry_matters_where_its_subset_is_used() {
     assert_eq!(
         remarks(&load(&folder.config("other.json")).unwrap()),
         [
-            "1 video of other subsets cannot be understood and is left out: `o` (line 1, column 64: missing field `segment`)"
+            "1 video of other subsets cannot be understood and is left out: `o` (line 1, column 58: missing field `segment`)"
         ]
     );
     assert!(complaint(&folder.config("used.json")).contains("video `o` of `"));
