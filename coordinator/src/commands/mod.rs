@@ -20,7 +20,8 @@ mod synth;
 mod train;
 mod work;
 
-use longtake_shared::hint::{ExitCode, Failure};
+use longtake_shared::dataset::Finding;
+use longtake_shared::hint::{ExitCode, Failure, Hint as _};
 use longtake_shared::telemetry::{self, LogFormat};
 
 use crate::cli::{Command, DataCommand};
