@@ -29,6 +29,10 @@ impl crate::hint::Hint for TooManyLanes {
     fn hint(&self) -> Option<String> {
         Some(format!("set `train.lanes` to at most {}", self.videos))
     }
+
+    fn exit(&self) -> crate::hint::ExitCode {
+        crate::hint::ExitCode::NeverRestart
+    }
 }
 
 impl Lanes {

@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 pub use bench::{BenchArgs, Benchmark};
 pub use checkpoint::{CheckpointArgs, CheckpointCommand, PruneArgs};
 pub use training::{AgentArgs, FlightArgs, PretrainArgs, RunArgs, TrainArgs};
-pub use weights::{DetectArgs, EvaluateArgs, ImportArgs, RuleArgs, Rules, Thresholds};
+pub use weights::{DetectArgs, EvaluateArgs, ImportArgs, RuleArgs, Rules};
 
 /// Distributed training of temporal action localizers, end to end on long untrimmed videos
 #[derive(Debug, Parser)]

@@ -10,7 +10,7 @@ use longtake_shared::role::EvaluateRequest;
 
 use super::detect::cut_short;
 use super::run_folder::weights_of;
-use super::{Session, files, settings};
+use super::{Session, files, settings, tell};
 use crate::cli::{EvaluateArgs, RuleArgs, Rules};
 
 /// Most detections a video, on average, that recall is told for: as ActivityNet's evaluator has it.
@@ -21,6 +21,7 @@ pub(super) fn run(args: &EvaluateArgs, session: &Session) -> Result<ExitCode, Fa
         (Some(predictions), Some(annotations), _, _) => {
             let detections = Detections::read(predictions)?;
             let truth = GroundTruth::read(annotations, &args.rules.subset, args.rules.blocked.as_deref())?;
+            tell(&truth.remarks, session.console);
             report(&truth, &detections, &options(&args.rules, &EvaluationConfig::default()))?
         }
         (_, _, Some(weights), Some(config)) => of_weights(weights, config, args, session)?,
@@ -50,6 +51,7 @@ fn of_weights(
     // What is not left out when the data set is loaded counts.
     options.disputed_videos = DisputedVideos::Kept;
     let dataset = dataset::load(&config.data)?;
+    tell(&dataset.remarks, session.console);
     let bar = session.console.bar("detecting");
     let detected = (worker.evaluate)(&EvaluateRequest { weights, config }, &mut |done, total| {
         bar.set_length(total);

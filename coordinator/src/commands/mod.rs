@@ -20,7 +20,8 @@ mod synth;
 mod train;
 mod work;
 
-use longtake_shared::hint::{ExitCode, Failure};
+use longtake_shared::dataset::Finding;
+use longtake_shared::hint::{ExitCode, Failure, Hint as _};
 use longtake_shared::telemetry::{self, LogFormat};
 
 use crate::cli::{Command, DataCommand};
@@ -76,4 +77,12 @@ fn start_logging(command: &Command) -> Result<(), Failure> {
     let wanted = std::env::var(telemetry::LOG_VARIABLE).ok().filter(|filter| !filter.is_empty());
     let default = if matches!(command, Command::Worker(_)) { "info" } else { "warn" };
     Ok(telemetry::init(wanted.as_deref().unwrap_or(default), LogFormat::Text)?)
+}
+
+/// What reading annotations found, with what to do about it.
+fn tell(findings: &[Finding], console: Console) {
+    for finding in findings {
+        let advice = finding.hint().map_or_else(String::new, |hint| format!("\nhint: {hint}"));
+        console.warn(&format!("{finding}{advice}"));
+    }
 }

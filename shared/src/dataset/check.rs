@@ -1,5 +1,6 @@
 //! What is wrong with a data set, all at once: `longtake data check`.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::assemble::assemble;
 use super::files::Listing;
-use super::{Dataset, DatasetError, Subset, Video};
+use super::{Dataset, DatasetError, Finding, Severity, Subset, Video};
 use crate::config::DataConfig;
 
 /// A difference between annotated and real length that is reported: this share of the length, but at least one second.
@@ -57,7 +58,7 @@ pub struct CheckReport {
     /// In the order of labels.
     pub classes: Vec<ClassCount>,
     /// What reading the annotations dropped or renamed.
-    pub remarks: Vec<String>,
+    pub remarks: Vec<Finding>,
     /// What somebody should look at.
     pub problems: Vec<Problem>,
 }
@@ -91,10 +92,12 @@ pub struct ClassCount {
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Problem {
     /// No file.
-    #[error("video `{video}` has no file")]
+    #[error("video `{video}` has no file{}", nearest.as_ref().map_or_else(String::new, |name| format!("; the nearest name is `{name}`")))]
     Missing {
         /// The video.
         video: String,
+        /// The file whose name looks most like it.
+        nearest: Option<String>,
     },
     /// A file that the decoder refuses.
     #[error("video `{video}` cannot be read: {reason} (`{}`)", path.display())]
@@ -146,11 +149,11 @@ pub enum Problem {
         /// The class.
         class: String,
     },
-    /// One video on both sides.
-    #[error("video `{video}` is in training and in validation")]
-    InBoth {
-        /// The video.
-        video: String,
+    /// What must not count as it stands: a repeated id, a video on both sides.
+    #[error("{finding}")]
+    Annotations {
+        /// What was found.
+        finding: Finding,
     },
 }
 
@@ -162,11 +165,23 @@ pub fn check(
     config: &DataConfig,
     probe: &dyn Fn(&Path) -> Result<ProbedVideo, String>,
 ) -> Result<CheckReport, DatasetError> {
-    let (dataset, _) = assemble(config, Some(&Listing::of(&config.videos)?))?;
-    let mut problems = Vec::new();
+    let (mut dataset, missing) = assemble(config, Some(&Listing::of(&config.videos)?))?;
+    let nearest: BTreeMap<String, Option<String>> =
+        missing.into_iter().map(|missing| (missing.video, missing.nearest)).collect();
+    let (errors, remarks): (Vec<Finding>, Vec<Finding>) = std::mem::take(&mut dataset.remarks)
+        .into_iter()
+        .partition(|finding| finding.severity() == Severity::Error);
+    let mut problems: Vec<Problem> =
+        errors.into_iter().map(|finding| Problem::Annotations { finding }).collect();
     let mut seconds = [0.0; 2];
     for video in &dataset.videos {
-        let (found, length) = look_at(video, probe);
+        let (found, length) = match nearest.get(&video.id) {
+            Some(nearest) => {
+                let missing = Problem::Missing { video: video.id.clone(), nearest: nearest.clone() };
+                (vec![missing], video.duration.0)
+            }
+            None => look_at(video, probe),
+        };
         problems.extend(found);
         seconds[video.subset as usize] += length;
     }
@@ -179,7 +194,6 @@ pub fn check(
             problems.push(Problem::NeverValidated { class: class.name.clone() });
         }
     }
-    problems.extend(in_both(&dataset));
     let subsets = [Subset::Training, Subset::Validation].map(|subset| {
         let videos = dataset.videos.iter().filter(|video| video.subset == subset);
         SubsetCount {
@@ -189,16 +203,13 @@ pub fn check(
             seconds: seconds[subset as usize],
         }
     });
-    Ok(CheckReport { subsets: subsets.to_vec(), classes, remarks: dataset.remarks, problems })
+    Ok(CheckReport { subsets: subsets.to_vec(), classes, remarks, problems })
 }
 
 /// The problems of one file, and its length in seconds.
 fn look_at(video: &Video, probe: &dyn Fn(&Path) -> Result<ProbedVideo, String>) -> (Vec<Problem>, f64) {
     let (id, path) = (video.id.clone(), video.path.clone());
     let annotated = video.duration.0;
-    if path.as_os_str().is_empty() {
-        return (vec![Problem::Missing { video: id }], annotated);
-    }
     let probed = match probe(&path) {
         Err(reason) => return (vec![Problem::Unreadable { video: id, path, reason }], annotated),
         Ok(probed) if probed.frames == 0 => return (vec![Problem::NoFrames { video: id, path }], annotated),
@@ -237,17 +248,6 @@ fn count_classes(dataset: &Dataset) -> Vec<ClassCount> {
         }
     }
     classes
-}
-
-/// Videos are sorted by subset, then by id: both halves are sorted lists.
-fn in_both(dataset: &Dataset) -> Vec<Problem> {
-    let middle = dataset.videos.partition_point(|video| video.subset == Subset::Training);
-    let (training, validation) = dataset.videos.split_at(middle);
-    training
-        .iter()
-        .filter(|video| validation.binary_search_by(|other| other.id.cmp(&video.id)).is_ok())
-        .map(|video| Problem::InBoth { video: video.id.clone() })
-        .collect()
 }
 
 impl fmt::Display for CheckReport {

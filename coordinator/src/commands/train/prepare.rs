@@ -12,7 +12,7 @@ use longtake_shared::role::SynthRequest;
 use crate::cli::{Overrides, TrainArgs};
 use crate::commands::Session;
 use crate::commands::run_folder::RunFolder;
-use crate::commands::{settings, synth};
+use crate::commands::{settings, synth, tell};
 use crate::terminal::console::Console;
 
 /// A run that may start.
@@ -135,7 +135,7 @@ pub(super) fn make_data(config: &RunConfig, session: &Session) -> Result<(), Fai
 pub(super) fn dataset(config: &RunConfig, console: Console) -> Result<Dataset, Failure> {
     let never = |failure: Failure| Failure { exit: ExitCode::NeverRestart, ..failure };
     let dataset = dataset::load(&config.data).map_err(|error| never(error.into()))?;
-    dataset.remarks.iter().for_each(|remark| console.warn(remark));
+    tell(&dataset.remarks, console);
     Ok(dataset)
 }
 
