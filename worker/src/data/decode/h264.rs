@@ -40,6 +40,8 @@ pub(in crate::data) struct Decoder {
     /// Presentation position -> sample.
     shown: Vec<u32>,
     timescale: u32,
+    /// When the first picture is shown, in ticks.
+    first: i64,
     configuration: Configuration,
     /// Per sample, once looked at: whether it is an IDR picture.
     idr: Vec<Option<bool>>,
@@ -107,7 +109,6 @@ pub(super) fn open(file: File, track: Track) -> Result<(Stream, Decoder), Fault>
         b"av01" => Some("AV1"),
         b"vp08" | b"vp09" => Some("VP8 or VP9"),
         b"mp4v" => Some("MPEG-4 Part 2"),
-        b"encv" => Some("encrypted"),
         b"many" => Some("of several kinds"),
         _ => Some("neither H.264 nor anything it knows"),
     };
@@ -153,6 +154,7 @@ pub(super) fn open(file: File, track: Track) -> Result<(Stream, Decoder), Fault>
         samples,
         shown,
         timescale: track.timescale,
+        first: stream.timeline.times[0],
         configuration,
         cursor: None,
         sample: Vec::new(),
@@ -339,7 +341,8 @@ impl Decoder {
     }
 
     fn undecodable(&self, number: usize, reason: &str) -> Fault {
-        let time = self.samples[number].time as f64 / f64::from(self.timescale);
+        let ticks = self.samples[number].time.saturating_sub(self.first).max(0);
+        let time = ticks as f64 / f64::from(self.timescale);
         Fault::damaged(format!("the picture at {time:.2} s cannot be decoded ({reason})"))
     }
 }
