@@ -24,6 +24,9 @@ const CUT_SHORT: [&str; 3] = ["partial file", "File ended prematurely", "Truncat
 /// Positions at the very end that may have no picture of their own: what decoders hold back or hide.
 const HELD_AT_END: usize = 4;
 
+/// Pictures that ffmpeg reads before it gives the first of them: those that are reordered, and one a thread.
+const READ_AHEAD: usize = 18;
+
 /// That both programs are on PATH, and what differs between their versions.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Programs {
@@ -60,6 +63,8 @@ fn version(program: &'static str) -> Option<String> {
 pub(in crate::data) struct Decoder {
     source: Source,
     index: Index,
+    /// From this position on, errors are those of the part that is missing behind the last picture: ffmpeg reads ahead.
+    broken_from: usize,
     /// How far before the wanted picture decoding must start in this file, as learned.
     lead: usize,
 }
@@ -98,7 +103,7 @@ pub(super) fn open(
         range: Range::Limited,
         timeline,
     };
-    let mut decoder = Decoder { source, index, lead: 0 };
+    let mut decoder = Decoder { source, index, broken_from: usize::MAX, lead: 0 };
     if cut {
         decoder.drop_broken_end(&mut stream)?;
     }
@@ -150,12 +155,18 @@ impl Decoder {
         let Some(&first) = wanted.first() else {
             return Ok(());
         };
+        let mut lead = self.lead;
         loop {
-            let start = self.index.start(&stream.timeline, first, self.lead);
+            let start = self.index.start(&stream.timeline, first, lead);
             match self.run(stream, wanted, start, visit)? {
-                Run::Whole => return Ok(()),
+                Run::Whole => {
+                    self.lead = lead;
+                    return Ok(());
+                }
                 Run::Missed(fault) if !matches!(start, Start::At(_)) => return Err(fault),
-                Run::Missed(_) => self.lead = (self.lead * 2).max(1),
+                // From a whole key picture ahead, what is broken is broken.
+                Run::Missed(fault @ Fault::Damaged(_)) if lead >= 2 => return Err(fault),
+                Run::Missed(_) => lead = (lead * 2).max(1),
             }
         }
     }
@@ -174,32 +185,29 @@ impl Decoder {
         let mut wanted = wanted.iter().copied().peekable();
         while let Some(&next) = wanted.peek() {
             let Some((info, block)) = pictures.next()? else {
-                let held = held.filter(|_| pictures.error().is_none() && next + HELD_AT_END >= stream.frames());
+                let held = held.filter(|_| self.is_sound(&pictures, next) && next + HELD_AT_END >= stream.frames());
                 let Some(block) = held else {
                     return Ok(Run::Missed(missing(stream, next, &pictures)));
                 };
                 wanted.by_ref().for_each(|position| show(stream, &block, position, visit));
                 return Ok(Run::Whole);
             };
-            if !trusted && info.key {
+            if info.key && (!trusted || pictures.since_error() > READ_AHEAD) {
                 trusted = true;
                 pictures.forget_errors();
             }
             let Some(position) = self.index.position(&stream.timeline, start, &info).filter(|_| trusted) else {
                 continue;
             };
-            if !self.index.is_same(position, &info) {
-                return Ok(Run::Missed(missing(stream, next, &pictures)));
-            }
             // A packet without a picture of its own: the one before stays, as in ffmpeg's filter `fps`.
             while let Some(hidden) = wanted.next_if(|next| *next < position) {
                 match &held {
-                    Some(block) if pictures.error().is_none() => show(stream, block, hidden, visit),
+                    Some(block) if !self.index.is_seen() && self.is_sound(&pictures, position) => show(stream, block, hidden, visit),
                     _ => return Ok(Run::Missed(missing(stream, hidden, &pictures))),
                 }
             }
             if wanted.next_if_eq(&position).is_some() {
-                if pictures.error().is_some() {
+                if !self.is_sound(&pictures, position) {
                     return Ok(Run::Missed(missing(stream, position, &pictures)));
                 }
                 show(stream, &block, position, visit);
@@ -207,6 +215,11 @@ impl Decoder {
             held = Some(block);
         }
         Ok(Run::Whole)
+    }
+
+    /// Whether nothing was wrong with the pictures up to a position.
+    fn is_sound(&self, pictures: &Pictures, position: usize) -> bool {
+        pictures.error().is_none() || position >= self.broken_from
     }
 
     /// Of a file that is cut: leaves out what comes last and does not decode.
@@ -236,6 +249,7 @@ impl Decoder {
             timeline.end = timeline.times[whole];
             timeline.times.truncate(whole);
         }
+        self.broken_from = whole.saturating_sub(READ_AHEAD);
         Ok(())
     }
 }

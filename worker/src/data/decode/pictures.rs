@@ -70,7 +70,8 @@ pub(super) struct Pictures {
     rate: Option<(u32, u32)>,
     /// Pictures that came.
     count: usize,
-    error: Option<String>,
+    /// The first error, and how many pictures had come by then.
+    error: Option<(usize, String)>,
     pub(super) messages: Vec<String>,
 }
 
@@ -143,7 +144,12 @@ impl Pictures {
 
     /// What is wrong with the pictures since the start, or since errors were forgotten.
     pub(super) fn error(&self) -> Option<&str> {
-        self.error.as_deref()
+        self.error.as_ref().map(|(_, text)| text.as_str())
+    }
+
+    /// Pictures that came since the first error; 0 if there was none.
+    pub(super) fn since_error(&self) -> usize {
+        self.error.as_ref().map_or(0, |(count, _)| self.count - count)
     }
 
     pub(super) fn forget_errors(&mut self) {
@@ -161,7 +167,8 @@ impl Pictures {
             if let Some((part, text)) = error_of(&line) {
                 let of_output = part.is_some_and(|part| OUTPUT.iter().any(|output| part.starts_with(output)));
                 if !of_output && self.error.is_none() {
-                    self.error = Some(text.trim_end_matches('.').chars().take(300).collect());
+                    let text = text.trim_end_matches('.').chars().take(300).collect();
+                    self.error = Some((self.count, text));
                 }
             }
             if self.messages.len() < KEPT_MESSAGES && error_of(&line).is_some() {

@@ -29,6 +29,8 @@ pub(super) struct Index {
     tick: (u32, u32),
     /// Positions where decoding can start, ascending, and what to ask the container for, in ticks.
     keys: Vec<(usize, i64)>,
+    /// Pictures at the beginning that are not shown: their times lie before 0, and ffmpeg makes up others.
+    early: usize,
     /// Position of the picture that comes last in the file.
     last_packet: usize,
     /// Where times are ffmpeg's guesses: the pixels that tell whether it guessed alike behind a seek. Otherwise empty.
@@ -41,10 +43,16 @@ pub(super) fn of_packets(
     described: &Description,
     container: Container,
 ) -> Option<(Timeline, Index)> {
-    let first = described.first?;
-    if packets.iter().any(|packet| packet.time.is_none()) || leaps(packets, described.tick, container) {
+    let timeless = packets.iter().filter(|packet| packet.time.is_none()).count();
+    // ffmpeg gives no time to what Matroska shows before time 0.
+    let early = if container == Container::Matroska { timeless } else { 0 };
+    if timeless > early || leaps(packets, described.tick, container) {
         return None;
     }
+    let first = match early {
+        0 => described.first?,
+        _ => packets.iter().filter_map(|packet| packet.time).min()?,
+    };
     let origin = origin(packets, described);
     let mut shown: Vec<(i64, &Packet)> =
         packets.iter().filter_map(|packet| packet.time.zip(Some(packet))).collect();
@@ -68,7 +76,8 @@ pub(super) fn of_packets(
     let last_packet = packets.last()?.time?;
     let last_packet = shown.partition_point(|(time, _)| *time < last_packet);
     let clock = Clock::Container;
-    Some((timeline, Index { origin, clock, tick: described.tick, keys, last_packet, checksums: Vec::new() }))
+    let (tick, checksums) = (described.tick, Vec::new());
+    Some((timeline, Index { origin, clock, tick, keys, early, last_packet, checksums }))
 }
 
 /// From all pictures as they come, with times after the start of the file; `None` if there is none.
@@ -109,7 +118,7 @@ pub(super) fn of_pictures(
     let keys = keys.map(|(at, _)| (at, timeline.times[at].saturating_add(origin))).collect();
     let last_packet = pictures.len() - 1;
     let checksums = pictures.iter().map(|(_, shown)| shown.checksum).collect();
-    Some((timeline, Index { origin, clock, tick: described.tick, keys, last_packet, checksums }))
+    Some((timeline, Index { origin, clock, tick: described.tick, keys, early: 0, last_packet, checksums }))
 }
 
 /// Whether ffmpeg would mend the clock: it does where recordings are strung together or the clock wraps around.
@@ -155,18 +164,23 @@ impl Index {
         Start::At((seconds * 1e6).ceil() / 1e6)
     }
 
-    /// The position of a picture that came.
+    /// The position of a picture that came; `None` if it has none.
     pub(super) fn position(&self, timeline: &Timeline, start: Start, shown: &Shown) -> Option<usize> {
+        if start == Start::Beginning && shown.number < self.early {
+            return None;
+        }
         let time = match (self.clock, start) {
             (Clock::Numbers, _) => return Some(shown.number).filter(|number| *number < timeline.times.len()),
             (Clock::Mended(offset), Start::Mended) => shown.time?.saturating_add(offset),
             _ => shown.time?.saturating_sub(self.origin),
         };
-        timeline.times.binary_search(&time).ok()
+        let position = timeline.times.binary_search(&time).ok()?;
+        // Where times are guesses, the pixels tell whether this is the picture that the whole file showed there.
+        self.checksums.get(position).is_none_or(|seen| *seen == shown.checksum).then_some(position)
     }
 
-    /// Whether a picture is the one that the whole file showed at its position, as far as that was looked at.
-    pub(super) fn is_same(&self, position: usize, shown: &Shown) -> bool {
-        self.checksums.get(position).is_none_or(|checksum| *checksum == shown.checksum)
+    /// Whether every position has a picture of its own: packets may have none, pictures that were seen are there.
+    pub(super) fn is_seen(&self) -> bool {
+        !self.checksums.is_empty()
     }
 }
