@@ -13,7 +13,7 @@ use longtake_shared::units::FrameIndex;
 
 use super::TrainError;
 use super::committed::StepSettings;
-use super::damage::{Cause, Damage};
+use super::damage::{Cause, Damage, WITHOUT_SAMPLES};
 use super::trainer::device;
 use crate::collective::SharedCollective;
 use crate::control::{Assignment, Session};
@@ -218,9 +218,8 @@ impl RunContext {
             Ok(length) => Ok(length),
             Err(error) => {
                 let cause = Cause::of_video(&error);
-                let why = Failure::from(error.again());
+                self.note_damage(video, cause, &error.to_string(), WITHOUT_SAMPLES)?;
                 self.damage.close(video, error);
-                self.note_damage(video, cause, why, WITHOUT_SAMPLES)?;
                 Ok(0)
             }
         }

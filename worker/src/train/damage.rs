@@ -16,6 +16,12 @@ use super::context::RunContext;
 use crate::data::loader::{LoadError, SourceError};
 use crate::data::video::VideoError;
 
+/// What a run does without, where it cannot read a training video.
+pub(super) const WITHOUT_SAMPLES: &str = "`skipped_samples` counts what training lacks of it";
+
+/// The same for a validation video.
+pub(super) const WITHOUT_DETECTIONS: &str = "it has no detections";
+
 /// Damaged videos that an error names.
 const NAMED: usize = 5;
 
@@ -199,15 +205,24 @@ impl RunContext {
         &self,
         video: VideoIndex,
         cause: Cause,
-        error: Failure,
+        why: &str,
         without: &str,
     ) -> Result<(), TrainError> {
         if self.damage.note(video, cause) {
             let id = &self.dataset.video(video).id;
-            let text = format!("video `{id}` is left out: {}; {without}", error.message);
+            let text = format!("video `{id}` is left out: {why}; {without}");
             self.session.warning(self.assignment.generation, text)?;
         }
         Ok(())
+    }
+
+    /// Notes the training video of a sample that cannot be read.
+    ///
+    /// # Errors
+    /// The agent is gone.
+    pub fn note_unreadable(&self, video: VideoIndex, error: LoadError) -> Result<(), TrainError> {
+        let cause = Cause::of_sample(&error);
+        self.note_damage(video, cause, &Failure::from(error).message, WITHOUT_SAMPLES)
     }
 
     /// All ranks tell each other of damaged videos where any rank has found some: `found` is the sum over ranks of
@@ -295,10 +310,10 @@ mod tests {
             rank.learn(&sums);
             assert_eq!((rank.unshared(), rank.count()), (0, 3));
             let training = rank.of_subset(&dataset, Subset::Training);
-            assert_eq!(training.into_iter().collect::<Vec<_>>(), [
-                (VideoIndex(0), Cause::Storage),
-                (VideoIndex(2), Cause::File)
-            ]);
+            assert_eq!(
+                training.into_iter().collect::<Vec<_>>(),
+                [(VideoIndex(0), Cause::Storage), (VideoIndex(2), Cause::File)]
+            );
         }
         ranks[0].begin_generation();
         assert_eq!(ranks[0].unshared(), 3, "a worker that comes new is told of all of them");
