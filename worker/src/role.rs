@@ -17,7 +17,7 @@ use longtake_shared::units::Seconds;
 use crate::bench;
 use crate::checkpoint::{SaveBench, TensorData, TensorFile};
 use crate::data::decode::FrameStore;
-use crate::data::{synth as videos, video};
+use crate::data::{holes, synth as videos, video};
 use crate::infer::video::VideoDetector;
 use crate::model::backbone::{VideoSwin, import as published};
 use crate::model::detector::Detector;
@@ -46,14 +46,15 @@ pub fn synth(request: &SynthRequest, on_progress: OnProgress<'_>) -> Result<Synt
     Ok(SynthReport { videos: made.videos, actions: made.actions })
 }
 
-/// Decodes some of a video, or all of it.
+/// Decodes some of a video, or all of it: where it was asked for, and where the file seems to have a hole.
 ///
 /// # Errors
 /// A file that is not a video, that is damaged where it was looked at, or that no decoder here can read.
 pub fn probe(request: &ProbeRequest) -> Examined {
     let depth = match request.depth {
-        Depth::Ends => video::Depth::Ends,
-        Depth::Whole => video::Depth::Whole,
+        // A file that cannot be read is for the decoder to complain of.
+        Depth::Ends if !holes::suspects(&request.video).unwrap_or(false) => video::Depth::Ends,
+        Depth::Ends | Depth::Whole => video::Depth::Whole,
     };
     let info = video::examine(&request.video, &request.data, depth)
         .map_err(|error| Unreadable { reason: error.fault.to_string(), hint: error.hint() })?;
