@@ -4,7 +4,7 @@ use std::path::Path;
 
 use longtake_shared::bench::Row;
 use longtake_shared::config::RunConfig;
-use longtake_shared::dataset::ProbedVideo;
+use longtake_shared::dataset::Examined;
 use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::role::{
     DetectRequest, Detected, EvaluateRequest, ImportReport, ImportRequest, OnProgress, ProbeRequest,
@@ -18,8 +18,8 @@ pub struct WorkerRole {
     pub work: fn(&WorkRequest) -> Result<ExitCode, Failure>,
     /// Makes a data set; counts videos.
     pub synth: fn(&SynthRequest, OnProgress<'_>) -> Result<SynthReport, Failure>,
-    /// Looks into a video.
-    pub probe: fn(&ProbeRequest) -> Result<ProbedVideo, Failure>,
+    /// Decodes some of a video, or all of it.
+    pub probe: fn(&ProbeRequest) -> Examined,
     /// Finds actions; counts videos.
     pub detect: fn(&DetectRequest, OnProgress<'_>) -> Result<Detected, Failure>,
     /// Finds actions in the validation videos of a data set; counts videos.

@@ -84,7 +84,7 @@ pub struct Progress {
     pub loss: Option<f64>,
     /// Further numbers by name: `class_loss`, `regression_loss`, `positives`, `samples`, `sample_ids` (which samples they
     /// are), `gradient_norm`, `learning_rate`, `clips_per_second`, `mean_age` (steps), `absent_rows`, `damaged_rows`,
-    /// `skipped_samples`, `non_finite`.
+    /// `skipped_samples`, `damaged_videos`, `non_finite`.
     pub numbers: BTreeMap<String, f64>,
     /// Since the stage began in this process.
     pub elapsed: Seconds,

@@ -62,6 +62,17 @@ pub struct ProbeRequest {
     pub data: DataConfig,
     /// The file.
     pub video: PathBuf,
+    /// How much of it is decoded.
+    pub depth: Depth,
+}
+
+/// How much of a video is decoded to find damage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// A few pictures at its start, in its middle and at its end.
+    Ends,
+    /// Every picture.
+    Whole,
 }
 
 /// Videos to find actions in.

@@ -69,7 +69,7 @@ fn a_data_set_with_problems() {
     assert_snapshot!(longtake_in(folder.path(), "data check water.toml").transcript());
     fs::write(folder.path().join("videos/lake.mp4"), "").unwrap();
     let said = longtake_in(folder.path(), "data check water.toml --json");
-    assert_eq!(said.code, Some(1), "{said:?}");
+    assert_eq!(said.code, Some(78), "{said:?}");
     let report: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
     let kinds: Vec<&str> =
         report["problems"].as_array().unwrap().iter().map(|one| one["kind"].as_str().unwrap()).collect();

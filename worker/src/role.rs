@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use longtake_shared::bench::Row;
 use longtake_shared::config::{DataConfig, Resolved, RunConfig};
-use longtake_shared::dataset::{self, ProbedVideo, Subset};
-use longtake_shared::hint::{ExitCode, Failure};
+use longtake_shared::dataset::{self, Examined, ProbedVideo, Subset, Unreadable};
+use longtake_shared::hint::{ExitCode, Failure, Hint as _};
 use longtake_shared::metrics::{self, Detections};
 use longtake_shared::random::Key;
 use longtake_shared::role::{
-    DetectRequest, Detected, EvaluateRequest, ImportReport, ImportRequest, OnProgress, ProbeRequest,
+    Depth, DetectRequest, Detected, EvaluateRequest, ImportReport, ImportRequest, OnProgress, ProbeRequest,
     SynthReport, SynthRequest, WeightsReport, WorkRequest, WorkerBenchmark,
 };
 use longtake_shared::units::{ByteCount, Seconds};
@@ -17,7 +17,7 @@ use longtake_shared::units::{ByteCount, Seconds};
 use crate::bench;
 use crate::checkpoint::{SaveBench, TensorData, TensorFile};
 use crate::data::decode::FrameStore;
-use crate::data::{synth as videos, video};
+use crate::data::{holes, synth as videos, video};
 use crate::infer::video::VideoDetector;
 use crate::model::backbone::{VideoSwin, import as published};
 use crate::model::detector::Detector;
@@ -46,12 +46,18 @@ pub fn synth(request: &SynthRequest, on_progress: OnProgress<'_>) -> Result<Synt
     Ok(SynthReport { videos: made.videos, actions: made.actions })
 }
 
-/// Looks into a video.
+/// Decodes some of a video, or all of it: where it was asked for, and where the file seems to have a hole.
 ///
 /// # Errors
-/// A file that is not a video, or that no decoder here can read.
-pub fn probe(request: &ProbeRequest) -> Result<ProbedVideo, Failure> {
-    let info = video::probe(&request.video, &request.data)?;
+/// A file that is not a video, that is damaged where it was looked at, or that no decoder here can read.
+pub fn probe(request: &ProbeRequest) -> Examined {
+    let depth = match request.depth {
+        // A file that cannot be read is for the decoder to complain of.
+        Depth::Ends if !holes::suspects(&request.video).unwrap_or(false) => video::Depth::Ends,
+        Depth::Ends | Depth::Whole => video::Depth::Whole,
+    };
+    let info = video::examine(&request.video, &request.data, depth)
+        .map_err(|error| Unreadable { reason: error.fault.to_string(), hint: error.hint() })?;
     Ok(ProbedVideo {
         frames: info.frames as usize,
         duration: info.duration.0,

@@ -113,8 +113,20 @@ pub struct DataArgs {
 /// What can be done with a data set.
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
-    /// Read annotations and probe every video: what is wrong before a run finds out
-    Check(ConfigArgs),
+    /// Read annotations and decode parts of every video: what is wrong before a run finds out
+    Check(CheckArgs),
+}
+
+/// `longtake data check`
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would print it as help")]
+    pub config: ConfigArgs,
+
+    /// Decode every picture of every video, not only some at its ends and in its middle
+    #[arg(long)]
+    pub thorough: bool,
 }
 
 /// `longtake worker`

@@ -7,6 +7,7 @@ mod config;
 mod data_check;
 mod detect;
 mod evaluate;
+mod examine;
 mod files;
 mod flight;
 mod import;

@@ -7,7 +7,7 @@ use super::resolve::rows_of;
 ///
 /// The data set's own fingerprint stands for where it lies; world size and threads are stored beside this one,
 /// since a run may resume with others knowingly.
-const INDIFFERENT: [&str; 28] = [
+const INDIFFERENT: [&str; 29] = [
     "run.name",
     "run.folder",
     "data.annotations",
@@ -17,6 +17,7 @@ const INDIFFERENT: [&str; 28] = [
     "data.disputed_videos",
     "data.frame_cache",
     "data.prefetch",
+    "data.max_damaged",
     "synth",
     "synth.",
     "train.validate_every",

@@ -55,6 +55,7 @@ impl RunConfig {
             ("data.clip_frames", data.clip_frames as f64, Range::AtLeast(2.0)),
             ("data.window_frames", data.window_frames as f64, Range::AtLeast(2.0)),
             ("data.min_overlap", data.min_overlap, Range::Fraction),
+            ("data.max_damaged", data.max_damaged, Range::Fraction),
             ("data.augment.flip", augment.flip, Range::Fraction),
             ("data.augment.photometric", augment.photometric, Range::Fraction),
             ("data.augment.rotation", augment.rotation, Range::Fraction),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +49,18 @@ pub struct ProbedVideo {
     /// Why that one.
     pub reason: String,
 }
+
+/// Why a file cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreadable {
+    /// What is wrong and where in the file: it completes the sentence "video `x` ...".
+    pub reason: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// What decoding some of a file found.
+pub type Examined = Result<ProbedVideo, Unreadable>;
 
 /// What `longtake data check` found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -100,14 +112,15 @@ pub enum Problem {
         nearest: Option<String>,
     },
     /// A file that the decoder refuses.
-    #[error("video `{video}` cannot be read: {reason} (`{}`)", path.display())]
+    #[error("video `{video}` {} (`{}`)", why.reason, path.display())]
     Unreadable {
         /// The video.
         video: String,
         /// Its file.
         path: PathBuf,
         /// What the decoder says.
-        reason: String,
+        #[serde(flatten)]
+        why: Unreadable,
     },
     /// A file without frames.
     #[error("video `{video}` has no frames (`{}`)", path.display())]
@@ -157,13 +170,13 @@ pub enum Problem {
     },
 }
 
-/// Reads annotations and looks at every file through `probe`.
+/// Reads annotations and has the files of all videos examined: `examine` gives an answer a video, in their order.
 ///
 /// # Errors
 /// What [`super::load`] refuses, except missing files, which are problems of the report.
 pub fn check(
     config: &DataConfig,
-    probe: &dyn Fn(&Path) -> Result<ProbedVideo, String>,
+    examine: &dyn Fn(&[&Video]) -> Vec<Examined>,
 ) -> Result<CheckReport, DatasetError> {
     let (mut dataset, missing) = assemble(config, Some(&Listing::of(&config.videos)?))?;
     let nearest: BTreeMap<String, Option<String>> =
@@ -174,13 +187,16 @@ pub fn check(
     let mut problems: Vec<Problem> =
         errors.into_iter().map(|finding| Problem::Annotations { finding }).collect();
     let mut seconds = [0.0; 2];
+    let has_file = |video: &&Video| !video.path.as_os_str().is_empty();
+    let with_file: Vec<&Video> = dataset.videos.iter().filter(has_file).collect();
+    let mut examined = examine(&with_file).into_iter();
     for video in &dataset.videos {
         let (found, length) = match nearest.get(&video.id) {
             Some(nearest) => {
                 let missing = Problem::Missing { video: video.id.clone(), nearest: nearest.clone() };
                 (vec![missing], video.duration.0)
             }
-            None => look_at(video, probe),
+            None => problems_of_file(video, examined.next()),
         };
         problems.extend(found);
         seconds[video.subset as usize] += length;
@@ -207,15 +223,25 @@ pub fn check(
 }
 
 /// The problems of one file, and its length in seconds.
-fn look_at(video: &Video, probe: &dyn Fn(&Path) -> Result<ProbedVideo, String>) -> (Vec<Problem>, f64) {
+fn problems_of_file(video: &Video, examined: Option<Examined>) -> (Vec<Problem>, f64) {
     let (id, path) = (video.id.clone(), video.path.clone());
     let annotated = video.duration.0;
-    let probed = match probe(&path) {
-        Err(reason) => return (vec![Problem::Unreadable { video: id, path, reason }], annotated),
-        Ok(probed) if probed.frames == 0 => return (vec![Problem::NoFrames { video: id, path }], annotated),
-        Ok(probed) => probed,
-    };
-    (length_problems(video, probed.duration), probed.duration)
+    match examined {
+        None => (Vec::new(), annotated),
+        Some(Err(why)) => (vec![Problem::Unreadable { video: id, path, why }], annotated),
+        Some(Ok(probed)) if probed.frames == 0 => (vec![Problem::NoFrames { video: id, path }], annotated),
+        Some(Ok(probed)) => (length_problems(video, probed.duration), probed.duration),
+    }
+}
+
+impl Problem {
+    /// What to do about it, where the file says so.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Unreadable { why, .. } => why.hint.as_deref(),
+            _ => None,
+        }
+    }
 }
 
 /// Where a file of `duration` seconds contradicts its annotations; an action that it does not reach comes first.
@@ -254,10 +280,7 @@ impl fmt::Display for CheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = String::new();
         for count in &self.subsets {
-            let name = match count.subset {
-                Subset::Training => "training",
-                Subset::Validation => "validation",
-            };
+            let name = count.subset.name();
             let (videos, actions, minutes) = (count.videos, count.actions, count.seconds / 60.0);
             writeln!(text, "{name:<10}  {videos:>6} videos  {actions:>7} actions  {minutes:>8.1} min")?;
         }
@@ -269,8 +292,13 @@ impl fmt::Display for CheckReport {
         for remark in &self.remarks {
             writeln!(text, "remark: {remark}")?;
         }
-        for problem in &self.problems {
+        for (index, problem) in self.problems.iter().enumerate() {
             writeln!(text, "problem: {problem}")?;
+            // Neighbours with the same hint share it.
+            let next = self.problems.get(index + 1).and_then(Problem::hint);
+            if let Some(hint) = problem.hint().filter(|hint| Some(*hint) != next) {
+                writeln!(text, "hint: {hint}")?;
+            }
         }
         f.write_str(text.trim_end())
     }

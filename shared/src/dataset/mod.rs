@@ -21,7 +21,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use check::{
-    CheckReport, ClassCount, DecoderKind, ProbedVideo, Problem, SubsetCount, check, length_problems,
+    CheckReport, ClassCount, DecoderKind, Examined, ProbedVideo, Problem, SubsetCount, Unreadable, check,
+    length_problems,
 };
 pub use error::{DatasetError, MissingVideo, NamedBy, Reader};
 pub use finding::{Finding, Mending, Severity, Shared};
@@ -54,6 +55,16 @@ pub enum Subset {
     Training,
     /// Evaluated on.
     Validation,
+}
+
+impl Subset {
+    /// As messages and settings write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Training => "training",
+            Self::Validation => "validation",
+        }
+    }
 }
 
 /// One annotated video.

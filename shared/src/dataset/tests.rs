@@ -396,23 +396,27 @@ fn probed(frames: usize, duration: f64) -> ProbedVideo {
 fn a_check_finds_every_problem_at_once() {
     let text = TWO.replace(r#""c": {"#, r#""e": {"subset": "validation", "duration": 50, "annotations": [{"label": "fly", "segment": [40, 45]}]}, "c": {"#);
     let folder = Folder::new().with("anno.json", &text).videos(&["a.mp4", "b.mp4", "e.mp4"]);
-    let probes = Cell::new(0);
-    let probe = |path: &Path| {
-        probes.set(probes.get() + 1);
-        match path.file_stem().and_then(|stem| stem.to_str()) {
-            Some("b") => Err("no moov box".to_owned()),
-            Some("e") => Ok(probed(300, 20.0)),
+    let asked = Cell::new(0);
+    let examine = |videos: &[&Video]| {
+        asked.set(asked.get() + videos.len());
+        let answer = |video: &&Video| match video.id.as_str() {
+            "b" => Err(Unreadable {
+                reason: "is damaged at 3.20 s: a hole".into(),
+                hint: Some("copy it".into()),
+            }),
+            "e" => Ok(probed(300, 20.0)),
             _ => Ok(probed(307, 20.5)),
-        }
+        };
+        videos.iter().map(answer).collect()
     };
-    let report = check(&folder.config("anno.json"), &probe).unwrap();
-    assert_eq!(probes.get(), 3);
+    let report = check(&folder.config("anno.json"), &examine).unwrap();
+    assert_eq!(asked.get(), 3, "a video without a file is not examined");
     let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
     let path = folder.path("videos/b.mp4");
     assert_eq!(
         problems,
         [
-            format!("video `b` cannot be read: no moov box (`{path}`)"),
+            format!("video `b` is damaged at 3.20 s: a hole (`{path}`)"),
             "video `c` has no file".to_owned(),
             "video `e` is 20.00 s long, but an action ends at 45.00 s".to_owned(),
             "video `e` is 20.00 s long, but is annotated as 50.00 s".to_owned(),
@@ -425,6 +429,7 @@ fn a_check_finds_every_problem_at_once() {
     assert_eq!(report.classes[2], ClassCount { name: "run".into(), training: 2, validation: 1 });
     let text = report.to_string();
     assert!(text.contains("training         2 videos        3 actions       0.5 min"), "{text}");
+    assert!(text.contains(&format!("a hole (`{path}`)\nhint: copy it\nproblem: video `c`")), "{text}");
     let stored: CheckReport = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
     assert_eq!(stored, report);
 }

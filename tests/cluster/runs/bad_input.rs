@@ -97,7 +97,7 @@ fn an_action_beyond_the_end_of_the_file_is_told_with_the_video() {
     assert!(said.stderr.contains(&warning), "{said:?}");
 
     let checked = lab.run("data check tiny.toml");
-    assert_eq!(checked.code, Some(1), "{checked:?}");
+    assert_eq!(checked.code, Some(78), "{checked:?}");
     let problem = format!("problem: video `{name}` is 4.00 s long, but an action ends at 5.90 s");
     assert!(checked.stdout.lines().any(|line| line == problem), "{checked:?}");
 }

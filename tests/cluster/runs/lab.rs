@@ -216,6 +216,19 @@ impl Lab {
         });
     }
 
+    /// Waits until the numbers of a step are as wished, or the process has ended.
+    pub(crate) fn wait_for_numbers(
+        &self,
+        running: &mut Running,
+        what: &str,
+        wished: impl Fn(&serde_json::Value) -> bool,
+    ) {
+        until(what, || {
+            let there = self.progress().iter().any(|(_, told)| wished(&told["numbers"]));
+            (there || running.has_ended()).then_some(())
+        });
+    }
+
     /// The newest manifest.
     pub(crate) fn newest(&self) -> Manifest {
         let order =

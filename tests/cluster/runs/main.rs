@@ -7,6 +7,7 @@
 mod bad_input;
 mod checkpoints;
 mod commands;
+mod damage;
 mod decoders;
 mod faults;
 #[allow(dead_code, reason = "shared with the suite of chaos")]

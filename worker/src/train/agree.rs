@@ -37,6 +37,8 @@ pub struct Control {
     pub positives: f32,
     /// Samples that could not be read.
     pub skipped: f32,
+    /// Videos that ranks have found damaged and have not told each other of.
+    pub damaged_videos: f32,
     /// Rows that memory lacked.
     pub absent_rows: f32,
     /// Rows of the samples' windows that memory has, but whose bytes are not those that were written.
@@ -61,7 +63,7 @@ pub enum Wish {
 }
 
 /// Values of a [`Control`] on the wire.
-const CONTROL_VALUES: usize = 19;
+const CONTROL_VALUES: usize = 20;
 
 impl Control {
     fn to_values(self) -> [f32; CONTROL_VALUES] {
@@ -79,6 +81,7 @@ impl Control {
             self.clips,
             self.positives,
             self.skipped,
+            self.damaged_videos,
             self.absent_rows,
             self.damaged_rows,
             self.age_sum,
@@ -103,6 +106,7 @@ impl Control {
             clips,
             positives,
             skipped,
+            damaged_videos,
             absent_rows,
             damaged_rows,
             age_sum,
@@ -123,6 +127,7 @@ impl Control {
             clips,
             positives,
             skipped,
+            damaged_videos,
             absent_rows,
             damaged_rows,
             age_sum,

@@ -13,6 +13,7 @@ use longtake_shared::units::FrameIndex;
 
 use super::TrainError;
 use super::committed::StepSettings;
+use super::damage::{Cause, Damage, WITHOUT_SAMPLES};
 use super::trainer::device;
 use crate::collective::SharedCollective;
 use crate::control::{Assignment, Session};
@@ -32,6 +33,7 @@ pub struct Workplace {
     device: Device,
     frames: Arc<FrameStore>,
     reader: Arc<SampleReader>,
+    damage: Arc<Damage>,
     origin: Arc<OnceLock<Origin>>,
 }
 
@@ -57,7 +59,12 @@ impl Workplace {
         let root = Key::root(config.run.seed);
         let lanes = Lanes::deal(root, config.train.lanes, &dataset.subset(Subset::Training))?;
         let frames = Arc::new(FrameStore::new(&config.data));
-        let source = Videos { dataset: Arc::clone(&dataset), frames: Arc::clone(&frames) };
+        let damage = Arc::<Damage>::default();
+        let source = Videos {
+            dataset: Arc::clone(&dataset),
+            frames: Arc::clone(&frames),
+            damage: Arc::clone(&damage),
+        };
         let reader = SampleReader::new(
             &config.data,
             &config.memory,
@@ -75,6 +82,7 @@ impl Workplace {
             device: device(),
             frames,
             reader: Arc::new(reader),
+            damage,
             origin: Arc::default(),
         })
     }
@@ -114,6 +122,8 @@ pub struct RunContext {
     pub frames: Arc<FrameStore>,
     /// Samples and clips made of them.
     pub reader: Arc<SampleReader>,
+    /// Videos that cannot be read.
+    pub damage: Arc<Damage>,
     /// What ranks do together.
     pub collective: SharedCollective,
     origin: Arc<OnceLock<Origin>>,
@@ -132,7 +142,9 @@ impl RunContext {
         place: &Workplace,
     ) -> Result<Self, TrainError> {
         let newest = assignment.resume.take().map(serde_json::from_value).transpose();
-        let Workplace { config, dataset, lanes, root, device, frames, reader, origin, .. } = place.clone();
+        let Workplace { config, dataset, lanes, root, device, frames, reader, damage, origin, .. } =
+            place.clone();
+        damage.begin_generation();
         Ok(Self {
             session,
             assignment,
@@ -145,6 +157,7 @@ impl RunContext {
             device,
             frames,
             reader,
+            damage,
             collective,
             origin,
         })
@@ -193,18 +206,29 @@ impl RunContext {
         )
     }
 
-    /// Frames of a video at the configured rate.
+    /// Frames of a video at the configured rate; 0 of one that cannot be opened, which is noted and never opened again.
     ///
     /// # Errors
-    /// The video cannot be read.
+    /// The agent is gone.
     pub fn length(&self, video: VideoIndex) -> Result<usize, TrainError> {
-        Ok(self.frames.length(&self.dataset.video(video).path)?)
+        if self.damage.closed(video).is_some() {
+            return Ok(0);
+        }
+        match self.frames.length(&self.dataset.video(video).path) {
+            Ok(length) => Ok(length),
+            Err(error) => {
+                let cause = Cause::of_video(&error);
+                self.note_damage(video, cause, &error.to_string(), WITHOUT_SAMPLES)?;
+                self.damage.close(video, error);
+                Ok(0)
+            }
+        }
     }
 
     /// Rows that memory has of a video: half its frames, rounded up (spec 20, section 3).
     ///
     /// # Errors
-    /// The video cannot be read.
+    /// The agent is gone.
     pub fn rows(&self, video: VideoIndex) -> Result<usize, TrainError> {
         Ok(self.length(video)?.div_ceil(2))
     }
@@ -221,13 +245,17 @@ impl RunContext {
     /// Where samples come from.
     ///
     /// # Errors
-    /// The first video cannot be read, or the annotations have no fingerprint.
+    /// No video can be opened, or the annotations have no fingerprint.
     pub fn origin(&self) -> Result<Origin, TrainError> {
         if let Some(known) = self.origin.get() {
             return Ok(known.clone());
         }
-        let video = &self.dataset.videos[0].path;
-        let decoder = probe(video, &self.config.data)?.decoder;
+        let mut opened = self.dataset.videos.iter().map(|video| probe(&video.path, &self.config.data));
+        // The first that can be opened: a damaged one has no decoder.
+        let decoder = match opened.find_map(Result::ok) {
+            Some(info) => info.decoder,
+            None => probe(&self.dataset.videos[0].path, &self.config.data)?.decoder,
+        };
         let origin = Origin {
             dataset: ContentHash::of(self.dataset.fingerprint()?.as_bytes()),
             decoder: decoder.name().to_owned(),
@@ -244,11 +272,15 @@ const READ_AHEAD_THREADS: usize = 1;
 struct Videos {
     dataset: Arc<Dataset>,
     frames: Arc<FrameStore>,
+    damage: Arc<Damage>,
 }
 
 impl FrameSource for Videos {
     fn length(&self, video: VideoIndex) -> Result<usize, SourceError> {
-        Ok(self.frames.length(&self.dataset.video(video).path)?)
+        match self.damage.closed(video) {
+            Some(error) => Err(error),
+            None => Ok(self.frames.length(&self.dataset.video(video).path)?),
+        }
     }
 
     fn frames(&self, video: VideoIndex, first: FrameIndex, count: usize) -> Result<FrameBlock, SourceError> {

@@ -22,7 +22,7 @@ use crate::model::pass::Pass;
 /// early where a stop or another generation is wished, and what is filled stays.
 ///
 /// # Errors
-/// A video cannot be read, memory cannot be written, or the generation was aborted.
+/// More videos are damaged than the settings tolerate, memory cannot be written, or the generation was aborted.
 pub fn fill(run: &RunContext, backbone: &VideoSwin, memory: &mut LaneMemory) -> Result<Wish, TrainError> {
     let (mut work, mut filled) = (Vec::new(), 0);
     for &lane in run.own_lanes() {
@@ -41,12 +41,19 @@ pub fn fill(run: &RunContext, backbone: &VideoSwin, memory: &mut LaneMemory) -> 
         if wishes.wish() != Wish::GoOn {
             break;
         }
-        let rows = features_of_video(run, backbone, video)?;
-        memory.store.write(lane, video, Step(0), 0, &rows)?;
+        match features_of_video(run, backbone, video) {
+            Ok(rows) => memory.store.write(lane, video, Step(0), 0, &rows)?,
+            // Its rows stay absent; the samples that need them find out whether their frames can be read.
+            Err(TrainError::Load(error)) => run.note_unreadable(video, error)?,
+            Err(error) => return Err(error),
+        }
         reporter.unit();
     }
     run.session.rest();
-    Ok(wishes.sum(&run.collective)?.wish())
+    wishes.damaged_videos = run.damage.unshared() as f32;
+    let agreed = wishes.sum(&run.collective)?;
+    run.share_damage(agreed.damaged_videos)?;
+    Ok(agreed.wish())
 }
 
 /// Features of a whole video, `[rows, C]`, clip by clip; the last clip is filled up with zeros and trimmed.

@@ -20,6 +20,9 @@ pub mod context;
 /// The loss normaliser.
 pub mod count;
 
+/// Videos that cannot be read while a run lives.
+pub mod damage;
+
 /// The memory is filled before the first step.
 pub mod extract;
 

@@ -11,7 +11,7 @@ use burn::tensor::{Device, Tensor, TensorData, activation};
 use longtake_shared::checkpoint::Stage as SavedStage;
 use longtake_shared::config::BackboneConfig;
 use longtake_shared::dataset::Subset;
-use longtake_shared::ids::Step;
+use longtake_shared::ids::{Step, VideoIndex};
 use longtake_shared::lanes::initial_assignment;
 use longtake_shared::random::Key;
 use longtake_shared::units::Seconds;
@@ -124,7 +124,8 @@ pub fn classify(
 /// nothing where the stage is done.
 ///
 /// # Errors
-/// The generation was aborted, too many steps in a row were not finite, a clip cannot be read, or a device failed.
+/// The generation was aborted, too many steps in a row were not finite, more videos are damaged than the settings tolerate, or a
+/// device failed.
 pub fn train(
     run: &RunContext,
     state: &mut Pretraining,
@@ -160,8 +161,15 @@ pub fn train(
     Ok(None)
 }
 
-/// A batch of trimmed clips, read ahead.
-type Batches = Prefetch<Result<Vec<TrimmedClip>, LoadError>>;
+/// This rank's share of a batch.
+struct Batch {
+    clips: Vec<TrimmedClip>,
+    /// Clips that cannot be read, each by its video.
+    unreadable: Vec<(VideoIndex, LoadError)>,
+}
+
+/// Batches of trimmed clips, read ahead.
+type Batches = Prefetch<Batch>;
 
 fn step(
     run: &RunContext,
@@ -175,10 +183,13 @@ fn step(
     let now = state.learner.step;
     run.session.enter(now, StepPhase::Data);
     let started = Instant::now();
-    let clips = batches.next_while(|| run.collective.check().is_ok())?;
+    let batch = batches.next_while(|| run.collective.check().is_ok())?;
     run.collective.check()?;
-    let Some(clips) = clips else { return Err(TrainError::OutOfSamples { step: now }) };
-    let clips = clips?;
+    let Some(Batch { clips, unreadable }) = batch else { return Err(TrainError::OutOfSamples { step: now }) };
+    let skipped = unreadable.len() as f32;
+    for (video, error) in unreadable {
+        run.note_unreadable(video, error)?;
+    }
     run.session.enter(now, StepPhase::Judge);
     let shape = [3, config.clip_frames, run.config.data.crop, run.config.data.crop];
     let classified = classify(&state.learner, &clips, shape, config.batch, &run.device)?;
@@ -189,6 +200,8 @@ fn step(
         sample_ids: clips.iter().map(|clip| clip.id).sum(),
         clips: clips.len() as f32,
         positives: classified.correct,
+        skipped,
+        damaged_videos: run.damage.unshared() as f32,
         ..saver.wishes(rhythm)
     };
     let layout = state.learner.layout();
@@ -197,9 +210,11 @@ fn step(
         agree(&run.collective, layout, classified.gradients, control, bucket, &run.device)?;
     run.session.enter(now, StepPhase::Move);
     let moved = state.learner.advance(gradients, control.loss.is_finite())?;
+    state.counters.skipped_samples += control.skipped as u64;
     let taken = (SavedStage::Pretrain, state.learner.step);
     finite::note(&mut state.counters, moved.applied, run.config.train.max_non_finite, taken)?;
     reporter.step(&control, &moved, &state.counters, Seconds(started.elapsed().as_secs_f64()));
+    run.share_damage(control.damaged_videos)?;
     Ok(control)
 }
 
@@ -216,14 +231,18 @@ fn batches(run: &RunContext, from: Step) -> Result<Batches, TrainError> {
     let own = initial_assignment(config.batch, run.assignment.world, run.assignment.rank);
     let reader = Arc::clone(&run.reader);
     let read = move |step: Step, _: &Wanted| {
-        let plans = own.iter().filter_map(|place| Some((*place, planner.clip(step, place.index())?)));
-        plans
-            .map(|(place, plan)| {
-                let pixels = reader.trimmed(&plan)?;
-                let id = SampleIds::of_clip(place, &plan);
-                Ok(TrimmedClip { pixels, label: plan.label, key: plan.key, id })
-            })
-            .collect()
+        let mut batch = Batch { clips: Vec::with_capacity(own.len()), unreadable: Vec::new() };
+        for &place in &own {
+            let Some(plan) = planner.clip(step, place.index()) else { continue };
+            match reader.trimmed(&plan) {
+                Ok(pixels) => {
+                    let id = SampleIds::of_clip(place, &plan);
+                    batch.clips.push(TrimmedClip { pixels, label: plan.label, key: plan.key, id });
+                }
+                Err(error) => batch.unreadable.push((plan.video, error)),
+            }
+        }
+        batch
     };
     Ok(Prefetch::spawn(from..Step(config.steps), run.config.data.prefetch, 1, read)?)
 }

@@ -53,6 +53,7 @@ impl<'a> Reporter<'a> {
             ("samples".to_owned(), f64::from(control.samples)),
             ("sample_ids".to_owned(), control.sample_ids.number()),
             ("skipped_samples".to_owned(), counters.skipped_samples as f64),
+            ("damaged_videos".to_owned(), self.run.damage.count() as f64),
             ("non_finite".to_owned(), counters.non_finite_steps as f64),
         ]);
         if self.stage == Stage::Train {

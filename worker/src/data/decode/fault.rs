@@ -76,6 +76,11 @@ impl Fault {
         Self::Unsupported(reason.into())
     }
 
+    /// Whether the file system failed, which says nothing of the file's bytes.
+    pub(crate) fn is_of_storage(&self) -> bool {
+        matches!(self, Self::Open(_) | Self::Read(_))
+    }
+
     /// What to do about it.
     pub(in crate::data) fn hint(&self) -> &'static str {
         match self {

@@ -68,6 +68,16 @@ impl Videos {
         crate::data::synth::write(&synth, &folder.path().join("data"), &mut |_, _| {}).unwrap();
         Self(folder)
     }
+
+    /// Zeros the bytes of a video's file from this share of its length on, up to another.
+    pub(super) fn tear(&self, id: &str, from: f64, to: f64) {
+        let path = self.0.path().join("data/videos").join(format!("{id}.mp4"));
+        let mut bytes = std::fs::read(&path).unwrap();
+        let place = |share: f64| (share * bytes.len() as f64) as usize;
+        let hole = place(from)..place(to);
+        bytes[hole].fill(0);
+        std::fs::write(path, bytes).unwrap();
+    }
 }
 
 /// A run's folder, and workers that come and go.
