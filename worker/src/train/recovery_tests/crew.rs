@@ -65,7 +65,7 @@ impl Videos {
             classes: 2,
             ..SynthConfig::default()
         };
-        crate::data::synth::write(&synth, &folder.path().join("data"), &mut |_, _| {}).unwrap();
+        crate::data::synth::write(&synth, &folder.path().join("data"), &Stop::default(), &mut |_, _| {}).unwrap();
         Self(folder)
     }
 }
