@@ -49,7 +49,7 @@ pub enum Command {
     Detect(DetectArgs),
     /// The mAP of predictions, or of weights on a data set
     Evaluate(EvaluateArgs),
-    /// Convert published weights (.pth) to Longtake's safetensors
+    /// Convert published weights (.pth, .safetensors) to Longtake's safetensors
     Import(ImportArgs),
     /// Make a small data set of real videos whose actions are known
     Synth(SynthArgs),

@@ -4,12 +4,15 @@ use longtake_shared::dataset;
 use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::role::ProbeRequest;
 
-use super::{Session, settings};
+use super::{Session, interruption, settings};
 use crate::cli::ConfigArgs;
 
 pub(super) fn run(args: &ConfigArgs, session: &Session) -> Result<ExitCode, Failure> {
     let worker = session.worker("data check")?;
-    let data = settings::load(&args.config, &args.overrides)?.config.data;
+    let config = settings::load(&args.config, &args.overrides)?.config;
+    settings::require_paths(&config)?;
+    let data = config.data;
+    let _watch = interruption::at_once(session, || {})?;
     let bar = session.console.bar("probing");
     let report = dataset::check(&data, &|video| {
         bar.inc(1);

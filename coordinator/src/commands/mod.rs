@@ -10,6 +10,7 @@ mod evaluate;
 mod files;
 mod flight;
 mod import;
+mod interruption;
 mod pictures;
 mod run_folder;
 mod runtime;

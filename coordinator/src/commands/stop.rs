@@ -10,7 +10,7 @@ use crate::operator;
 
 pub(super) fn run(args: &RunArgs, session: &Session) -> Result<ExitCode, Failure> {
     wait_for(operator::stop(&args.run))??;
-    let run = args.run.display();
+    let run = shell(&args.run);
     let text = format!(
         "asked: the run finishes its step, saves, and ends\ngo on with: longtake train --resume {run}"
     );

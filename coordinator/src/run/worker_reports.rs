@@ -10,7 +10,7 @@ use super::event::{Identity, WorkerReport};
 use super::incident::{Incident, Nearness};
 use super::phase::Phase;
 use super::{RunEngine, RunUpdate, speaks_for};
-use crate::updates::{Outcome, Progress};
+use crate::updates::{Outcome, Progress, Stage};
 
 impl RunEngine {
     /// Failures and warnings count in any generation: a worker process has only one life, so they cannot be stale.

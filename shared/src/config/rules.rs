@@ -131,10 +131,12 @@ pub enum BrokenRule {
         address: String,
     },
     /// Not a URL.
-    #[error("`checkpoint.url` is `{url}`, which is not a URL")]
+    #[error("`checkpoint.url` is `{url}`, {problem}")]
     BadUrl {
         /// As written.
         url: String,
+        /// What is wrong with it.
+        problem: String,
     },
 }
 
@@ -192,7 +194,9 @@ impl Hint for BrokenRule {
                 "write an address and a port such as `127.0.0.1:0` (0: a free one)".into()
             }
             Self::BadUrl { .. } => {
-                "write `file:///path`, `s3://bucket/path`, or nothing for the run's folder".into()
+                "write `file:///path`, `s3://bucket/path`, `gs://bucket/path`, `az://container/path`, or nothing for \
+                 the run's folder"
+                    .into()
             }
         })
     }

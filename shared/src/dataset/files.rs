@@ -8,6 +8,12 @@ use super::DatasetError;
 /// Containers that are looked for, in order of preference.
 const EXTENSIONS: [&str; 5] = ["mp4", "mkv", "avi", "webm", "mov"];
 
+/// Whether a file's name says that it is a video.
+pub fn is_video(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_lowercase);
+    extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
+}
+
 /// Video files of a folder and of the folders directly below it, by name without extension.
 pub(super) struct Listing(BTreeMap<String, PathBuf>);
 

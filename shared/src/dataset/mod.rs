@@ -19,6 +19,7 @@ pub use check::{
     CheckReport, ClassCount, DecoderKind, ProbedVideo, Problem, SubsetCount, check, length_problems,
 };
 pub use error::DatasetError;
+pub use files::is_video;
 
 pub(crate) use activitynet::{SubsetActions, read_subset};
 pub(crate) use assemble::read_blocked;

@@ -8,6 +8,8 @@ use longtake_shared::config::RunConfig;
 use longtake_shared::dataset::{self, Dataset, DecoderKind, ProbedVideo, Problem, Video};
 use longtake_shared::hint::Failure;
 use longtake_shared::role::ProbeRequest;
+use longtake_shared::stop::Stop;
+use longtake_shared::units::counted;
 
 use crate::terminal::console::Console;
 use crate::worker_role::WorkerRole;
@@ -21,9 +23,10 @@ pub(super) fn videos(
     config: &RunConfig,
     dataset: &Dataset,
     worker: WorkerRole,
+    stop: &Stop,
     console: Console,
 ) -> Result<(), Failure> {
-    let probed = open_all(config, dataset, worker, console)?;
+    let probed = open_all(config, dataset, worker, stop, console)?;
     console.say(&decoders(&probed));
     if let Some(warning) = lengths(&probed) {
         console.warn(&warning);
@@ -36,6 +39,7 @@ fn open_all<'d>(
     config: &RunConfig,
     dataset: &'d Dataset,
     worker: WorkerRole,
+    stop: &Stop,
     console: Console,
 ) -> Result<Vec<Probed<'d>>, Failure> {
     let bar = console.bar("probing");
@@ -45,6 +49,7 @@ fn open_all<'d>(
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(video) = dataset.videos.get(index) else { return Ok(probed) };
+            stop.check()?;
             let request = ProbeRequest { data: config.data.clone(), video: video.path.clone() };
             match (worker.probe)(&request) {
                 Ok(found) => probed.push((index, found)),
@@ -73,7 +78,7 @@ fn open_all<'d>(
 fn decoders(probed: &[Probed<'_>]) -> String {
     let mut others = probed.iter().filter(|(_, found)| found.decoder == DecoderKind::Ffmpeg);
     let ffmpeg = others.clone().count();
-    let mut text = format!("decoders: {} videos embedded", probed.len() - ffmpeg);
+    let mut text = format!("decoders: {} embedded", counted(probed.len() - ffmpeg, "video"));
     if let Some((video, found)) = others.next() {
         let _ = write!(text, ", {ffmpeg} ffmpeg (the first is `{}`: {})", video.id, found.reason);
     }
@@ -90,10 +95,10 @@ fn lengths(probed: &[Probed<'_>]) -> Option<String> {
     let beyond = wrong.iter().find(|problem| matches!(problem, Problem::BeyondEnd { .. }));
     let first = beyond.or(wrong.first())?;
     Some(format!(
-        "{} of {} files are not as long as annotated: {first}\n\
+        "{} of {} not as long as annotated: {first}\n\
          hint: copy the file again or correct its annotations; `longtake data check CONFIG` names every such video",
         wrong.len(),
-        probed.len()
+        if probed.len() == 1 { "1 file is".to_owned() } else { format!("{} files are", probed.len()) }
     ))
 }
 
@@ -127,7 +132,7 @@ mod tests {
         assert_eq!(decoders(&[(&a, embedded()), (&b, embedded())]), "decoders: 2 videos embedded");
         assert_eq!(
             decoders(&[(&a, embedded()), (&b, found(9.0, DecoderKind::Ffmpeg))]),
-            "decoders: 1 videos embedded, 1 ffmpeg (the first is `b`: its video is HEVC)"
+            "decoders: 1 video embedded, 1 ffmpeg (the first is `b`: its video is HEVC)"
         );
     }
 
