@@ -7,8 +7,8 @@ use longtake_shared::config::{Resolved, RunConfig};
 use longtake_shared::dataset::ProbedVideo;
 use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::role::{
-    DetectRequest, Detected, EvaluateRequest, ImportReport, ImportRequest, OnProgress, OnVideo,
-    ProbeRequest, SynthReport, SynthRequest, WeightsReport, WorkRequest, WorkerBenchmark,
+    DetectRequest, Detected, EvaluateRequest, ImportReport, ImportRequest, OnProgress, OnVideo, ProbeRequest,
+    SynthReport, SynthRequest, WeightsReport, WorkRequest, WorkerBenchmark,
 };
 use longtake_shared::stop::Stop;
 

@@ -281,12 +281,7 @@ impl Search {
     }
 
     /// Adds what was found in the next video.
-    fn add(
-        &self,
-        detected: &mut Detected,
-        video: &NamedVideo,
-        found: Vec<Detection>,
-    ) -> Result<(), Failure> {
+    fn add(&self, detected: &mut Detected, video: &NamedVideo, found: Vec<Detection>) -> Result<(), Failure> {
         let index = detected.durations.len() as u32;
         detected.detections.items.extend(found.into_iter().map(|found| metrics::Detection {
             video: index,

@@ -89,7 +89,8 @@ pub(super) fn require(path: &Path, what: &str) -> Result<(), Failure> {
             .never_restart()),
         Err(error) => Err(Failure {
             exit: ExitCode::of_named_file(&error),
-            ..Failure::new(format!("{what} `{}` cannot be read: {error}", path.display())).hint("check the path")
+            ..Failure::new(format!("{what} `{}` cannot be read: {error}", path.display()))
+                .hint("check the path")
         }),
     }
 }

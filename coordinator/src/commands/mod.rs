@@ -13,6 +13,7 @@ mod import;
 mod interruption;
 mod pictures;
 mod run_folder;
+mod run_state;
 mod runtime;
 mod settings;
 mod status;

@@ -31,13 +31,20 @@ pub(super) fn without_file(overrides: &Overrides) -> Result<Resolved, Failure> {
 /// Refuses a `--set` of a setting that a command does not look at; `keys` are those it does, sections with a dot at their end.
 /// The environment may hold settings for other commands.
 pub(super) fn only(overrides: &Overrides, keys: &[&str], command: &str) -> Result<(), Failure> {
-    let named = |key: &str| keys.iter().any(|known| key == *known || (known.ends_with('.') && key.starts_with(known)));
-    let idle = overrides.set.iter().filter_map(|set| Some(set.split_once('=')?.0.trim())).find(|key| !named(key));
+    let named = |key: &str| {
+        keys.iter().any(|known| key == *known || (known.ends_with('.') && key.starts_with(known)))
+    };
+    let idle =
+        overrides.set.iter().filter_map(|set| Some(set.split_once('=')?.0.trim())).find(|key| !named(key));
     let Some(key) = idle else { return Ok(()) };
     // A setting that does not exist is told as such.
     without_file(overrides)?;
-    let known: Vec<String> =
-        keys.iter().map(|key| key.strip_suffix('.').map_or_else(|| format!("`{key}`"), |section| format!("`{section}.*`"))).collect();
+    let known: Vec<String> = keys
+        .iter()
+        .map(|key| {
+            key.strip_suffix('.').map_or_else(|| format!("`{key}`"), |section| format!("`{section}.*`"))
+        })
+        .collect();
     Err(Failure::new(format!("`--set {key}` changes nothing here: {command} does not look at that setting"))
         .hint(format!("leave it out; what can be set here: {}", known.join(", ")))
         .never_restart())
@@ -54,7 +61,10 @@ pub(super) fn require_paths(config: &RunConfig) -> Result<(), Failure> {
     let here = std::env::current_dir().unwrap_or_default();
     for (key, text) in paths {
         let path = Path::new(text);
-        if !text.is_empty() && path.is_relative() && path.metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        if !text.is_empty()
+            && path.is_relative()
+            && path.metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+        {
             let here = here.display();
             return Err(Failure::new(format!("`{key}` is `{text}`, which is not there in `{here}`"))
                 .hint(

@@ -123,7 +123,9 @@ fn three_digits(value: f64) -> String {
 pub fn shell(path: &Path) -> Cow<'_, str> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || !byte.is_ascii() || b"/._-+,:@%=".contains(&byte);
     match path.to_str() {
-        Some(text) if !text.is_empty() && !text.starts_with('-') && text.bytes().all(plain) => Cow::Borrowed(text),
+        Some(text) if !text.is_empty() && !text.starts_with('-') && text.bytes().all(plain) => {
+            Cow::Borrowed(text)
+        }
         Some(text) if text.starts_with('-') => Cow::Owned(format!("./{}", quoted(text))),
         Some(text) => Cow::Owned(quoted(text)),
         // What is not Unicode cannot be typed in all shells; nothing else can be shown of it either.

@@ -51,7 +51,15 @@ pub struct Reporter {
 impl Reporter {
     /// `epochs` is what the run will train, where that is known.
     pub fn new(view: View, metrics: Option<MetricsFile>, epochs: Option<u64>) -> Self {
-        Self { view, metrics, epochs, rates: BTreeMap::new(), last_line: None, last_report: None, saved: false }
+        Self {
+            view,
+            metrics,
+            epochs,
+            rates: BTreeMap::new(),
+            last_line: None,
+            last_report: None,
+            saved: false,
+        }
     }
 
     /// Shows and writes down one update.

@@ -1,7 +1,7 @@
 //! Which settings training depends on: a run resumed under others would be another run.
 
-use super::{Resolved, RunConfig};
 use super::resolve::rows_of;
+use super::{Resolved, RunConfig};
 
 /// Settings that change neither a weight nor a remembered row.
 ///
@@ -82,7 +82,9 @@ pub fn misfits(trained: &RunConfig, given: &Resolved) -> Vec<String> {
     let same_size = trained.model.backbone.dimensions() == given.config.model.backbone.dimensions();
     let sizes = ["variant", "embed_dim", "depths", "num_heads"].map(|key| format!("model.backbone.{key}"));
     let shapes = |key: &str| {
-        key.starts_with("model.") && !named(&OF_TRAINING_ALONE, key) && !(same_size && sizes.iter().any(|size| size == key))
+        key.starts_with("model.")
+            && !named(&OF_TRAINING_ALONE, key)
+            && !(same_size && sizes.iter().any(|size| size == key))
     };
     let before = rows_of(trained);
     rows_of(&given.config)

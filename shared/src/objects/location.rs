@@ -80,7 +80,9 @@ impl Hint for LocationError {
 
     fn exit(&self) -> ExitCode {
         match self {
-            Self::NotAUrl { .. } | Self::MissingFeature { .. } | Self::Settings { .. } => ExitCode::NeverRestart,
+            Self::NotAUrl { .. } | Self::MissingFeature { .. } | Self::Settings { .. } => {
+                ExitCode::NeverRestart
+            }
             Self::Folder { source, .. } => ExitCode::of_named_file(source),
             Self::Unusable { .. } => ExitCode::Failed,
         }

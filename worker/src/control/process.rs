@@ -32,12 +32,9 @@ pub fn ignore_signals() -> Result<(), ControlError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(ControlError::Start)?;
     let _within = runtime.enter();
-    for kind in [
-        SignalKind::terminate(),
-        SignalKind::user_defined1(),
-        SignalKind::interrupt(),
-        SignalKind::hangup(),
-    ] {
+    for kind in
+        [SignalKind::terminate(), SignalKind::user_defined1(), SignalKind::interrupt(), SignalKind::hangup()]
+    {
         drop(signal(kind).map_err(ControlError::Start)?);
     }
     Ok(())

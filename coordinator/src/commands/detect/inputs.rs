@@ -81,8 +81,10 @@ fn names(places: &[&Path]) -> Vec<String> {
         let shared = |tail: &[String], of: &[Vec<String>]| {
             of.iter().enumerate().any(|(other, parts)| other != index && parts.ends_with(tail))
         };
-        let unique = (1..=stem.len()).map(|count| &stem[stem.len() - count..]).find(|tail| !shared(tail, &stems));
-        let with_ending = || (1..=file.len()).map(|count| &file[file.len() - count..]).find(|tail| !shared(tail, &whole));
+        let unique =
+            (1..=stem.len()).map(|count| &stem[stem.len() - count..]).find(|tail| !shared(tail, &stems));
+        let with_ending =
+            || (1..=file.len()).map(|count| &file[file.len() - count..]).find(|tail| !shared(tail, &whole));
         unique.or_else(with_ending).unwrap_or(file).join("/")
     };
     (0..places.len()).map(name).collect()
@@ -117,7 +119,9 @@ mod tests {
     fn folders_are_gone_through_once_whatever_links_there_are() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        for file in ["videos/b.MP4", "videos/deep/er/a.mkv", "videos/notes.txt", "videos/.hidden.mp4", "alone.xyz"] {
+        for file in
+            ["videos/b.MP4", "videos/deep/er/a.mkv", "videos/notes.txt", "videos/.hidden.mp4", "alone.xyz"]
+        {
             fs::create_dir_all(path(file).parent().unwrap()).unwrap();
             fs::write(path(file), "").unwrap();
         }

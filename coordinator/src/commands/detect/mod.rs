@@ -77,9 +77,12 @@ struct Out {
 impl Out {
     fn new(folder: &Path) -> Result<Self, Failure> {
         if folder.exists() && !folder.is_dir() {
-            return Err(Failure::new(format!("`{}` is a file, but `--out` names a folder", folder.display()))
-                .hint("name a folder, which is made where it does not exist")
-                .never_restart());
+            return Err(Failure::new(format!(
+                "`{}` is a file, but `--out` names a folder",
+                folder.display()
+            ))
+            .hint("name a folder, which is made where it does not exist")
+            .never_restart());
         }
         Ok(Self { detections: folder.join("detections.json"), timeline: folder.join("timeline.svg") })
     }
@@ -141,7 +144,8 @@ impl Call {
         let ended = (worker.detect)(&request, stop, &mut |index, found| {
             bar.inc(1);
             let position = left[index];
-            let kept = found.and_then(|found| Ok((self.records.file(&self.videos[position], &found)?, found)));
+            let kept =
+                found.and_then(|found| Ok((self.records.file(&self.videos[position], &found)?, found)));
             let (file, found) = match kept {
                 Ok(kept) => kept,
                 Err(failure) => {
@@ -216,7 +220,8 @@ impl Call {
         if resumed > 0 {
             put(&mut text, format_args!("{} had been done before\n", counted(resumed, "video")));
         }
-        let failed: Vec<_> = self.bad.iter().map(|(position, failure)| self.complaint(*position, failure)).collect();
+        let failed: Vec<_> =
+            self.bad.iter().map(|(position, failure)| self.complaint(*position, failure)).collect();
         let value = json!({
             "detections": self.out.detections,
             "timeline": self.out.timeline,

@@ -38,7 +38,8 @@ impl Means {
         };
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader(fs::File::open(weights).map_err(failed)?).map_err(failed)?;
-        let looked_at = json!({ "data": config.data, "model": config.model, "evaluation": config.evaluation });
+        let looked_at =
+            json!({ "data": config.data, "model": config.model, "evaluation": config.evaluation });
         Ok(Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             weights: hasher.finalize().to_hex().to_string(),
@@ -108,7 +109,8 @@ impl Records {
         if record.means != self.means || Some(&record.file) != self.stamp(video) {
             return None;
         }
-        let detections = Detections::read(&path).ok().filter(|found| found.videos == [video.name.as_str()])?;
+        let detections =
+            Detections::read(&path).ok().filter(|found| found.videos == [video.name.as_str()])?;
         Some(Detected { detections, durations: vec![record.duration] })
     }
 
@@ -127,7 +129,8 @@ impl Records {
             file,
             duration: detected.durations.first().copied().unwrap_or_default(),
         };
-        let no_json = |error: serde_json::Error| Failure::new(format!("the result has no JSON form: {error}"));
+        let no_json =
+            |error: serde_json::Error| Failure::new(format!("the result has no JSON form: {error}"));
         let mut file: Value = serde_json::from_str(&detected.detections.to_json()).map_err(no_json)?;
         file["external_data"] = json!({ FIELD: record });
         Ok(file.to_string())
@@ -176,7 +179,8 @@ mod tests {
 
     fn detected(video: &str, labels: &[&str]) -> Detected {
         let labels: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
-        let item = Detection { video: 0, label: labels.len() as u32 - 1, start: 0.1, end: 1.0 / 3.0, score: 0.7 };
+        let item =
+            Detection { video: 0, label: labels.len() as u32 - 1, start: 0.1, end: 1.0 / 3.0, score: 0.7 };
         let detections = Detections { videos: vec![video.to_owned()], labels, items: vec![item] };
         Detected { detections, durations: vec![Seconds(4.2)] }
     }
@@ -226,8 +230,12 @@ mod tests {
     fn results_are_put_together_by_the_names_of_their_classes() {
         let whole =
             together(&[Some(detected("a", &["dive", "swim"])), None, Some(detected("b", &["dive"])), None]);
-        assert_eq!((whole.detections.videos, whole.detections.labels), (vec!["a".into(), "b".into()], vec!["dive".into(), "swim".into()]));
-        let places: Vec<(u32, u32)> = whole.detections.items.iter().map(|item| (item.video, item.label)).collect();
+        assert_eq!(
+            (whole.detections.videos, whole.detections.labels),
+            (vec!["a".into(), "b".into()], vec!["dive".into(), "swim".into()])
+        );
+        let places: Vec<(u32, u32)> =
+            whole.detections.items.iter().map(|item| (item.video, item.label)).collect();
         assert_eq!((places, whole.durations.len()), (vec![(0, 1), (1, 0)], 2));
     }
 }

@@ -128,7 +128,8 @@ fn draw(prepared: &Prepared, dataset: &Dataset) -> Result<(), Failure> {
 
 /// A failed run as one sentence; the log's last lines and the way on are advice.
 fn failure(ended: &Ended, prepared: &Prepared) -> Failure {
-    let Outcome::Failed { cause, hint: advice, rank, log, never_restart, resumable_at } = &ended.outcome else {
+    let Outcome::Failed { cause, hint: advice, rank, log, never_restart, resumable_at } = &ended.outcome
+    else {
         return Failure::new("the run ended");
     };
     let whose = rank.filter(|rank| !cause.contains(&rank.to_string()));

@@ -26,7 +26,6 @@ pub(super) fn train(args: &TrainArgs, session: &Session) -> Result<ExitCode, Fai
     run(&prepare::settings(args)?, Workers::OfThisProcess, session)
 }
 
-/// A control plane alone.
 pub(super) fn coordinate(args: &TrainArgs, session: &Session) -> Result<ExitCode, Failure> {
     run(&prepare::settings(args)?, Workers::OfAgents, session)
 }

@@ -14,9 +14,9 @@ use super::prepare::{Origin, Prepared};
 use super::validation::Judge;
 use crate::commands::interruption::Interruption;
 use crate::commands::{files, runtime};
-use crate::terminal::phrases::shell;
 use crate::signals::Signals;
 use crate::terminal::console::Console;
+use crate::terminal::phrases::shell;
 use crate::updates::{Outcome, RunUpdate};
 use crate::{TrainError, TrainRequest, coordinate, train_local};
 

@@ -41,11 +41,14 @@ fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 fn the_same_settings_give_the_same_bytes_and_another_seed_others() {
     let folder = tempfile::tempdir().unwrap();
     let mut seen = Vec::new();
-    let report = write(&small(), &folder.path().join("a"), &Stop::default(), &mut |done, all| seen.push((done, all))).unwrap();
+    let report =
+        write(&small(), &folder.path().join("a"), &Stop::default(), &mut |done, all| seen.push((done, all)))
+            .unwrap();
     assert_eq!((report.videos, report.reused), (5, false));
     assert_eq!(seen, (0..=5).map(|done| (done, 5)).collect::<Vec<_>>());
     write(&small(), &folder.path().join("b"), &Stop::default(), &mut silent()).unwrap();
-    write(&SynthConfig { seed: 8, ..small() }, &folder.path().join("c"), &Stop::default(), &mut silent()).unwrap();
+    write(&SynthConfig { seed: 8, ..small() }, &folder.path().join("c"), &Stop::default(), &mut silent())
+        .unwrap();
     let (a, b, c) =
         (files(&folder.path().join("a")), files(&folder.path().join("b")), files(&folder.path().join("c")));
     assert_eq!(a.len(), 7);
@@ -116,7 +119,10 @@ fn a_whole_folder_is_reused_and_any_other_is_refused() {
     let other = SynthConfig { seed: 8, ..small() };
     assert!(matches!(write(&other, &folder, &Stop::default(), &mut silent()), Err(SynthError::NotEmpty(_))));
     fs::remove_file(folder.join("videos/val_001.mp4")).unwrap();
-    assert!(matches!(write(&small(), &folder, &Stop::default(), &mut silent()), Err(SynthError::NotEmpty(_))));
+    assert!(matches!(
+        write(&small(), &folder, &Stop::default(), &mut silent()),
+        Err(SynthError::NotEmpty(_))
+    ));
 }
 
 #[test]

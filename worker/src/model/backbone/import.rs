@@ -449,10 +449,8 @@ mod tests {
         let file = folder.path().join("weights.pth");
         for name in ["official.pth", "torchvision.pth"] {
             let all = stored::tensors(&fixture(name)).unwrap();
-            let values: BTreeMap<&String, Vec<f32>> = all
-                .iter()
-                .filter_map(|(key, tensor)| Some((key, (tensor.values)().unwrap()?)))
-                .collect();
+            let values: BTreeMap<&String, Vec<f32>> =
+                all.iter().filter_map(|(key, tensor)| Some((key, (tensor.values)().unwrap()?))).collect();
             let views = values.iter().map(|(key, values)| {
                 let bytes = bytemuck::cast_slice(values);
                 (key.as_str(), TensorView::new(Dtype::F32, all[*key].shape.clone(), bytes).unwrap())

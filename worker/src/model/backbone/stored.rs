@@ -22,7 +22,11 @@ pub(super) struct Stored {
 
 /// The tensors of a file by name; its content says of which kind it is, not its name.
 pub(super) fn tensors(path: &Path) -> Result<BTreeMap<String, Stored>, String> {
-    if is_safetensors(path).map_err(|error| error.to_string())? { of_safetensors(path) } else { of_pytorch(path) }
+    if is_safetensors(path).map_err(|error| error.to_string())? {
+        of_safetensors(path)
+    } else {
+        of_pytorch(path)
+    }
 }
 
 /// A safetensors file begins with the length of its header in eight bytes, then the header, a JSON object.

@@ -66,7 +66,8 @@ impl Videos {
             classes: 2,
             ..SynthConfig::default()
         };
-        crate::data::synth::write(&synth, &folder.path().join("data"), &Stop::default(), &mut |_, _| {}).unwrap();
+        crate::data::synth::write(&synth, &folder.path().join("data"), &Stop::default(), &mut |_, _| {})
+            .unwrap();
         Self(folder)
     }
 }
