@@ -97,7 +97,7 @@ pub enum BrokenRule {
         kernel: usize,
     },
     /// A worker that would have nothing to do.
-    #[error("`cluster.workers` is {workers}, but there are only {lanes} lanes (`train.lanes`)")]
+    #[error("`cluster.workers` is {workers}, but `train.lanes` is {lanes}: a worker needs a lane")]
     TooManyWorkers {
         /// Workers.
         workers: usize,

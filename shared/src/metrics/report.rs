@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::counted;
 use super::AverageRecall;
+use crate::units::counted;
 
 /// The outcome of an evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -104,10 +104,7 @@ impl Report {
             counts.most_per_video
         )];
         let remarkable = [
-            (
-                counts.classes_without_predictions,
-                ["class has no detection", "classes have no detection"],
-            ),
+            (counts.classes_without_predictions, ["class has no detection", "classes have no detection"]),
             (
                 counts.in_unknown_videos,
                 [
@@ -125,7 +122,9 @@ impl Report {
             ),
         ];
         let said = remarkable.iter().filter(|(count, _)| *count > 0);
-        notes.extend(said.map(|(count, [one, many])| format!("{count} {}", if *count == 1 { one } else { many })));
+        notes.extend(
+            said.map(|(count, [one, many])| format!("{count} {}", if *count == 1 { one } else { many })),
+        );
         if counts.of_unknown_labels > 0 {
             notes.push(format!(
                 "{} of classes without ground truth: `{}`",

@@ -79,7 +79,10 @@ fn settings_that_do_not_exist_or_do_not_fit_the_weights_are_refused() {
     let lab = trained();
     copy(&lab, "a.mp4");
     for (words, says) in [
-        ("detect runs/tiny a.mp4 --set evaluation.max_detection=3", "did you mean `evaluation.max_detections`?"),
+        (
+            "detect runs/tiny a.mp4 --set evaluation.max_detection=3",
+            "did you mean `evaluation.max_detections`?",
+        ),
         (
             "detect runs/tiny a.mp4 --set model.neck.channels=32",
             "`model.neck.channels` is 32 (--set), but they were trained with 16",
@@ -101,7 +104,8 @@ fn settings_that_do_not_exist_or_do_not_fit_the_weights_are_refused() {
         assert!(said.stderr.contains(says) && said.stderr.contains("hint: "), "{words}: {said:?}");
     }
     assert!(!lab.path("detections").exists() && !lab.path("made").exists());
-    let said = lab.run("detect runs/tiny a.mp4 --set model.loss.focal_gamma=1 --set model.backbone.drop_path=0");
+    let said =
+        lab.run("detect runs/tiny a.mp4 --set model.loss.focal_gamma=1 --set model.backbone.drop_path=0");
     assert_eq!(said.code, Some(0), "what only training looks at does not matter: {said:?}");
 }
 
@@ -121,7 +125,10 @@ fn a_bad_video_among_many_is_told_at_the_end_and_the_others_are_kept() {
     }
     assert!(said.stdout.contains("wrote got/timeline.svg"), "{said:?}");
     for good in ["c", "deep/a", "in/a"] {
-        assert_eq!(json(&lab.path(&format!("got/videos/{good}.json")))["results"].as_object().unwrap().len(), 1);
+        assert_eq!(
+            json(&lab.path(&format!("got/videos/{good}.json")))["results"].as_object().unwrap().len(),
+            1
+        );
     }
 
     copy(&lab, "in/b.mp4");
@@ -192,9 +199,9 @@ fn a_signal_to_a_command_that_keeps_nothing_leaves_nothing() {
     ] {
         let mut running = lab.start(&words);
         until("a video", || {
-            let begun = drafts(&lab.path(""))
-                .iter()
-                .any(|draft| fs::read_dir(Path::new(draft).join("videos")).is_ok_and(|videos| videos.count() > 0));
+            let begun = drafts(&lab.path("")).iter().any(|draft| {
+                fs::read_dir(Path::new(draft).join("videos")).is_ok_and(|videos| videos.count() > 0)
+            });
             (begun || running.has_ended()).then_some(())
         });
         running.signal(signal);

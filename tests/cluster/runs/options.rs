@@ -18,18 +18,18 @@ struct Proof {
     says: &'static str,
 }
 
-const fn proof(
-    option: &'static str,
-    without: &'static str,
-    with: &'static str,
-    says: &'static str,
-) -> Proof {
+const fn proof(option: &'static str, without: &'static str, with: &'static str, says: &'static str) -> Proof {
     Proof { option, without, with, says }
 }
 
 const RUNS: [Proof; 22] = [
     proof("train <config>", "train", "train none.toml", "`none.toml` cannot be read"),
-    proof("train --set", "train tiny.toml", "train tiny.toml --set cluster.workers=4", "`cluster.workers` is 4"),
+    proof(
+        "train --set",
+        "train tiny.toml",
+        "train tiny.toml --set cluster.workers=4",
+        "`cluster.workers` is 4",
+    ),
     proof("train --resume", "train tiny.toml", "train --resume none", "there is no folder `none`"),
     proof("train --init", "train tiny.toml", "train tiny.toml --set run.name=b --init none.st", "`none.st`"),
     proof(
@@ -45,7 +45,12 @@ const RUNS: [Proof; 22] = [
         "coordinator tiny.toml --set cluster.workers=4",
         "`cluster.workers` is 4",
     ),
-    proof("coordinator --resume", "coordinator tiny.toml", "coordinator --resume none", "there is no folder `none`"),
+    proof(
+        "coordinator --resume",
+        "coordinator tiny.toml",
+        "coordinator --resume none",
+        "there is no folder `none`",
+    ),
     proof(
         "coordinator --init",
         "coordinator tiny.toml",
@@ -70,11 +75,21 @@ const RUNS: [Proof; 22] = [
     proof("agent --slots", "agent --run", "agent --run runs/none --slots 0", "0 is not in 1..=65535"),
     proof("agent --threads", "agent --run", "agent --run runs/none --threads many", "'many'"),
     proof("pretrain <config>", "pretrain", "pretrain none.toml", "`none.toml` cannot be read"),
-    proof("pretrain --set", "pretrain tiny.toml", "pretrain tiny.toml --set cluster.workers=4", "`cluster.workers` is 4"),
+    proof(
+        "pretrain --set",
+        "pretrain tiny.toml",
+        "pretrain tiny.toml --set cluster.workers=4",
+        "`cluster.workers` is 4",
+    ),
     proof("status <run>", "status", "status none", "there is no folder `none`"),
     proof("stop <run>", "stop", "stop none", "there is no folder `none`"),
     proof("flight <run>", "flight", "flight runs/tiny", "worker 1, process"),
-    proof("flight --worker", "flight runs/tiny", "flight runs/tiny --worker 7", "recorded nothing of a worker 7"),
+    proof(
+        "flight --worker",
+        "flight runs/tiny",
+        "flight runs/tiny --worker 7",
+        "recorded nothing of a worker 7",
+    ),
     proof("flight --last", "flight runs/tiny --last 1", "flight runs/tiny --last 0", "nothing recorded"),
 ];
 
@@ -125,7 +140,12 @@ const OF_WEIGHTS: [Proof; 27] = [
         "detect runs/tiny a.mp4 --annotations data/annotations.json",
         "the annotations do not name the video `a`",
     ),
-    proof("detect --out", "detect runs/tiny a.mp4", "detect runs/tiny a.mp4 --out b", "wrote b/detections.json"),
+    proof(
+        "detect --out",
+        "detect runs/tiny a.mp4",
+        "detect runs/tiny a.mp4 --out b",
+        "wrote b/detections.json",
+    ),
     proof(
         "detect --threshold",
         "detect runs/tiny a.mp4",
@@ -151,7 +171,12 @@ const OF_WEIGHTS: [Proof; 27] = [
         "1 video had been done before",
     ),
     proof("evaluate <weights>", "evaluate", "evaluate none.st tiny.toml", "`none.st` cannot be read"),
-    proof("evaluate <config>", "evaluate runs/tiny", "evaluate runs/tiny none.toml", "`none.toml` cannot be read"),
+    proof(
+        "evaluate <config>",
+        "evaluate runs/tiny",
+        "evaluate runs/tiny none.toml",
+        "`none.toml` cannot be read",
+    ),
     proof(
         "evaluate --set",
         "evaluate --predictions results.json --annotations truth.json",
@@ -204,7 +229,11 @@ const JUDGE: &str = "evaluate --predictions results.json --annotations truth.jso
 
 impl Proof {
     fn name(&self) -> String {
-        if self.option.starts_with("--") { format!("evaluate {}", self.option) } else { self.option.to_owned() }
+        if self.option.starts_with("--") {
+            format!("evaluate {}", self.option)
+        } else {
+            self.option.to_owned()
+        }
     }
 
     fn with(&self) -> String {
@@ -219,11 +248,17 @@ fn proofs() -> impl Iterator<Item = &'static Proof> {
 /// Every option below a command, as [`Proof::option`] names it.
 fn options(command: &clap::Command, path: &str, found: &mut BTreeSet<String>) {
     for argument in command.get_arguments() {
-        let name = argument.get_long().map_or_else(|| format!("<{}>", argument.get_id()), |long| format!("--{long}"));
+        let name = argument
+            .get_long()
+            .map_or_else(|| format!("<{}>", argument.get_id()), |long| format!("--{long}"));
         found.insert(format!("{path} {name}"));
     }
     for below in command.get_subcommands() {
-        let path = if path == "longtake" { below.get_name().to_owned() } else { format!("{path} {}", below.get_name()) };
+        let path = if path == "longtake" {
+            below.get_name().to_owned()
+        } else {
+            format!("{path} {}", below.get_name())
+        };
         options(below, &path, found);
     }
 }

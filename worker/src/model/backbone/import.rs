@@ -15,6 +15,7 @@ use burn::{
 };
 use longtake_shared::hint::{ExitCode, Hint};
 use longtake_shared::stop::Stop;
+use longtake_shared::units::counted;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use thiserror::Error;
 
@@ -114,7 +115,7 @@ pub enum ImportError {
         reason: String,
     },
     /// Parameters without a counterpart in the file.
-    #[error("`{path}` lacks {count} weights of the backbone, the first {first}")]
+    #[error("`{path}` lacks {} of the backbone, the first {first}", counted(*count, "weight"))]
     Missing {
         /// Which file.
         path: PathBuf,
