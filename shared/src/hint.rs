@@ -30,6 +30,8 @@ pub enum ExitCode {
     Preempted = 75,
     /// Never start me again: configuration or data are wrong, or the run makes no progress.
     NeverRestart = 78,
+    /// Ended by a signal before there was anything to keep: nothing half-written is left (128 + SIGINT, as shells have it).
+    Interrupted = 130,
 }
 
 impl ExitCode {
@@ -40,7 +42,7 @@ impl ExitCode {
 
     /// What a process meant by its code; anything unknown is a failure.
     pub fn of_code(code: u32) -> Self {
-        [Self::Done, Self::Usage, Self::Preempted, Self::NeverRestart]
+        [Self::Done, Self::Usage, Self::Preempted, Self::NeverRestart, Self::Interrupted]
             .into_iter()
             .find(|known| u32::from(known.code()) == code)
             .unwrap_or(Self::Failed)
@@ -91,6 +93,12 @@ impl Failure {
     pub fn never_restart(mut self) -> Self {
         self.exit = ExitCode::NeverRestart;
         self
+    }
+
+    /// The end of a command that a signal has asked to stop (exit code 130).
+    pub fn interrupted() -> Self {
+        let message = "stopped by a signal: nothing half-written is left".to_owned();
+        Self { message, hint: None, exit: ExitCode::Interrupted }
     }
 }
 

@@ -49,6 +49,9 @@ pub mod task;
 /// Advice that an error carries.
 pub mod hint;
 
+/// A request to end long work before its end.
+pub mod stop;
+
 /// What the command line asks of the worker library.
 pub mod role;
 

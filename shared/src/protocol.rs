@@ -67,6 +67,11 @@ impl Stage {
             Self::Validate => "validate",
         }
     }
+
+    /// Whether ranks share its units, so that the run has done the sum of what they have; elsewhere all ranks take each step.
+    pub fn is_shared_out(self) -> bool {
+        matches!(self, Self::Memory | Self::Validate)
+    }
 }
 
 /// How far a stage has come.

@@ -32,7 +32,8 @@ pub struct Cli {
 const AFTER_HELP: &str = "\
 Start here: longtake train configs/quickstart.toml
 
-Exit codes: 0 done; 1 failed; 2 the command line is wrong; 75 stopped after saving, start again; 78 do not start again";
+Exit codes: 0 done; 1 failed; 2 the command line is wrong; 75 stopped after saving, start again with --resume;
+78 do not start again; 130 stopped with nothing to keep";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -49,7 +50,7 @@ pub enum Command {
     Detect(DetectArgs),
     /// The mAP of predictions, or of weights on a data set
     Evaluate(EvaluateArgs),
-    /// Convert published weights (.pth) to Longtake's safetensors
+    /// Convert published weights (.pth, .safetensors) to Longtake's safetensors
     Import(ImportArgs),
     /// Make a small data set of real videos whose actions are known
     Synth(SynthArgs),

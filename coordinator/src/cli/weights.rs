@@ -15,7 +15,7 @@ pub struct DetectArgs {
     /// The weights, as a run leaves them (.safetensors)
     pub weights: PathBuf,
 
-    /// The video files
+    /// Video files, and folders whose videos are all taken
     #[arg(required = true)]
     pub videos: Vec<PathBuf>,
 
@@ -23,15 +23,19 @@ pub struct DetectArgs {
     #[arg(long, value_name = "FILE")]
     pub annotations: Option<PathBuf>,
 
-    /// The folder for `detections.json` and `timeline.svg`
+    /// The folder for `detections.json`, `timeline.svg` and, as soon as each is done, `videos/<video>.json`
     #[arg(long, value_name = "FOLDER", default_value = "detections")]
     pub out: PathBuf,
+
+    /// Skip the videos that an earlier call with the same weights and settings has left done in the folder
+    #[arg(long)]
+    pub resume: bool,
 
     /// Draw detections from this score on (the JSON file holds all)
     #[arg(long, value_name = "SCORE", default_value_t = 0.3, value_parser = score)]
     pub threshold: f64,
 
-    /// Use these settings in place of those the weights were trained with
+    /// Use these settings in place of those the weights carry; environment and --set apply on top of either
     #[arg(long, value_name = "CONFIG")]
     pub config: Option<PathBuf>,
 

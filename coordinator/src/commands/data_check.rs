@@ -3,15 +3,20 @@
 use longtake_shared::dataset::{self, Video};
 use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::role::Depth;
+use longtake_shared::stop::Stop;
 
-use super::{Session, examine, settings};
+use super::{Session, examine, interruption, settings};
 use crate::cli::CheckArgs;
 
 pub(super) fn run(args: &CheckArgs, session: &Session) -> Result<ExitCode, Failure> {
     let worker = session.worker("data check")?;
-    let data = settings::load(&args.config.config, &args.config.overrides)?.config.data;
+    let config = settings::load(&args.config.config, &args.config.overrides)?.config;
+    settings::require_paths(&config)?;
+    let data = config.data;
+    let _watch = interruption::at_once(session, || {})?;
     let depth = if args.thorough { Depth::Whole } else { Depth::Ends };
-    let examine = |videos: &[&Video]| examine::all(videos, &data, depth, worker, session.console);
+    let stop = Stop::default();
+    let examine = |videos: &[&Video]| examine::all(videos, &data, depth, worker, &stop, session.console);
     let report = dataset::check(&data, &examine)?;
     session.console.result(&report.to_string(), &report)?;
     Ok(if report.problems.is_empty() { ExitCode::Done } else { ExitCode::NeverRestart })

@@ -9,6 +9,7 @@ use indicatif::ProgressBar;
 use longtake_shared::config::DataConfig;
 use longtake_shared::dataset::{Examined, Unreadable, Video};
 use longtake_shared::role::{Depth, ProbeRequest};
+use longtake_shared::stop::Stop;
 
 use crate::terminal::console::Console;
 use crate::worker_role::WorkerRole;
@@ -16,12 +17,14 @@ use crate::worker_role::WorkerRole;
 /// How often progress is told where no bar can be drawn.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// Examines the files of some videos; gives an answer a video, in their order.
+/// Examines the files of some videos; gives an answer a video, in their order. After a request to stop the answers of the rest say
+/// that they were not examined.
 pub(super) fn all(
     videos: &[&Video],
     data: &DataConfig,
     depth: Depth,
     worker: WorkerRole,
+    stop: &Stop,
     console: Console,
 ) -> Vec<Examined> {
     let progress = Progress::new(videos.len(), console);
@@ -30,7 +33,7 @@ pub(super) fn all(
         let mut examined = Vec::new();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(video) = videos.get(index) else { return examined };
+            let Some(video) = videos.get(index).filter(|_| !stop.asked()) else { return examined };
             let request = ProbeRequest { data: data.clone(), video: video.path.clone(), depth };
             let found = (worker.probe)(&request);
             progress.one_more(found.is_err());

@@ -113,6 +113,7 @@ impl Hint for ConfigError {
         }
     }
 
+    /// Settings that are wrong are wrong at every start; only a disk or a network may read a file at the next one.
     fn exit(&self) -> ExitCode {
         match self {
             Self::Read { source, .. } => ExitCode::of_named_file(source),

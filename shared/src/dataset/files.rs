@@ -1,6 +1,7 @@
 //! Finds the file of each video in a folder listing that is read once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::DatasetError;
@@ -34,6 +35,21 @@ pub(super) struct Found {
     pub(super) path: PathBuf,
     /// Others that the id could mean.
     pub(super) unused: Vec<PathBuf>,
+}
+
+/// The video files below a folder, however deep, by path; a file is a video by its ending.
+///
+/// # Errors
+/// A folder that cannot be listed.
+pub fn videos_below(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let walk = files_below(folder)?;
+    if let Some((_, error)) = walk.unlisted.into_iter().next() {
+        return Err(error);
+    }
+    let is_video = |path: &PathBuf| {
+        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| split(name).1.is_some())
+    };
+    Ok(walk.files.into_iter().filter(is_video).collect())
 }
 
 impl Listing {

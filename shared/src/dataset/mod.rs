@@ -26,6 +26,7 @@ pub use check::{
 };
 pub use error::{DatasetError, MissingVideo, NamedBy, Reader};
 pub use finding::{Finding, Mending, Severity, Shared};
+pub use files::videos_below;
 
 pub(crate) use assemble::Blocked;
 pub(crate) use subset_actions::{SubsetActions, read_subset};

@@ -120,6 +120,13 @@ impl Lab {
         self.start_command(command, words)
     }
 
+    /// The same as `nohup` starts it.
+    pub(crate) fn start_with_nohup(&self, words: &str) -> Running {
+        let mut command = Command::new("nohup");
+        command.arg(PROGRAM);
+        self.start_command(command, words)
+    }
+
     /// The same in a network namespace.
     pub(crate) fn start_in(&self, space: &str, words: &str) -> Running {
         let mut command = Command::new("ip");

@@ -9,10 +9,12 @@ mod checkpoints;
 mod commands;
 mod damage;
 mod decoders;
+mod detecting;
 mod faults;
 #[allow(dead_code, reason = "shared with the suite of chaos")]
 mod lab;
 mod object_store;
+mod options;
 #[path = "../../checkpoints/proxy.rs"]
 #[allow(dead_code, reason = "shared with the suite of checkpoints")]
 mod proxy;

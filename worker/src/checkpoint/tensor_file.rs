@@ -204,13 +204,21 @@ impl TensorFile {
         Ok(std::iter::once(Bytes::from(first)).chain(values).collect())
     }
 
+    /// The notes alone, from the beginning of a file: its header and, as far as they are there, values.
+    ///
+    /// # Errors
+    /// Not safetensors.
+    pub fn notes(bytes: &[u8]) -> Result<BTreeMap<String, String>, TensorFileError> {
+        let (_, header) = SafeTensors::read_metadata(bytes)?;
+        Ok(header.metadata().clone().unwrap_or_default().into_iter().collect())
+    }
+
     /// From bytes.
     ///
     /// # Errors
     /// Not safetensors, or a type that is not one of [`TensorData`].
     pub fn decode(bytes: &[u8]) -> Result<Self, TensorFileError> {
-        let (_, header) = SafeTensors::read_metadata(bytes)?;
-        let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+        let metadata = Self::notes(bytes)?;
         let mut views = SafeTensors::deserialize(bytes)?.tensors();
         views.sort_by(|a, b| a.0.cmp(&b.0));
         let mut tensors = Vec::with_capacity(views.len());

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use longtake_shared::config::{DataConfig, DecoderChoice};
 pub use longtake_shared::dataset::DecoderKind;
 use longtake_shared::hint::Hint;
+use longtake_shared::role::Depth;
 use longtake_shared::units::{FrameIndex, Seconds};
 
 use super::decode::{self, Decoder, Opened, Rate, Stream};
@@ -73,15 +74,6 @@ impl FrameBlock {
 /// What is in a video, or why it cannot be used, by the settings of a data set.
 pub fn probe(path: &Path, data: &DataConfig) -> Result<VideoInfo, VideoError> {
     VideoReader::open(path, data.decoder, data.allow_truncated).map(|reader| reader.info())
-}
-
-/// How much of a video is looked at to find damage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Depth {
-    /// A few pictures at its start, in its middle and at its end.
-    Ends,
-    /// Every picture.
-    Whole,
 }
 
 /// Pictures of one place that [`Depth::Ends`] decodes.

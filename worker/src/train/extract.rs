@@ -2,6 +2,7 @@
 //!
 //! Takes: the videos of this worker's lanes. Gives: their rows. Next: [`crate::model::memory`].
 
+use longtake_shared::dataset::Subset;
 use longtake_shared::ids::{Step, VideoIndex};
 use longtake_shared::random::Key;
 use longtake_shared::units::FrameIndex;
@@ -34,7 +35,8 @@ pub fn fill(run: &RunContext, backbone: &VideoSwin, memory: &mut LaneMemory) -> 
             }
         }
     }
-    let mut reporter = Reporter::new(run, Stage::Memory, filled + work.len() as u64, filled);
+    let videos = run.dataset.subset(Subset::Training).len() as u64;
+    let mut reporter = Reporter::new(run, Stage::Memory, videos, filled);
     let mut wishes = Control::default();
     for (lane, video) in work {
         wishes = Control::wishing(run.session.flags());

@@ -32,11 +32,11 @@ pub fn validate(run: &RunContext, model: &Detector, step: Step) -> Result<Valida
     let assignment = &run.assignment;
     let videos = run.dataset.subset(Subset::Validation);
     let own = videos.iter().skip(assignment.rank.index()).step_by(assignment.world);
-    let mut reporter = Reporter::new(run, Stage::Validate, own.len() as u64, 0);
+    let mut reporter = Reporter::new(run, Stage::Validate, videos.len() as u64, 0);
     // Chunks take the same time in every video; a whole video may be a hundred times as long as the one before.
     let next_chunk = || {
         run.session.enter(step, StepPhase::Validate);
-        run.collective.check()
+        Ok(run.collective.check()?)
     };
     let detector = VideoDetector {
         model,

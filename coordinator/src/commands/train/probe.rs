@@ -6,6 +6,8 @@ use longtake_shared::config::RunConfig;
 use longtake_shared::dataset::{self, Dataset, DecoderKind, ProbedVideo, Problem, Subset, Unreadable, Video};
 use longtake_shared::hint::Failure;
 use longtake_shared::role::Depth;
+use longtake_shared::stop::Stop;
+use longtake_shared::units::counted;
 
 use crate::commands::examine;
 use crate::terminal::console::Console;
@@ -26,10 +28,12 @@ pub(super) fn videos(
     config: &RunConfig,
     dataset: &Dataset,
     worker: WorkerRole,
+    stop: &Stop,
     console: Console,
 ) -> Result<(), Failure> {
     let videos: Vec<&Video> = dataset.videos.iter().collect();
-    let examined = examine::all(&videos, &config.data, Depth::Ends, worker, console);
+    let examined = examine::all(&videos, &config.data, Depth::Ends, worker, stop, console);
+    stop.check()?;
     let (mut probed, mut damaged) = (Vec::new(), Vec::new());
     for (video, found) in videos.into_iter().zip(examined) {
         match found {
@@ -102,7 +106,7 @@ fn sentence((video, why): &Damaged<'_>) -> String {
 fn decoders(probed: &[Probed<'_>]) -> String {
     let mut others = probed.iter().filter(|(_, found)| found.decoder == DecoderKind::Ffmpeg);
     let ffmpeg = others.clone().count();
-    let mut text = format!("decoders: {} videos embedded", probed.len() - ffmpeg);
+    let mut text = format!("decoders: {} embedded", counted(probed.len() - ffmpeg, "video"));
     if let Some((video, found)) = others.next() {
         let _ = write!(text, ", {ffmpeg} ffmpeg (the first is `{}`: {})", video.id, found.reason);
     }
@@ -119,10 +123,10 @@ fn lengths(probed: &[Probed<'_>]) -> Option<String> {
     let beyond = wrong.iter().find(|problem| matches!(problem, Problem::BeyondEnd { .. }));
     let first = beyond.or(wrong.first())?;
     Some(format!(
-        "{} of {} files are not as long as annotated: {first}\n\
+        "{} of {} not as long as annotated: {first}\n\
          hint: copy the file again or correct its annotations; `longtake data check CONFIG` names every such video",
         wrong.len(),
-        probed.len()
+        if probed.len() == 1 { "1 file is".to_owned() } else { format!("{} files are", probed.len()) }
     ))
 }
 
@@ -157,7 +161,7 @@ mod tests {
         assert_eq!(decoders(&[(&a, embedded()), (&b, embedded())]), "decoders: 2 videos embedded");
         assert_eq!(
             decoders(&[(&a, embedded()), (&b, found(9.0, DecoderKind::Ffmpeg))]),
-            "decoders: 1 videos embedded, 1 ffmpeg (the first is `b`: its video is HEVC)"
+            "decoders: 1 video embedded, 1 ffmpeg (the first is `b`: its video is HEVC)"
         );
     }
 

@@ -8,6 +8,7 @@ pub mod chunked;
 mod geometry;
 /// Published weights.
 pub mod import;
+mod stored;
 mod video_swin;
 
 pub use block::{Block, BlockSettings, Mlp, WindowAttention};

@@ -13,6 +13,7 @@ use longtake_shared::config::{RunConfig, SynthConfig, load_without_file};
 use longtake_shared::ids::{LaneId, Rank, Step};
 use longtake_shared::protocol::flight::{self, Flight, FlightLog};
 use longtake_shared::protocol::wire::{self, worker_message::Body, worker_order::Body as Order};
+use longtake_shared::stop::Stop;
 use longtake_shared::units::Seconds;
 use tempfile::TempDir;
 
@@ -65,7 +66,8 @@ impl Videos {
             classes: 2,
             ..SynthConfig::default()
         };
-        crate::data::synth::write(&synth, &folder.path().join("data"), &mut |_, _| {}).unwrap();
+        crate::data::synth::write(&synth, &folder.path().join("data"), &Stop::default(), &mut |_, _| {})
+            .unwrap();
         Self(folder)
     }
 
