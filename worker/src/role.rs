@@ -13,8 +13,8 @@ use longtake_shared::hint::{ExitCode, Failure, Hint as _};
 use longtake_shared::metrics::{self, Detections};
 use longtake_shared::random::Key;
 use longtake_shared::role::{
-    Depth, DetectRequest, Detected, EvaluateRequest, ImportReport, ImportRequest, NamedVideo, OnProgress, OnVideo,
-    ProbeRequest, SynthReport, SynthRequest, WeightsReport, WorkRequest, WorkerBenchmark,
+    Depth, DetectRequest, Detected, EvaluateRequest, ImportReport, ImportRequest, NamedVideo, OnProgress,
+    OnVideo, ProbeRequest, SynthReport, SynthRequest, WeightsReport, WorkRequest, WorkerBenchmark,
 };
 use longtake_shared::stop::Stop;
 use longtake_shared::units::{ByteCount, Seconds, counted};

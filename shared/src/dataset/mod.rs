@@ -25,8 +25,8 @@ pub use check::{
     length_problems,
 };
 pub use error::{DatasetError, MissingVideo, NamedBy, Reader};
-pub use finding::{Finding, Mending, Severity, Shared};
 pub use files::videos_below;
+pub use finding::{Finding, Mending, Severity, Shared};
 
 pub(crate) use assemble::Blocked;
 pub(crate) use subset_actions::{SubsetActions, read_subset};

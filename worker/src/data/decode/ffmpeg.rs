@@ -185,7 +185,8 @@ impl Decoder {
         let mut wanted = wanted.iter().copied().peekable();
         while let Some(&next) = wanted.peek() {
             let Some((info, block)) = pictures.next()? else {
-                let held = held.filter(|_| self.is_sound(&pictures, next) && next + HELD_AT_END >= stream.frames());
+                let held =
+                    held.filter(|_| self.is_sound(&pictures, next) && next + HELD_AT_END >= stream.frames());
                 let Some(block) = held else {
                     return Ok(Run::Missed(missing(stream, next, &pictures)));
                 };
@@ -196,13 +197,16 @@ impl Decoder {
                 trusted = true;
                 pictures.forget_errors();
             }
-            let Some(position) = self.index.position(&stream.timeline, start, &info).filter(|_| trusted) else {
+            let Some(position) = self.index.position(&stream.timeline, start, &info).filter(|_| trusted)
+            else {
                 continue;
             };
             // A packet without a picture of its own: the one before stays, as in ffmpeg's filter `fps`.
             while let Some(hidden) = wanted.next_if(|next| *next < position) {
                 match &held {
-                    Some(block) if !self.index.is_seen() && self.is_sound(&pictures, position) => show(stream, block, hidden, visit),
+                    Some(block) if !self.index.is_seen() && self.is_sound(&pictures, position) => {
+                        show(stream, block, hidden, visit)
+                    }
                     _ => return Ok(Run::Missed(missing(stream, hidden, &pictures))),
                 }
             }
@@ -268,9 +272,7 @@ fn show(stream: &Stream, block: &[u8], position: usize, visit: &mut Visit<'_>) {
 fn missing(stream: &Stream, position: usize, pictures: &Pictures) -> Fault {
     let time = stream.timeline.second(position);
     match pictures.error() {
-        Some(message) => {
-            Fault::damaged(format!("the picture at {time:.2} s cannot be decoded ({message})"))
-        }
+        Some(message) => Fault::damaged(format!("the picture at {time:.2} s cannot be decoded ({message})")),
         None => Fault::Ffmpeg(format!("it gives no picture at {time:.2} s")),
     }
 }

@@ -74,7 +74,8 @@ fn probe(path: &Path, wanted: &[&str]) -> Result<(String, Vec<String>), Fault> {
 /// The first video stream that is no cover picture.
 pub(super) fn describe(path: &Path) -> Result<Description, Fault> {
     let wanted = ["-show_streams", "-show_format", "-show_frames", "-read_intervals", FIRST_PACKETS];
-    let (text, errors) = probe(path, &[&wanted, ["-select_streams", "V", "-of", "json"].as_slice()].concat())?;
+    let (text, errors) =
+        probe(path, &[&wanted, ["-select_streams", "V", "-of", "json"].as_slice()].concat())?;
     let text: Value = serde_json::from_str(&text)
         .map_err(|error| Fault::Ffmpeg(format!("`ffprobe` answers with broken JSON: {error}")))?;
     let stream = text["streams"].get(0).ok_or(Fault::NoVideo)?;

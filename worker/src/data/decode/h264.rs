@@ -216,12 +216,12 @@ impl Decoder {
             self.file.read_exact_at(&mut head, sample.offset).map_err(Fault::Read)?;
             let mut bytes = Bytes::new(&head);
             let length_bytes = self.configuration.length_bytes;
-            while let Some(nal) =
-                bytes.take(length_bytes).and_then(|length| bytes.take(nal_length(length)))
-            {
+            while let Some(nal) = bytes.take(length_bytes).and_then(|length| bytes.take(nal_length(length))) {
                 if kind(nal) == SPS && nal != self.configuration.original {
                     let time = self.time(number);
-                    return Err(Fault::unsupported(format!("the coding of its pictures changes at {time:.2} s")));
+                    return Err(Fault::unsupported(format!(
+                        "the coding of its pictures changes at {time:.2} s"
+                    )));
                 }
                 if number == 0 && kind(nal) == SEI && sps::turns(nal) {
                     return Err(Fault::unsupported("its pictures themselves say how they are turned"));
