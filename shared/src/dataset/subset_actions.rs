@@ -43,13 +43,12 @@ pub(crate) fn read_subset(path: &Path, subset: Option<&str>) -> Result<SubsetAct
             present: present.clone(),
         })?),
     };
-    match chosen {
-        Some(name) => raw.leave_out(&[name])?,
-        None => {
-            let all: Vec<String> =
-                raw.videos.iter().map(|video| video.subset.clone()).chain(present.clone()).collect();
-            raw.leave_out(&all.iter().map(String::as_str).collect::<Vec<_>>())?;
-        }
+    if let Some(name) = chosen {
+        raw.leave_out(&[name])?;
+    } else {
+        let named = raw.videos.iter().map(|video| video.subset.clone());
+        let all: Vec<String> = named.chain(present.clone()).collect();
+        raw.leave_out(&all.iter().map(String::as_str).collect::<Vec<_>>())?;
     }
     if let (Some(wanted), Some(name)) = (subset, chosen)
         && wanted != name
