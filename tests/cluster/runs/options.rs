@@ -94,7 +94,7 @@ const RUNS: [Proof; 22] = [
 ];
 
 const CHECKPOINTS_AND_DATA: [Proof; 17] = [
-    proof("checkpoint list <run>", "checkpoint list", "checkpoint list runs/tiny", "step-"),
+    proof("checkpoint list <run>", "checkpoint list", "checkpoint list runs/tiny", "4-g1 "),
     proof("checkpoint verify <run>", "checkpoint verify", "checkpoint verify runs/tiny", "whole ("),
     proof("checkpoint prune <run>", "checkpoint prune", "checkpoint prune runs/tiny", "removed "),
     proof(
