@@ -24,7 +24,7 @@ fn synth_leaves_a_folder_alone_that_holds_something() {
     fs::write(folder.path().join("thesis.tex"), "precious").unwrap();
     let target = folder.path().display().to_string();
     let said = longtake_in(folder.path(), &format!("synth {target}"));
-    assert_eq!(said.code, Some(1), "{said:?}");
+    assert_eq!(said.code, Some(78), "{said:?}");
     assert!(said.stderr.starts_with("error: ") && said.stderr.contains("[FOLDER]"), "{said:?}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }

@@ -219,7 +219,7 @@ fn notes_of(path: &Path) -> Result<BTreeMap<String, String>, Failure> {
         Ok(header)
     };
     let header = read().map_err(|error| not_read(path, &error))?;
-    TensorFile::notes(&header).map_err(|error| unreadable(path, &format!("are not whole: {error}")))
+    TensorFile::notes(&header).ok_or_else(|| unreadable(path, "are not whole, or no safetensors file"))
 }
 
 fn not_read(path: &Path, error: &io::Error) -> Failure {

@@ -32,7 +32,7 @@ pub struct Cli {
 const AFTER_HELP: &str = "\
 Start here: longtake train configs/quickstart.toml
 
-Exit codes: 0 done; 1 failed; 2 the command line is wrong; 75 stopped after saving, start again with --resume;
+Exit codes: 0 done; 1 failed; 2 the command line is wrong; 75 stopped, go on with --resume;
 78 do not start again; 130 stopped with nothing to keep";
 
 /// The commands.

@@ -23,7 +23,12 @@ pub(super) fn write_whole(path: &Path, content: &[u8]) -> Result<(), Failure> {
 
 fn unwritable(path: &Path, error: &io::Error) -> Failure {
     let failure = Failure::new(format!("`{}` cannot be written: {error}", path.display()));
-    Failure { exit: ExitCode::of_named_file(error), ..failure.hint("name a folder that can be written") }
+    // A file where a folder on the way should be made.
+    let exit = match error.kind() {
+        io::ErrorKind::AlreadyExists => ExitCode::NeverRestart,
+        _ => ExitCode::of_named_file(error),
+    };
+    Failure { exit, ..failure.hint("name a folder that can be written") }
 }
 
 /// Folders that were made to see whether a file could be written. Those that are still empty go when this does.

@@ -94,7 +94,7 @@ const RUNS: [Proof; 22] = [
 ];
 
 const CHECKPOINTS_AND_DATA: [Proof; 17] = [
-    proof("checkpoint list <run>", "checkpoint list", "checkpoint list runs/tiny", "step-"),
+    proof("checkpoint list <run>", "checkpoint list", "checkpoint list runs/tiny", "4-g1 "),
     proof("checkpoint verify <run>", "checkpoint verify", "checkpoint verify runs/tiny", "whole ("),
     proof("checkpoint prune <run>", "checkpoint prune", "checkpoint prune runs/tiny", "removed "),
     proof(
@@ -125,9 +125,9 @@ const CHECKPOINTS_AND_DATA: [Proof; 17] = [
     proof("import <out>", "import official.pth", "import official.pth data", "`data` cannot be written"),
     proof("bench <name>", "bench", "bench backbone --folder none", "the folder `none/"),
     proof("bench --folder", "bench map --folder", "bench map --folder none", "the folder `none/"),
-    proof("worker --socket", "worker", "worker --socket none --index 0", "--bind"),
+    proof("worker --socket", "worker --index 0 --bind ::1 --flight none", WORKER, "cannot start the session"),
     proof("worker --index", "worker", "worker --socket none --index -", "'-'"),
-    proof("worker --flight", "worker", "worker --socket none --index 0 --bind ::1", "--flight"),
+    proof("worker --flight", "worker --socket none --index 0 --bind ::1", WORKER, "cannot start the session"),
 ];
 
 const OF_WEIGHTS: [Proof; 27] = [
@@ -208,9 +208,9 @@ const OF_WEIGHTS: [Proof; 27] = [
     of_rules("--ties", "--ties earlier-first", "the earlier one counts first"),
     of_rules("--unknown-videos", "--unknown-videos dropped", "outside the ground truth are dropped"),
     of_rules("--clean-ground-truth", "--clean-ground-truth", "repeated ground truth is dropped"),
-    of_rules("--disputed-videos", "--disputed-videos dropped", "wrong or no labels are left out"),
+    of_rules("--disputed-videos", "--disputed-videos kept", "wrong or no labels count"),
     of_rules("--round", "--round gtad", "rounded to 0.1 s"),
-    of_rules("--epic-label-collision", "--epic-label-collision", "label collision"),
+    of_rules("--epic-label-collision", "--epic-label-collision", "in the place of their number"),
     proof(
         "evaluate --predictions",
         "evaluate runs/tiny tiny.toml",
@@ -224,6 +224,8 @@ const OF_WEIGHTS: [Proof; 27] = [
 const fn of_rules(option: &'static str, with: &'static str, says: &'static str) -> Proof {
     Proof { option, without: JUDGE, with, says }
 }
+
+const WORKER: &str = "worker --socket none --index 0 --bind ::1 --flight none";
 
 const JUDGE: &str = "evaluate --predictions results.json --annotations truth.json";
 
@@ -275,6 +277,7 @@ fn every_option_has_a_proof_that_it_does_something() {
 const TRUTH: &str = r#"{"taxonomy": [], "database": {
     "video_test_0000270": {"subset": "validation", "duration": 9, "annotations": [{"label": "dive", "segment": [1, 3]}]},
     "lake": {"subset": "validation", "duration": 9, "annotations": [{"label": "swim", "segment": [2, 4]}]},
+    "river": {"subset": "validation", "duration": 9, "annotations": [{"label": "dive", "segment": [1, 3]}]},
     "pool": {"subset": "training", "duration": 9, "annotations": [{"label": "swim", "segment": [2, 4]}]}
 }}"#;
 

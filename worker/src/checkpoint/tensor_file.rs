@@ -11,6 +11,7 @@ use half::{bf16, f16};
 use longtake_shared::hint::Hint;
 use longtake_shared::objects::PutPayload;
 use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 /// A file of named tensors and notes.
@@ -204,13 +205,16 @@ impl TensorFile {
         Ok(std::iter::once(Bytes::from(first)).chain(values).collect())
     }
 
-    /// The notes alone, from the beginning of a file: its header and, as far as they are there, values.
-    ///
-    /// # Errors
-    /// Not safetensors.
-    pub fn notes(bytes: &[u8]) -> Result<BTreeMap<String, String>, TensorFileError> {
-        let (_, header) = SafeTensors::read_metadata(bytes)?;
-        Ok(header.metadata().clone().unwrap_or_default().into_iter().collect())
+    /// The notes alone, from the beginning of a file up to the end of its header; nothing where that is no such header.
+    pub fn notes(header: &[u8]) -> Option<BTreeMap<String, String>> {
+        #[derive(Deserialize)]
+        struct Header {
+            #[serde(rename = "__metadata__", default)]
+            metadata: BTreeMap<String, String>,
+        }
+        let (length, text) = header.split_first_chunk::<8>()?;
+        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+        serde_json::from_slice::<Header>(text.get(..length)?).ok().map(|header| header.metadata)
     }
 
     /// From bytes.
@@ -218,7 +222,8 @@ impl TensorFile {
     /// # Errors
     /// Not safetensors, or a type that is not one of [`TensorData`].
     pub fn decode(bytes: &[u8]) -> Result<Self, TensorFileError> {
-        let metadata = Self::notes(bytes)?;
+        let (_, header) = SafeTensors::read_metadata(bytes)?;
+        let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
         let mut views = SafeTensors::deserialize(bytes)?.tensors();
         views.sort_by(|a, b| a.0.cmp(&b.0));
         let mut tensors = Vec::with_capacity(views.len());

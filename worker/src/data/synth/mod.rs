@@ -16,7 +16,7 @@ use std::sync::mpsc;
 
 use longtake_shared::config::SynthConfig;
 use longtake_shared::dataset::Subset;
-use longtake_shared::hint::Hint;
+use longtake_shared::hint::{ExitCode, Hint};
 use longtake_shared::stop::Stop;
 use longtake_shared::units::{ByteCount, Seconds};
 use serde_json::{Map, Value, json};
@@ -73,6 +73,15 @@ impl Hint for SynthError {
             Self::NotEmpty(_) => Some("name another folder, or remove this one first".into()),
             Self::Write { .. } => Some("check that the disk has room and the folder may be written".into()),
             Self::Setting { .. } | Self::Encode { .. } | Self::Stopped => None,
+        }
+    }
+
+    fn exit(&self) -> ExitCode {
+        match self {
+            Self::Setting { .. } | Self::NotEmpty(_) => ExitCode::NeverRestart,
+            Self::Write { source, .. } => ExitCode::of_named_file(source),
+            Self::Encode { .. } => ExitCode::Failed,
+            Self::Stopped => ExitCode::Interrupted,
         }
     }
 }
