@@ -113,7 +113,9 @@ fn a_video_without_a_file_is_told_with_the_nearest_name() {
     let text = complaint(&folder.config("anno.json"));
     assert!(text.contains("1 of 3 annotated videos has no file in `"), "{text}");
     assert!(text.contains("hint: the nearest names there: `Kitchen-001.mp4` for `kitchen_001`; "), "{text}");
-    let report = check(&folder.config("anno.json"), &|_| Ok(probed(75, 5.0))).unwrap().to_string();
+    let report = check(&folder.config("anno.json"), &|videos| vec![Ok(probed(75, 5.0)); videos.len()])
+        .unwrap()
+        .to_string();
     assert!(
         report.contains("video `kitchen_001` has no file; the nearest name is `Kitchen-001.mp4`"),
         "{report}"

@@ -41,7 +41,7 @@ fn an_id_that_stands_twice_in_the_file_is_refused_with_both_places() {
         );
         assert!(error.hint().is_some());
         let (_folder, config) = fixture(name);
-        let report = check(&config, &|_| Ok(probed(363, 24.2))).unwrap();
+        let report = check(&config, &|videos| vec![Ok(probed(363, 24.2)); videos.len()]).unwrap();
         assert!(report.problems[0].to_string().contains("`tr1` twice"), "{report}");
     }
 }
