@@ -113,9 +113,9 @@ fn examined(frames: usize, depth: Depth) -> Vec<Range<usize>> {
     match depth {
         Depth::Whole => (0..frames).step_by(PICTURES_AT_ONCE).map(|at| run(at, PICTURES_AT_ONCE)).collect(),
         Depth::Ends if frames <= 3 * EXAMINED_PICTURES => vec![0..frames],
-        Depth::Ends => [0, frames / 2, frames - EXAMINED_PICTURES]
-            .map(|first| run(first, EXAMINED_PICTURES))
-            .to_vec(),
+        Depth::Ends => {
+            [0, frames / 2, frames - EXAMINED_PICTURES].map(|first| run(first, EXAMINED_PICTURES)).to_vec()
+        }
     }
 }
 

@@ -57,7 +57,10 @@ impl Container {
             let mut signs = (sync..head.len()).step_by(packet).map(|at| head[at] == 0x47);
             head.len() > packet + sync && signs.all(|sign| sign)
         };
-        TRANSPORT_PACKETS.into_iter().find(|kind| fits(*kind)).map(|(packet, _)| Self::TransportStream(packet))
+        TRANSPORT_PACKETS
+            .into_iter()
+            .find(|kind| fits(*kind))
+            .map(|(packet, _)| Self::TransportStream(packet))
     }
 
     /// Why the embedded decoder does not read it.

@@ -120,7 +120,9 @@ pub(super) fn real_error(messages: &[String], otherwise: &str) -> String {
 /// `[h264 @ 0x55d9] [error] no frame!`.
 pub(super) fn error_of(line: &str) -> Option<(Option<&str>, &str)> {
     let at = ["[error] ", "[fatal] ", "[panic] "].iter().find_map(|level| {
-        line.find(level).filter(|at| line[..*at].is_empty() || line[..*at].ends_with("] ")).map(|at| (at, level.len()))
+        line.find(level)
+            .filter(|at| line[..*at].is_empty() || line[..*at].ends_with("] "))
+            .map(|at| (at, level.len()))
     });
     let (at, level) = at?;
     let part = line[..at].strip_prefix('[').and_then(|part| part.split([' ', ']']).next());
