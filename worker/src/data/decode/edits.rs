@@ -65,18 +65,32 @@ fn edit_list(elst: &[u8], clock: Clock) -> Result<Option<Edit>, Fault> {
 }
 
 /// Moves the samples' times from the media's clock to the movie's. Returns where an edit list ends the video, if it does.
-pub(super) fn place_in_time(samples: &mut [Sample], edit: Option<Edit>) -> Option<i64> {
-    // Where no edit list says what to leave out, pictures before the movie's time 0 are shown, and start the file.
-    let early = samples.iter().map(|sample| sample.time).min().unwrap_or(0).min(0);
-    let (from, delay) = edit.map_or((early, 0), |edit| (edit.from, edit.delay));
+///
+/// Of a track that is all in fragments, an edit list moves the pictures but leaves none out: so ffmpeg reads it.
+pub(super) fn place_in_time(samples: &mut [Sample], edit: Option<Edit>, fragments: bool) -> Option<i64> {
+    let first = samples.iter().map(|sample| sample.time).min().unwrap_or(0);
+    let Some(edit) = edit else {
+        // Pictures before the movie's time 0 are shown, and start the file.
+        samples.iter_mut().for_each(|sample| sample.time -= first.min(0));
+        return None;
+    };
+    if fragments {
+        let from = edit.from.min(first.saturating_add(edit.delay));
+        let moved = edit.delay.saturating_sub(from);
+        samples.iter_mut().for_each(|sample| sample.time = sample.time.saturating_add(moved));
+        return None;
+    }
+    // The part that is shown may begin between two pictures: then the first whole one is shown when it begins.
+    let shown = samples.iter().map(|sample| sample.time.saturating_sub(edit.from)).filter(|time| *time >= 0);
+    let late = shown.min().unwrap_or(0);
     for sample in samples.iter_mut() {
-        sample.time = sample.time.saturating_sub(from);
+        sample.time = sample.time.saturating_sub(edit.from);
         // What lies before the shown part stays negative; the rest waits for the delay.
         if sample.time >= 0 {
-            sample.time = sample.time.saturating_add(delay);
+            sample.time = (sample.time - late).saturating_add(edit.delay);
         }
     }
-    edit.and_then(|edit| edit.length).map(|length| length.saturating_add(delay))
+    edit.length.map(|length| length.saturating_sub(late).saturating_add(edit.delay))
 }
 
 /// When the first shown picture of a track is shown, in seconds of the movie.

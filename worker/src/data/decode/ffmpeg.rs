@@ -13,19 +13,20 @@ use super::colour::{Matrix, Range};
 use super::container::Container;
 use super::fault::Fault;
 use super::ffprobe::{self, Description};
-use super::pictures::{Pictures, Purpose, Source, Start};
+use super::pictures::{Pictures, Purpose, Source, Start, is_cut_short};
 use super::process::{TEXT_BLOCK, Watched, error_of, real_error};
 use super::sampling::Timeline;
 use super::seek::{self, Index};
 use super::{Picture, Stream, Visit, cut};
 
-/// What ffmpeg says of files whose end is missing.
-const CUT_SHORT: [&str; 3] = ["partial file", "File ended prematurely", "Truncating packet"];
 /// Positions at the very end that may have no picture of their own: what decoders hold back or hide.
 const HELD_AT_END: usize = 4;
 
 /// Pictures that ffmpeg reads before it gives the first of them: those that are reordered, and one a thread.
 const READ_AHEAD: usize = 18;
+
+/// So many key pictures ahead, what is broken is broken: pictures that are refreshed bit by bit are whole after two.
+const SURE_LEAD: usize = 8;
 
 /// That both programs are on PATH, and what differs between their versions.
 #[derive(Debug, Clone, Copy)]
@@ -79,8 +80,7 @@ pub(super) fn open(
     let (packets, messages) = ffprobe::packets(path, described.index)?;
     let file = File::open(path).map_err(Fault::Open)?;
     let length = file.metadata().map_err(Fault::Open)?.len();
-    let cut = cut::is_cut(&file, length, container)?
-        || messages.iter().any(|line| CUT_SHORT.iter().any(|sign| line.contains(sign)));
+    let cut = cut::is_cut(&file, length, container)? || messages.iter().any(|line| is_cut_short(line));
     if cut && !allow_truncated {
         return Err(Fault::Truncated { readable: packets.len() as u64 });
     }
@@ -164,8 +164,7 @@ impl Decoder {
                     return Ok(());
                 }
                 Run::Missed(fault) if !matches!(start, Start::At(_)) => return Err(fault),
-                // From a whole key picture ahead, what is broken is broken.
-                Run::Missed(fault @ Fault::Damaged(_)) if lead >= 2 => return Err(fault),
+                Run::Missed(fault @ Fault::Damaged(_)) if lead >= SURE_LEAD => return Err(fault),
                 Run::Missed(_) => lead = (lead * 2).max(1),
             }
         }
@@ -195,6 +194,9 @@ impl Decoder {
             };
             if info.key && (!trusted || pictures.since_error() > READ_AHEAD) {
                 trusted = true;
+                pictures.forget_errors();
+            }
+            if info.number == 0 && !self.index.starts_with_key() {
                 pictures.forget_errors();
             }
             let Some(position) = self.index.position(&stream.timeline, start, &info).filter(|_| trusted)

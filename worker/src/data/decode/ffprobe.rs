@@ -16,6 +16,9 @@ const MAX_PROBE_BYTES: usize = 1 << 30;
 /// Packets that are decoded to see where pictures start and how they are turned: more than any coding reorders.
 const FIRST_PACKETS: &str = "%+#32";
 
+/// How far to look for the first key picture: a minute, which few codings exceed, and as many bytes as that has at most.
+const FAR: [&str; 4] = ["-analyzeduration", "60M", "-probesize", "256M"];
+
 /// The video stream of a file.
 #[derive(Debug)]
 pub(super) struct Description {
@@ -71,11 +74,19 @@ fn probe(path: &Path, wanted: &[&str]) -> Result<(String, Vec<String>), Fault> {
     })
 }
 
-/// The first video stream that is no cover picture.
+/// The first video stream that is no cover picture. One that begins long before its first key picture is searched further.
 pub(super) fn describe(path: &Path) -> Result<Description, Fault> {
+    let described = describe_after(path, &[])?;
+    if described.coded != (0, 0) {
+        return Ok(described);
+    }
+    describe_after(path, &FAR)
+}
+
+fn describe_after(path: &Path, search: &[&str]) -> Result<Description, Fault> {
     let wanted = ["-show_streams", "-show_format", "-show_frames", "-read_intervals", FIRST_PACKETS];
     let (text, errors) =
-        probe(path, &[&wanted, ["-select_streams", "V", "-of", "json"].as_slice()].concat())?;
+        probe(path, &[search, &wanted, ["-select_streams", "V", "-of", "json"].as_slice()].concat())?;
     let text: Value = serde_json::from_str(&text)
         .map_err(|error| Fault::Ffmpeg(format!("`ffprobe` answers with broken JSON: {error}")))?;
     let stream = text["streams"].get(0).ok_or(Fault::NoVideo)?;

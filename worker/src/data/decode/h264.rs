@@ -183,7 +183,7 @@ fn timeline(track: &Track) -> (Timeline, Vec<u32>) {
     let own = track.samples[..track.readable].last().map_or(0, |sample| i64::from(sample.duration));
     let before = order.iter().rev().nth(1).zip(order.last()).map_or(0, |(before, last)| last.0 - before.0);
     let length = if own > 0 { own } else { before };
-    let end = order.last().map_or(0, |(time, _)| time.saturating_add(length).min(until));
+    let end = order.last().map_or(0, |(time, _)| time.saturating_add(length));
     let (times, shown) = order.into_iter().unzip();
     (Timeline { tick: (1, track.timescale), times, end }, shown)
 }
@@ -358,7 +358,7 @@ impl Decoder {
             self.decoded += 1;
         }
         let decoded = cursor.decoder.decode_with_options(&self.annex_b, DecodeOptions::new());
-        let Some(yuv) = decoded.map_err(|error| self.undecodable(cursor.next, &error.to_string()))? else {
+        let Some(yuv) = decoded.map_err(|error| self.undecodable(cursor.next, &reason(&error)))? else {
             return Ok(false);
         };
         if yuv.dimensions() != stream.coded {
@@ -381,6 +381,19 @@ impl Decoder {
     fn undecodable(&self, number: usize, reason: &str) -> Fault {
         let time = self.time(number);
         Fault::damaged(format!("the picture at {time:.2} s cannot be decoded ({reason})"))
+    }
+}
+
+/// What OpenH264 says, by the lowest bit of its state (`DECODING_STATE` in its `codec_app_def.h`).
+fn reason(error: &openh264::Error) -> String {
+    let text = error.to_string();
+    let digits = |rest: &str| rest.chars().take_while(char::is_ascii_digit).collect::<String>();
+    let state: u32 = text.split_once("Native:").and_then(|(_, rest)| digits(rest).parse().ok()).unwrap_or(0);
+    match 1u32.checked_shl(state.trailing_zeros()) {
+        Some(0x02) => "a picture that it refers to is missing".into(),
+        Some(0x04) => "its bits make no sense".into(),
+        Some(0x10) => "its parameters are missing".into(),
+        _ => text,
     }
 }
 

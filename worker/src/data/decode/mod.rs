@@ -246,3 +246,5 @@ fn with_ffmpeg(
 mod damage_tests;
 #[cfg(test)]
 mod fixture_tests;
+#[cfg(test)]
+mod real_tests;

@@ -226,14 +226,14 @@ fn video_track(trak: &[u8], movie: &Movie, top: &TopLevel, length: u64) -> Resul
     let entry = sample_entry(required(stbl, *b"stsd")?)
         .ok_or_else(|| Fault::damaged("its sample description is cut"))?;
     let mut samples = sample_table::read(stbl, length)?;
-    let defaults = movie.fragments(id);
+    let (defaults, in_fragments) = (movie.fragments(id), samples.is_empty());
     if let Some(defaults) = defaults {
         for (offset, moof) in &top.moofs {
             fragments::append(&mut samples, *offset, moof, id, defaults, length)?;
         }
     }
     let clock = Clock { movie: movie.timescale, track: timescale };
-    let shown_until = edits::place_in_time(&mut samples, edits::of_track(trak, clock)?);
+    let shown_until = edits::place_in_time(&mut samples, edits::of_track(trak, clock)?, in_fragments);
     let readable = samples
         .iter()
         .position(|sample| sample.offset.checked_add(u64::from(sample.size)).is_none_or(|end| end > length))

@@ -13,6 +13,23 @@ const KEPT_MESSAGES: usize = 20;
 /// Parts of ffmpeg whose complaints are about what we ask it to write, not about the file.
 const OUTPUT: [&str; 5] = ["rawvideo", "null", "swscaler", "out", "wrapped_avframe"];
 
+/// What ffmpeg says of files whose end is missing.
+const CUT_SHORT: [&str; 3] = ["partial file", "File ended prematurely", "Truncating packet"];
+/// What decoders say of pictures that refer to some which are not there: behind a seek, and where recordings are strung
+/// together or refreshed bit by bit. The pictures themselves are whole.
+const REFERENCES: [&str; 5] = [
+    "co located POCs unavailable",
+    "Missing reference picture",
+    "mmco: unref short failure",
+    "reference picture missing during reorder",
+    "number of reference frames",
+];
+
+/// Whether a message says that the end of the file is missing.
+pub(super) fn is_cut_short(line: &str) -> bool {
+    CUT_SHORT.iter().any(|sign| line.contains(sign))
+}
+
 /// Where a run starts to decode, and in which clock its times are, always in ticks of the stream.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Start {
@@ -164,15 +181,11 @@ impl Pictures {
     fn hear(&mut self, line: String) -> Option<Shown> {
         let info = line.split_once("Parsed_showinfo").and_then(|(_, rest)| rest.split_once("[info] "));
         let Some((_, info)) = info else {
-            if let Some((part, text)) = error_of(&line) {
-                let of_output = part.is_some_and(|part| OUTPUT.iter().any(|output| part.starts_with(output)));
-                if !of_output && self.error.is_none() {
-                    let text = text.trim_end_matches('.').chars().take(300).collect();
-                    self.error = Some((self.count, text));
-                }
+            if error_of(&line).is_some() && self.messages.len() < KEPT_MESSAGES {
+                self.messages.push(line.clone());
             }
-            if self.messages.len() < KEPT_MESSAGES && error_of(&line).is_some() {
-                self.messages.push(line);
+            if let Some(text) = damage(&line).filter(|_| self.error.is_none()) {
+                self.error = Some((self.count, text));
             }
             return None;
         };
@@ -188,6 +201,14 @@ impl Pictures {
         }
         Some(shown)
     }
+}
+
+/// The text of a message that tells of damage in pictures.
+fn damage(line: &str) -> Option<String> {
+    let (part, text) = error_of(line)?;
+    let of_output = part.is_some_and(|part| OUTPUT.iter().any(|output| part.starts_with(output)));
+    let harmless = of_output || is_cut_short(text) || REFERENCES.iter().any(|sign| text.starts_with(sign));
+    (!harmless).then(|| text.trim_end_matches('.').chars().take(300).collect())
 }
 
 /// Of a line such as `n:   0 pts:    512 pts_time:0.0333 ... iskey:1 type:I checksum:BA8101FF ...`.

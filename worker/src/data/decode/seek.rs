@@ -31,6 +31,8 @@ pub(super) struct Index {
     keys: Vec<(usize, i64)>,
     /// Pictures at the beginning that are not shown: their times lie before 0, and ffmpeg makes up others.
     early: usize,
+    /// Whether decoding can start at the first packet: a recording may begin anywhere.
+    starts_with_key: bool,
     /// Position of the picture that comes last in the file.
     last_packet: usize,
     /// Where times are ffmpeg's guesses: the pixels that tell whether it guessed alike behind a seek. Otherwise empty.
@@ -77,7 +79,8 @@ pub(super) fn of_packets(
     let last_packet = shown.partition_point(|(time, _)| *time < last_packet);
     let clock = Clock::Container;
     let (tick, checksums) = (described.tick, Vec::new());
-    Some((timeline, Index { origin, clock, tick, keys, early, last_packet, checksums }))
+    let starts_with_key = packets.first().is_some_and(|packet| packet.key);
+    Some((timeline, Index { origin, clock, tick, keys, early, starts_with_key, last_packet, checksums }))
 }
 
 /// From all pictures as they come, with times after the start of the file; `None` if there is none.
@@ -118,7 +121,9 @@ pub(super) fn of_pictures(
     let keys = keys.map(|(at, _)| (at, timeline.times[at].saturating_add(origin))).collect();
     let last_packet = pictures.len() - 1;
     let checksums = pictures.iter().map(|(_, shown)| shown.checksum).collect();
-    Some((timeline, Index { origin, clock, tick: described.tick, keys, early: 0, last_packet, checksums }))
+    let (tick, early) = (described.tick, 0);
+    let starts_with_key = packets.first().is_some_and(|packet| packet.key);
+    Some((timeline, Index { origin, clock, tick, keys, early, starts_with_key, last_packet, checksums }))
 }
 
 /// Whether ffmpeg would mend the clock: it does where recordings are strung together or the clock wraps around.
@@ -142,6 +147,11 @@ fn origin(packets: &[Packet], described: &Description) -> i64 {
 }
 
 impl Index {
+    /// Whether decoding can start at the first packet.
+    pub(super) fn starts_with_key(&self) -> bool {
+        self.starts_with_key
+    }
+
     /// Position of the picture that comes last in the file.
     pub(super) fn last_packet(&self) -> usize {
         self.last_packet
