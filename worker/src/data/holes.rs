@@ -26,7 +26,10 @@ pub fn suspects(path: &Path) -> io::Result<bool> {
     let Some(last) = length.checked_sub(BLOCK) else { return Ok(false) };
     let mut block = [0; BLOCK as usize];
     for index in 0..BLOCKS {
-        file.read_exact_at(&mut block, (u128::from(last) * u128::from(index) / u128::from(BLOCKS - 1)) as u64)?;
+        file.read_exact_at(
+            &mut block,
+            (u128::from(last) * u128::from(index) / u128::from(BLOCKS - 1)) as u64,
+        )?;
         if block.iter().all(|byte| *byte == 0) {
             return Ok(true);
         }
