@@ -322,7 +322,7 @@ mod tests {
     #[test]
     fn an_error_names_the_first_videos() {
         let (dataset, damage) = (dataset(20), Damage::default());
-        (0..7).for_each(|video| drop(damage.note(VideoIndex(video), Cause::File)));
+        assert!((0..7).all(|video| damage.note(VideoIndex(video), Cause::File)));
         let error = damage.judge(&dataset, &tolerating(0.01)).unwrap_err();
         assert!(error.to_string().ends_with(": `t0`, `t1`, `t2`, `t3`, `t4` and 2 more"), "{error}");
     }

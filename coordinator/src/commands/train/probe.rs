@@ -63,19 +63,21 @@ fn refuse(config: &RunConfig, dataset: &Dataset, damaged: &[Damaged<'_>]) -> Res
         else {
             continue;
         };
-        let failure = match of_subset.as_slice() {
-            [one] => Failure::new(sentence(one)),
-            several => Failure::new(format!(
-                "{} of {videos} {} videos cannot be read, more than the share {} that `data.max_damaged` allows: {}",
-                several.len(),
-                subset.name(),
-                config.data.max_damaged,
-                named(several),
-            )),
-        };
         let hint = first.hint.clone().map_or_else(String::new, |hint| format!("{hint}; "));
-        let advice = "`longtake data check CONFIG` names every video that cannot be read, `data.blocked` leaves videos out";
-        return Err(failure.hint(format!("{hint}{advice}")).never_restart());
+        let (message, others) = match of_subset.as_slice() {
+            [one] => (sentence(one), "or list the video in the file `data.blocked`"),
+            several => (
+                format!(
+                    "{} of {videos} {} videos cannot be read, more than the share {} that `data.max_damaged` allows: {}",
+                    several.len(),
+                    subset.name(),
+                    config.data.max_damaged,
+                    named(several),
+                ),
+                "`longtake data check CONFIG` names all of them, and the file `data.blocked` leaves videos out",
+            ),
+        };
+        return Err(Failure::new(message).hint(format!("{hint}{others}")).never_restart());
     }
     Ok(())
 }
