@@ -18,6 +18,12 @@ pub(super) fn run(args: &CheckArgs, session: &Session) -> Result<ExitCode, Failu
     let stop = Stop::default();
     let examine = |videos: &[&Video]| examine::all(videos, &data, depth, worker, &stop, session.console);
     let report = dataset::check(&data, &examine)?;
+    session.console.say(match depth {
+        Depth::Ends => {
+            "decoded the start, the middle and the end of each video; `--thorough` decodes all of it"
+        }
+        Depth::Whole => "decoded every picture of each video",
+    });
     session.console.result(&report.to_string(), &report)?;
     Ok(if report.problems.is_empty() { ExitCode::Done } else { ExitCode::NeverRestart })
 }

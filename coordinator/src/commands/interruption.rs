@@ -24,7 +24,7 @@ pub(super) fn in_order() -> Result<Interruption, Failure> {
         }
         asked.ask();
     });
-    Ok(Interruption { stop, _watch: watch.map_err(deaf)? })
+    Ok(Interruption { stop, _watch: watch.map_err(|error| deaf(&error))? })
 }
 
 /// From now on a stop signal ends the process, after `clean`: for commands that have nothing to finish.
@@ -35,10 +35,10 @@ pub(super) fn at_once(session: &Session, clean: impl Fn() + Send + 'static) -> R
         console.fail(&Failure::interrupted());
         end();
     })
-    .map_err(deaf)
+    .map_err(|error| deaf(&error))
 }
 
-fn deaf(error: std::io::Error) -> Failure {
+fn deaf(error: &std::io::Error) -> Failure {
     Failure::new(format!("stop signals cannot be received: {error}"))
 }
 

@@ -211,6 +211,39 @@ fn broken_rules_explain_themselves() {
             "`cluster.workers` is 17, but `train.lanes` is 16: a worker needs a lane (`cluster.workers` from --set); hint: set `cluster.workers` to at most 16, or raise `train.lanes`",
         ),
         (
+            &["model.loss.negative_iou=0.7"],
+            "`model.loss.negative_iou` is 0.7, above `model.loss.positive_iou`, 0.6 (`model.loss.negative_iou` from --set); hint: lower `model.loss.negative_iou` or raise `model.loss.positive_iou`",
+        ),
+        (
+            &["run.name=a/b"],
+            "`run.name` is `a/b`, but may hold only letters, digits, `.`, `_` and `-`, and must begin with a letter or digit (`run.name` from --set); hint: choose a name such as `thumos-r0.15`",
+        ),
+        (
+            &["cluster.listen=here"],
+            "`cluster.listen` is `here`, which is not an address (`cluster.listen` from --set); hint: write an address and a port such as `127.0.0.1:0` (0: a free one)",
+        ),
+        (
+            &["checkpoint.url=bucket"],
+            "`checkpoint.url` is `bucket`, which is not a URL (`checkpoint.url` from --set); hint: write `file:///path`, `s3://bucket/path`, `gs://bucket/path`, `az://container/path`, or nothing for the run's folder",
+        ),
+        (
+            &["checkpoint.url=foo://bucket/x"],
+            "`checkpoint.url` is `foo://bucket/x`, but the scheme `foo` is not known (`checkpoint.url` from --set); hint: write `file:///path`, `s3://bucket/path`, `gs://bucket/path`, `az://container/path`, or nothing for the run's folder",
+        ),
+        (
+            &["model.backbone.patch_size=[4, 4, 4]"],
+            "`model.backbone.patch_size` is 4, but must be 2 (`model.backbone.patch_size` from --set)",
+        ),
+    ];
+    for (sets, expected) in cases {
+        assert_eq!(complaint("", sets), *expected, "{sets:?}");
+    }
+}
+
+#[test]
+fn broken_rules_of_schedule_and_evaluation_explain_themselves() {
+    let cases: &[(&[&str], &str)] = &[
+        (
             &["optim.schedule.warmup=exp", "optim.schedule.warmup_start=0"],
             "`optim.schedule.warmup_start` is 0, which only a linear warm-up rises from (`optim.schedule.warmup_start` from --set); hint: set `optim.schedule.warmup_start` to a number above 0, such as 0.1",
         ),
@@ -237,30 +270,6 @@ fn broken_rules_explain_themselves() {
         (
             &["evaluation.tiou=[]"],
             "`evaluation.tiou` is empty (`evaluation.tiou` from --set); hint: give `evaluation.tiou` at least one entry",
-        ),
-        (
-            &["model.loss.negative_iou=0.7"],
-            "`model.loss.negative_iou` is 0.7, above `model.loss.positive_iou`, 0.6 (`model.loss.negative_iou` from --set); hint: lower `model.loss.negative_iou` or raise `model.loss.positive_iou`",
-        ),
-        (
-            &["run.name=a/b"],
-            "`run.name` is `a/b`, but may hold only letters, digits, `.`, `_` and `-`, and must begin with a letter or digit (`run.name` from --set); hint: choose a name such as `thumos-r0.15`",
-        ),
-        (
-            &["cluster.listen=here"],
-            "`cluster.listen` is `here`, which is not an address (`cluster.listen` from --set); hint: write an address and a port such as `127.0.0.1:0` (0: a free one)",
-        ),
-        (
-            &["checkpoint.url=bucket"],
-            "`checkpoint.url` is `bucket`, which is not a URL (`checkpoint.url` from --set); hint: write `file:///path`, `s3://bucket/path`, `gs://bucket/path`, `az://container/path`, or nothing for the run's folder",
-        ),
-        (
-            &["checkpoint.url=foo://bucket/x"],
-            "`checkpoint.url` is `foo://bucket/x`, but the scheme `foo` is not known (`checkpoint.url` from --set); hint: write `file:///path`, `s3://bucket/path`, `gs://bucket/path`, `az://container/path`, or nothing for the run's folder",
-        ),
-        (
-            &["model.backbone.patch_size=[4, 4, 4]"],
-            "`model.backbone.patch_size` is 4, but must be 2 (`model.backbone.patch_size` from --set)",
         ),
     ];
     for (sets, expected) in cases {

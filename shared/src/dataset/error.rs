@@ -276,7 +276,7 @@ impl DatasetError {
         let list = |names: &[String]| format!("`{}`", names.join("`, `"));
         Some(match self {
             Self::NoSuchSubset { annotations, present, .. } if present.is_empty() => format!(
-                "no video of `{annotations}` has a `subset`: give the annotations of a data set, with a `subset` for every video"
+                "`{annotations}` lists no video with a `subset`: give the annotations of a data set, with a `subset` for every video"
             ),
             Self::NoSuchSubset { named_by: NamedBy::Setting(key), present, .. } => {
                 format!("set `{key}` to one of {}", list(present))

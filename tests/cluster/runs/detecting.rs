@@ -69,7 +69,7 @@ fn what_is_typed_applies_on_top_of_the_settings_that_weights_carry() {
 
     cut(&lab, "cut.mp4");
     let refused = lab.run("detect runs/tiny cut.mp4");
-    assert!(refused.stderr.contains("data.allow_truncated=true"), "{refused:?}");
+    assert!(refused.stderr.contains("`data.allow_truncated = true`"), "{refused:?}");
     let followed = lab.run("detect runs/tiny cut.mp4 --set data.allow_truncated=true");
     assert_eq!(followed.code, Some(0), "{followed:?}");
 }

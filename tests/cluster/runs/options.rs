@@ -93,7 +93,7 @@ const RUNS: [Proof; 22] = [
     proof("flight --last", "flight runs/tiny --last 1", "flight runs/tiny --last 0", "nothing recorded"),
 ];
 
-const CHECKPOINTS_AND_DATA: [Proof; 17] = [
+const CHECKPOINTS_AND_DATA: [Proof; 18] = [
     proof("checkpoint list <run>", "checkpoint list", "checkpoint list runs/tiny", "4-g1 "),
     proof("checkpoint verify <run>", "checkpoint verify", "checkpoint verify runs/tiny", "whole ("),
     proof("checkpoint prune <run>", "checkpoint prune", "checkpoint prune runs/tiny", "removed "),
@@ -111,6 +111,12 @@ const CHECKPOINTS_AND_DATA: [Proof; 17] = [
         "synth other --set synth.training_videos=2 --set synth.validation_videos=1 --set synth.max_duration=5 \
          --set synth.min_duration=5",
         "3 videos with ",
+    ),
+    proof(
+        "data check --thorough",
+        "data check tiny.toml",
+        "data check tiny.toml --thorough",
+        "decoded every picture of each video",
     ),
     proof("data check <config>", "data check", "data check none.toml", "`none.toml` cannot be read"),
     proof(

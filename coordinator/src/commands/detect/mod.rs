@@ -49,7 +49,7 @@ pub(super) fn run(args: &DetectArgs, session: &Session) -> Result<ExitCode, Fail
     drop(tried);
     if let Err(failure) = ended {
         if failure.exit == ExitCode::Interrupted && call.done() > 0 {
-            return call.interrupted(args, &weights, session);
+            return Ok(call.interrupted(args, &weights, session));
         }
         return Err(failure);
     }
@@ -175,7 +175,7 @@ impl Call {
     }
 
     /// The end by a signal, with results that are kept.
-    fn interrupted(&self, args: &DetectArgs, weights: &Path, session: &Session) -> Result<ExitCode, Failure> {
+    fn interrupted(&self, args: &DetectArgs, weights: &Path, session: &Session) -> ExitCode {
         let (done, all) = (self.done(), counted(self.videos.len(), "video"));
         session.console.say(&format!("stopped by a signal; {done} of {all} done, which are kept"));
         let weights = shell(weights);
@@ -183,7 +183,7 @@ impl Call {
         session.console.say(&format!(
             "go on with: longtake detect {weights} VIDEO ... --out {out} --resume (with the same videos and settings)"
         ));
-        Ok(ExitCode::Preempted)
+        ExitCode::Preempted
     }
 
     /// Why there is no result at all: the failure itself of an only video.

@@ -9,7 +9,9 @@ use tempfile::TempDir;
 
 use super::Fault;
 use super::fixture_tests::{ffmpeg_is_there, fixture};
-use crate::data::video::{Depth, FrameBlock, VideoReader, examine};
+use longtake_shared::role::Depth;
+
+use crate::data::video::{FrameBlock, VideoReader, examine};
 
 const BOTH: [DecoderChoice; 2] = [DecoderChoice::Auto, DecoderChoice::Ffmpeg];
 const RATES: [f64; 4] = [15.0, 25.0, 30.0, 12.5];
