@@ -19,6 +19,7 @@ fn worker_role() -> Option<WorkerRole> {
         work: role::work,
         synth: role::synth,
         probe: role::probe,
+        carried_settings: role::carried_settings,
         detect: role::detect,
         evaluate: role::evaluate,
         import: role::import,

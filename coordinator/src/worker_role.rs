@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use longtake_shared::bench::Row;
-use longtake_shared::config::RunConfig;
-use longtake_shared::dataset::ProbedVideo;
+use longtake_shared::config::{Resolved, RunConfig};
+use longtake_shared::dataset::Examined;
 use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::role::{
-    DetectRequest, Detected, EvaluateRequest, ImportReport, ImportRequest, OnProgress, ProbeRequest,
+    DetectRequest, Detected, EvaluateRequest, ImportReport, ImportRequest, OnProgress, OnVideo, ProbeRequest,
     SynthReport, SynthRequest, WeightsReport, WorkRequest, WorkerBenchmark,
 };
+use longtake_shared::stop::Stop;
 
 /// What the worker library can do for a command. Each function reports what is wrong as a [`Failure`].
 #[derive(Debug, Clone, Copy)]
@@ -17,15 +18,17 @@ pub struct WorkerRole {
     /// Is a worker of a run, from its start to its end.
     pub work: fn(&WorkRequest) -> Result<ExitCode, Failure>,
     /// Makes a data set; counts videos.
-    pub synth: fn(&SynthRequest, OnProgress<'_>) -> Result<SynthReport, Failure>,
-    /// Looks into a video.
-    pub probe: fn(&ProbeRequest) -> Result<ProbedVideo, Failure>,
-    /// Finds actions; counts videos.
-    pub detect: fn(&DetectRequest, OnProgress<'_>) -> Result<Detected, Failure>,
+    pub synth: fn(&SynthRequest, &Stop, OnProgress<'_>) -> Result<SynthReport, Failure>,
+    /// Decodes some of a video, or all of it.
+    pub probe: fn(&ProbeRequest) -> Examined,
+    /// The settings that weights were trained with.
+    pub carried_settings: fn(&Path) -> Result<Resolved, Failure>,
+    /// Finds actions, video by video.
+    pub detect: fn(&DetectRequest, &Stop, OnVideo<'_>) -> Result<(), Failure>,
     /// Finds actions in the validation videos of a data set; counts videos.
-    pub evaluate: fn(&EvaluateRequest, OnProgress<'_>) -> Result<Detected, Failure>,
+    pub evaluate: fn(&EvaluateRequest, &Stop, OnProgress<'_>) -> Result<Detected, Failure>,
     /// Takes over weights of another program.
-    pub import: fn(&ImportRequest) -> Result<ImportReport, Failure>,
+    pub import: fn(&ImportRequest, &Stop) -> Result<ImportReport, Failure>,
     /// Which weights of the file in the settings the backbone would begin with.
     pub starting_weights: fn(&RunConfig) -> Result<WeightsReport, Failure>,
     /// Measures; files it needs lie below the folder, which is empty.

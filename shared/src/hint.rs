@@ -1,10 +1,18 @@
 //! Advice that an error carries: printed as `hint: ...` below the sentence that says what is wrong.
 
+use std::io;
+
 /// An error that knows what its reader can do about it.
 pub trait Hint: std::error::Error {
     /// What to do, as one sentence without a full stop; nothing where there is nothing to say.
     fn hint(&self) -> Option<String> {
         None
+    }
+
+    /// How a command ends that fails with it: [`ExitCode::NeverRestart`] for data or settings that are wrong at every
+    /// start, [`ExitCode::Failed`] for what another try may mend.
+    fn exit(&self) -> ExitCode {
+        ExitCode::Failed
     }
 }
 
@@ -22,6 +30,8 @@ pub enum ExitCode {
     Preempted = 75,
     /// Never start me again: configuration or data are wrong, or the run makes no progress.
     NeverRestart = 78,
+    /// Ended by a signal before there was anything to keep: nothing half-written is left (128 + SIGINT, as shells have it).
+    Interrupted = 130,
 }
 
 impl ExitCode {
@@ -32,10 +42,25 @@ impl ExitCode {
 
     /// What a process meant by its code; anything unknown is a failure.
     pub fn of_code(code: u32) -> Self {
-        [Self::Done, Self::Usage, Self::Preempted, Self::NeverRestart]
+        [Self::Done, Self::Usage, Self::Preempted, Self::NeverRestart, Self::Interrupted]
             .into_iter()
             .find(|known| u32::from(known.code()) == code)
             .unwrap_or(Self::Failed)
+    }
+
+    /// What a file that the user named and that cannot be opened means: a wrong path stays wrong, a disk or a network
+    /// that fails may work at the next try.
+    pub fn of_named_file(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::IsADirectory
+            | io::ErrorKind::InvalidFilename
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::InvalidData => Self::NeverRestart,
+            _ => Self::Failed,
+        }
     }
 }
 
@@ -69,6 +94,12 @@ impl Failure {
         self.exit = ExitCode::NeverRestart;
         self
     }
+
+    /// The end of a command that a signal has asked to stop (exit code 130).
+    pub fn interrupted() -> Self {
+        let message = "stopped by a signal: nothing half-written is left".to_owned();
+        Self { message, hint: None, exit: ExitCode::Interrupted }
+    }
 }
 
 impl<E: Hint> From<E> for Failure {
@@ -83,6 +114,6 @@ impl<E: Hint> From<E> for Failure {
             }
             cause = inner.source();
         }
-        Self { message, hint: error.hint(), exit: ExitCode::Failed }
+        Self { message, hint: error.hint(), exit: error.exit() }
     }
 }

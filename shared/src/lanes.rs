@@ -7,6 +7,7 @@ use rand::seq::SliceRandom as _;
 
 use crate::ids::{Epoch, LaneId, Rank, Step, VideoIndex};
 use crate::random::Key;
+use crate::units::counted;
 
 /// Which videos each lane owns, and in which order an epoch visits them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub struct Lanes {
 
 /// More lanes than videos: some lane would never have a sample.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("`train.lanes` is {lanes}, but the training subset has only {videos} videos")]
+#[error("`train.lanes` is {lanes}, but the training subset has only {}", counted(*videos, "video"))]
 pub struct TooManyLanes {
     /// Lanes asked for.
     pub lanes: usize,
@@ -28,6 +29,10 @@ pub struct TooManyLanes {
 impl crate::hint::Hint for TooManyLanes {
     fn hint(&self) -> Option<String> {
         Some(format!("set `train.lanes` to at most {}", self.videos))
+    }
+
+    fn exit(&self) -> crate::hint::ExitCode {
+        crate::hint::ExitCode::NeverRestart
     }
 }
 

@@ -13,6 +13,12 @@ pub mod units;
 /// One tree of typed settings; each value knows where it came from.
 pub mod config;
 
+/// Text files in the encodings that people have.
+pub mod text;
+
+/// JSON with the place of every value.
+pub mod json;
+
 /// Annotations of videos: what happens when.
 pub mod dataset;
 
@@ -42,6 +48,9 @@ pub mod task;
 
 /// Advice that an error carries.
 pub mod hint;
+
+/// A request to end long work before its end.
+pub mod stop;
 
 /// What the command line asks of the worker library.
 pub mod role;

@@ -67,6 +67,11 @@ impl Stage {
             Self::Validate => "validate",
         }
     }
+
+    /// Whether ranks share its units, so that the run has done the sum of what they have; elsewhere all ranks take each step.
+    pub fn is_shared_out(self) -> bool {
+        matches!(self, Self::Memory | Self::Validate)
+    }
 }
 
 /// How far a stage has come.
@@ -84,7 +89,7 @@ pub struct Progress {
     pub loss: Option<f64>,
     /// Further numbers by name: `class_loss`, `regression_loss`, `positives`, `samples`, `sample_ids` (which samples they
     /// are), `gradient_norm`, `learning_rate`, `clips_per_second`, `mean_age` (steps), `absent_rows`, `damaged_rows`,
-    /// `skipped_samples`, `non_finite`.
+    /// `skipped_samples`, `damaged_videos`, `non_finite`.
     pub numbers: BTreeMap<String, f64>,
     /// Since the stage began in this process.
     pub elapsed: Seconds,

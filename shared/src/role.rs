@@ -5,12 +5,16 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{DataConfig, RunConfig, SynthConfig};
+use crate::config::{DataConfig, Resolved, SynthConfig};
+use crate::hint::Failure;
 use crate::metrics::Detections;
 use crate::units::Seconds;
 
 /// How a long answer tells how far it is: units done, units in all.
 pub type OnProgress<'a> = &'a mut dyn FnMut(u64, u64);
+
+/// Takes what was found in the video of this position of a request, or why nothing could be; an error of its own ends the work.
+pub type OnVideo<'a> = &'a mut dyn FnMut(usize, Result<Detected, Failure>) -> Result<(), Failure>;
 
 /// A worker process of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +66,26 @@ pub struct ProbeRequest {
     pub data: DataConfig,
     /// The file.
     pub video: PathBuf,
+    /// How much of it is decoded.
+    pub depth: Depth,
+}
+
+/// How much of a video is decoded to find damage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// A few pictures at its start, in its middle and at its end.
+    Ends,
+    /// Every picture.
+    Whole,
+}
+
+/// A video by the name that results give it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedVideo {
+    /// Its name.
+    pub name: String,
+    /// The file.
+    pub path: PathBuf,
 }
 
 /// Videos to find actions in.
@@ -69,16 +93,16 @@ pub struct ProbeRequest {
 pub struct DetectRequest {
     /// Weights as a run leaves them; they carry the settings and classes they were trained with.
     pub weights: PathBuf,
-    /// Settings in place of those the weights carry.
-    pub config: Option<Box<RunConfig>>,
-    /// The video files.
-    pub videos: Vec<PathBuf>,
+    /// How to detect: the settings that the weights carry, or others that fit them.
+    pub settings: Box<Resolved>,
+    /// The videos.
+    pub videos: Vec<NamedVideo>,
 }
 
 /// What was found in videos.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Detected {
-    /// The detections; a video is named by its file without the extension.
+    /// The detections.
     pub detections: Detections,
     /// The length of each of the detections' videos.
     pub durations: Vec<Seconds>,
@@ -128,7 +152,7 @@ pub struct EvaluateRequest {
     /// The weights.
     pub weights: PathBuf,
     /// The data set and how to detect.
-    pub config: Box<RunConfig>,
+    pub settings: Box<Resolved>,
 }
 
 /// What the worker library can measure.

@@ -24,6 +24,11 @@ impl fmt::Display for Seconds {
     }
 }
 
+/// A number with its noun, which takes an s unless it is one: `1 video`, `2 videos`.
+pub fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Position of a frame in a video that is sampled at the configured rate; negative before the video's start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]

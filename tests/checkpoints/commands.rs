@@ -121,6 +121,6 @@ async fn old_checkpoints_are_pruned_but_not_under_a_coordinator() {
 fn a_folder_that_holds_no_run_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let said = longtake(&folder, "list .");
-    assert_eq!(said.code, Some(1), "{said:?}");
+    assert_eq!(said.code, Some(78), "{said:?}");
     assert!(said.stderr.contains("is not the folder of a run"), "{said:?}");
 }

@@ -26,9 +26,11 @@ fn two_videos(folder: &Path, annotations: &str) {
     fs::write(folder.join("annotations.json"), annotations).unwrap();
     fs::write(folder.join("water.toml"), CONFIG).unwrap();
     fs::create_dir(folder.join("videos")).unwrap();
-    let video = repository().join("tests/fixtures/decode/h264_faststart.mp4");
-    for name in ["pool.mp4", "lake.mp4"] {
-        fs::copy(&video, folder.join("videos").join(name)).unwrap();
+    let video = fs::read(repository().join("tests/fixtures/decode/h264_faststart.mp4")).unwrap();
+    // A box of free space makes the second another file: the same one in both subsets is a leak.
+    let other = [video.as_slice(), b"\0\0\0\x08free"].concat();
+    for (name, bytes) in [("pool.mp4", &video), ("lake.mp4", &other)] {
+        fs::write(folder.join("videos").join(name), bytes).unwrap();
     }
 }
 
@@ -67,7 +69,7 @@ fn a_data_set_with_problems() {
     assert_snapshot!(longtake_in(folder.path(), "data check water.toml").transcript());
     fs::write(folder.path().join("videos/lake.mp4"), "").unwrap();
     let said = longtake_in(folder.path(), "data check water.toml --json");
-    assert_eq!(said.code, Some(1), "{said:?}");
+    assert_eq!(said.code, Some(78), "{said:?}");
     let report: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
     let kinds: Vec<&str> =
         report["problems"].as_array().unwrap().iter().map(|one| one["kind"].as_str().unwrap()).collect();
@@ -94,6 +96,54 @@ fn results_by_two_sets_of_rules() {
         let said = longtake_in(folder.path(), &format!("{words} {rules}"));
         assert_snapshot!(format!("results_by_the_rules_of_{rules}"), said.transcript());
     }
+}
+
+/// The figures are those of an independent evaluator.
+#[test]
+fn results_as_people_have_them_are_judged_by_the_published_protocol() {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(repository().join("tests/fixtures/results")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    for (results, truth, tiou, average) in [
+        ("res_ties", "gt", "0.3:0.1:0.7", 0.233_630_988),
+        ("res_ties", "gt", "0.5:0.05:0.95", 0.171_812_002),
+        ("res_ties", "gt_test_odd", "0.3:0.1:0.7", 0.233_630_988),
+        ("res_reversed", "gt", "0.3:0.1:0.7", 0.206_485_018),
+        ("res_doubled", "gt", "0.3:0.1:0.7", 0.127_437_881),
+    ] {
+        let words =
+            format!("evaluate --predictions {results}.json --annotations {truth}.json --tiou {tiou} --json");
+        let said = longtake_in(folder.path(), &words);
+        let report: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+        let found = report["average"].as_f64().unwrap();
+        assert!((found - average).abs() < 5e-10, "{words}: {found}");
+        assert_eq!(said.stderr.contains("cannot be understood"), truth == "gt_test_odd", "{said:?}");
+    }
+    let said = longtake_in(folder.path(), "evaluate --predictions res_dupkeys.json --annotations gt.json");
+    assert_eq!(said.code, Some(78), "{said:?}");
+    assert!(said.stderr.contains("holds the video `vid_00` twice"), "{said:?}");
+}
+
+#[test]
+fn thresholds_in_numpys_order_are_refused_with_the_right_order() {
+    let said = longtake("evaluate --predictions a --annotations b --tiou 0.3:0.7:0.1");
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.stderr.contains("write `0.3:0.1:0.7`"), "{said:?}");
+}
+
+#[test]
+fn a_video_in_both_subsets_ends_every_command_that_would_use_it() {
+    let folder = tempfile::tempdir().unwrap();
+    two_videos(folder.path(), ANNOTATIONS);
+    let videos = folder.path().join("videos");
+    fs::copy(videos.join("pool.mp4"), videos.join("lake.mp4")).unwrap();
+    let leak = "the files of `pool` in training and `lake` in validation have the same content";
+    let said = longtake_in(folder.path(), "train water.toml");
+    assert_eq!(said.code, Some(78), "{said:?}");
+    assert!(said.stderr.contains(leak), "{said:?}");
+    assert!(longtake_in(folder.path(), "data check water.toml").stdout.contains(leak));
 }
 
 #[test]

@@ -327,9 +327,14 @@ impl<'a> Check<'a> {
 
     /// A tensor of the case by its full name, each value within the tolerance of that name.
     pub(crate) fn absolute(&mut self, name: &str, actual: &[f32], tolerance: &str) {
+        self.at_least(name, actual, tolerance, 0.0);
+    }
+
+    /// As [`Self::absolute`], with a tolerance of at least `least`.
+    pub(crate) fn at_least(&mut self, name: &str, actual: &[f32], tolerance: &str, least: f64) {
         let case = self.case;
         match (case.floats(name), case.tolerance(tolerance)) {
-            (Ok(expected), Some(bound)) => self.within(name, actual, expected, |_| bound),
+            (Ok(expected), Some(bound)) => self.within(name, actual, expected, |_| bound.max(least)),
             (Err(reason), _) => self.fail(reason),
             (_, None) => self.fail(format!("{name}: the case has no tolerance `{tolerance}`")),
         }

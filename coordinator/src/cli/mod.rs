@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 pub use bench::{BenchArgs, Benchmark};
 pub use checkpoint::{CheckpointArgs, CheckpointCommand, PruneArgs};
 pub use training::{AgentArgs, FlightArgs, PretrainArgs, RunArgs, TrainArgs};
-pub use weights::{DetectArgs, EvaluateArgs, ImportArgs, RuleArgs, Rules, Thresholds};
+pub use weights::{DetectArgs, EvaluateArgs, ImportArgs, RuleArgs, Rules};
 
 /// Distributed training of temporal action localizers, end to end on long untrimmed videos
 #[derive(Debug, Parser)]
@@ -32,7 +32,8 @@ pub struct Cli {
 const AFTER_HELP: &str = "\
 Start here: longtake train configs/quickstart.toml
 
-Exit codes: 0 done; 1 failed; 2 the command line is wrong; 75 stopped after saving, start again; 78 do not start again";
+Exit codes: 0 done; 1 failed; 2 the command line is wrong; 75 stopped, go on with --resume;
+78 do not start again; 130 stopped with nothing to keep";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -49,7 +50,7 @@ pub enum Command {
     Detect(DetectArgs),
     /// The mAP of predictions, or of weights on a data set
     Evaluate(EvaluateArgs),
-    /// Convert published weights (.pth) to Longtake's safetensors
+    /// Convert published weights (.pth, .safetensors) to Longtake's safetensors
     Import(ImportArgs),
     /// Make a small data set of real videos whose actions are known
     Synth(SynthArgs),
@@ -113,8 +114,20 @@ pub struct DataArgs {
 /// What can be done with a data set.
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
-    /// Read annotations and probe every video: what is wrong before a run finds out
-    Check(ConfigArgs),
+    /// Read annotations and decode parts of every video: what is wrong before a run finds out
+    Check(CheckArgs),
+}
+
+/// `longtake data check`
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would print it as help")]
+    pub config: ConfigArgs,
+
+    /// Decode every picture of every video, not only some at its ends and in its middle
+    #[arg(long)]
+    pub thorough: bool,
 }
 
 /// `longtake worker`

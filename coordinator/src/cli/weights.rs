@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use longtake_shared::config::DisputedVideos;
-use longtake_shared::metrics::{Rounding, TieOrder, UnknownVideos, thresholds};
+use longtake_shared::metrics::{Rounding, Thresholds, TieOrder, UnknownVideos};
 use serde::de::DeserializeOwned;
 
 use super::Overrides;
@@ -15,7 +15,7 @@ pub struct DetectArgs {
     /// The weights, as a run leaves them (.safetensors)
     pub weights: PathBuf,
 
-    /// The video files
+    /// Video files, and folders whose videos are all taken
     #[arg(required = true)]
     pub videos: Vec<PathBuf>,
 
@@ -23,15 +23,19 @@ pub struct DetectArgs {
     #[arg(long, value_name = "FILE")]
     pub annotations: Option<PathBuf>,
 
-    /// The folder for `detections.json` and `timeline.svg`
+    /// The folder for `detections.json`, `timeline.svg` and, as soon as each is done, `videos/<video>.json`
     #[arg(long, value_name = "FOLDER", default_value = "detections")]
     pub out: PathBuf,
+
+    /// Skip the videos that an earlier call with the same weights and settings has left done in the folder
+    #[arg(long)]
+    pub resume: bool,
 
     /// Draw detections from this score on (the JSON file holds all)
     #[arg(long, value_name = "SCORE", default_value_t = 0.3, value_parser = score)]
     pub threshold: f64,
 
-    /// Use these settings in place of those the weights were trained with
+    /// Use these settings in place of those the weights carry; environment and --set apply on top of either
     #[arg(long, value_name = "CONFIG")]
     pub config: Option<PathBuf>,
 
@@ -76,7 +80,7 @@ pub struct EvaluateArgs {
 #[command(next_help_heading = "Rules")]
 pub struct RuleArgs {
     /// Thresholds, as `0.3:0.1:0.7` or `0.5,0.75,0.95` [default: those of CONFIG, or 0.3:0.1:0.7]
-    #[arg(long, value_name = "LIST", value_parser = tiou)]
+    #[arg(long, value_name = "LIST")]
     pub tiou: Option<Thresholds>,
 
     /// The subset of --annotations
@@ -129,10 +133,6 @@ pub enum Rules {
     Vedatad,
 }
 
-/// tIoU thresholds as typed.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Thresholds(pub Vec<f64>);
-
 /// `longtake import`
 #[derive(Debug, Args)]
 pub struct ImportArgs {
@@ -150,25 +150,6 @@ fn score(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "not a score from 0 to 1".to_owned())
 }
 
-/// `FIRST:STEP:LAST`, or values with commas between.
-fn tiou(text: &str) -> Result<Thresholds, String> {
-    let number = |part: &str| part.trim().parse::<f64>().ok();
-    let parts: Vec<&str> = text.split(':').collect();
-    let values = if let [first, step, last] = parts[..] {
-        let (first, step, last) = (number(first), number(step), number(last));
-        first.zip(step).zip(last).and_then(|((first, step), last)| {
-            let count = ((last - first) / step).round() + 1.0;
-            (1.0..=1000.0).contains(&count).then(|| thresholds(first, last, count as usize))
-        })
-    } else {
-        text.split(',').map(number).collect()
-    };
-    values
-        .filter(|values| values.iter().all(|value| *value > 0.0 && *value <= 1.0))
-        .map(Thresholds)
-        .ok_or_else(|| "write `0.3:0.1:0.7`, or `0.5,0.75,0.95`; each above 0 and at most 1".to_owned())
-}
-
 /// A word as settings and reports spell it.
 fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|error| error.to_string())
@@ -177,16 +158,6 @@ fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn thresholds_are_a_range_or_a_list() {
-        assert_eq!(tiou("0.3:0.1:0.7").unwrap().0, thresholds(0.3, 0.7, 5));
-        assert_eq!(tiou("0.5,0.75, 0.95").unwrap().0, [0.5, 0.75, 0.95]);
-        assert_eq!(tiou("0.5").unwrap().0, [0.5]);
-        for text in ["", "0.3:0.7", "0.7:0.1:0.3", "0.3:0:0.7", "0,1", "1.1", "half"] {
-            assert!(tiou(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn rules_are_spelt_as_in_reports() {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::ids::RunId;
+use longtake_shared::units::counted;
 
 use super::run_folder::RunFolder;
 use super::{Session, runtime};
@@ -36,9 +37,8 @@ pub(super) fn run(args: &AgentArgs, session: &Session) -> Result<ExitCode, Failu
     runtime.block_on(async {
         let signals = Signals::install()
             .map_err(|error| Failure::new(format!("stop signals cannot be received: {error}")))?;
-        session
-            .console
-            .say(&format!("serving the run in `{}` with up to {slots} workers", args.run.display()));
+        let workers = counted(slots, "worker");
+        session.console.say(&format!("serving the run in `{}` with up to {workers}", args.run.display()));
         let exit = join_as_agent(options, signals).await?;
         session.console.say(match exit {
             ExitCode::Done => "the run is done",
@@ -55,8 +55,9 @@ fn whereabouts(args: &AgentArgs, run_folder: &Path) -> Result<Whereabouts, Failu
         return Ok(Whereabouts::Folder(run_folder.to_owned()));
     };
     let token = std::fs::read_to_string(token_file).map_err(|error| {
-        Failure::new(format!("the token `{}` cannot be read: {error}", token_file.display()))
-            .hint("write `token` of the run's `coordinator.json` into a file")
+        let failure = Failure::new(format!("the token `{}` cannot be read: {error}", token_file.display()))
+            .hint("write `token` of the run's `coordinator.json` into a file");
+        Failure { exit: ExitCode::of_named_file(&error), ..failure }
     })?;
     let name = run_folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok(Whereabouts::Fixed(Contact {

@@ -8,6 +8,7 @@ use longtake_shared::checkpoint::{
     CheckpointError, CheckpointStore, Committed, Damage, Examiner, Manifest, Retention, Stage,
 };
 use longtake_shared::hint::{ExitCode, Failure};
+use longtake_shared::units::counted;
 use serde::Serialize;
 use serde_json::json;
 
@@ -15,7 +16,8 @@ use super::Session;
 use super::run_folder::RunFolder;
 use super::runtime::wait_for;
 use crate::cli::{CheckpointArgs, CheckpointCommand, PruneArgs, RunArgs};
-use crate::server::address::FolderLock;
+use crate::server::address::{AddressError, FolderLock};
+use crate::terminal::phrases::shell;
 
 pub(super) fn run(args: &CheckpointArgs, session: &Session) -> Result<ExitCode, Failure> {
     match &args.command {
@@ -94,9 +96,9 @@ fn line(row: &Row) -> String {
         (true, false, _) => String::new(),
     };
     format!(
-        "{:<24} {} parts  {} ({} of it new)  generation {}{state}",
+        "{:<24} {}  {} ({} of it new)  generation {}{state}",
         row.object.trim_start_matches("checkpoints/").trim_end_matches("/manifest.json"),
-        row.parts,
+        counted(row.parts, "part"),
         HumanBytes(row.bytes),
         HumanBytes(row.new_bytes),
         row.generation,
@@ -112,12 +114,13 @@ fn verify(args: &RunArgs, session: &Session) -> Result<ExitCode, Failure> {
     if !damage.is_empty() {
         let named: Vec<String> = damage.iter().map(ToString::to_string).collect();
         let objects = if damage.len() == 1 { "object is" } else { "objects are" };
-        let run = args.run.display();
+        let run = shell(&args.run);
         return Err(Failure::new(format!("{} {objects} damaged: {}", damage.len(), named.join("; "))).hint(
             format!("`longtake train --resume {run}` goes on from the newest whole checkpoint and moves damaged parts aside"),
         ));
     }
-    let text = format!("{whole} checkpoints are whole ({})", HumanBytes(bytes));
+    let are = if whole == 1 { "is" } else { "are" };
+    let text = format!("{} {are} whole ({})", counted(whole, "checkpoint"), HumanBytes(bytes));
     session.console.result(&text, &json!({ "whole": whole, "bytes": bytes }))?;
     Ok(ExitCode::Done)
 }
@@ -171,7 +174,14 @@ fn prune(args: &PruneArgs, session: &Session) -> Result<ExitCode, Failure> {
         None => folder.stored_settings()?.config.checkpoint.keep,
     };
     // A coordinator that lives saves and sweeps itself.
-    let _lock = FolderLock::take(&folder.0)?;
+    let _lock = FolderLock::take(&folder.0).map_err(|error| match error {
+        AddressError::Taken { .. } => Failure::from(error).hint(format!(
+            "a run that is running removes old checkpoints itself (`checkpoint.keep`); to prune it, stop it first: `longtake \
+             stop {}`",
+            shell(&folder.0)
+        )),
+        other => other.into(),
+    })?;
     let swept = wait_for(async {
         // The fence stops a coordinator on another machine, should the folder's lock not have reached it.
         let incarnation = store.claim_incarnation(&format!("prune, {}", this_process())).await?;
@@ -179,9 +189,9 @@ fn prune(args: &PruneArgs, session: &Session) -> Result<ExitCode, Failure> {
         appender.sweep(Retention { newest: keep }, &BTreeSet::new(), SystemTime::now()).await
     })??;
     let mut text = format!(
-        "removed {} checkpoints, {} parts, {}",
-        swept.manifests,
-        swept.parts,
+        "removed {}, {}, {}",
+        counted(swept.manifests, "checkpoint"),
+        counted(swept.parts, "part"),
         HumanBytes(swept.bytes)
     );
     if swept.spared_for_readers {

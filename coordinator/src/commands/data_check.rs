@@ -1,27 +1,29 @@
 //! `longtake data check`: annotations and every video file, before a run finds out.
 
-use longtake_shared::dataset;
+use longtake_shared::dataset::{self, Video};
 use longtake_shared::hint::{ExitCode, Failure};
-use longtake_shared::role::ProbeRequest;
+use longtake_shared::role::Depth;
+use longtake_shared::stop::Stop;
 
-use super::{Session, settings};
-use crate::cli::ConfigArgs;
+use super::{Session, examine, interruption, settings};
+use crate::cli::CheckArgs;
 
-pub(super) fn run(args: &ConfigArgs, session: &Session) -> Result<ExitCode, Failure> {
+pub(super) fn run(args: &CheckArgs, session: &Session) -> Result<ExitCode, Failure> {
     let worker = session.worker("data check")?;
-    let data = settings::load(&args.config, &args.overrides)?.config.data;
-    let bar = session.console.bar("probing");
-    let report = dataset::check(&data, &|video| {
-        bar.inc(1);
-        let request = ProbeRequest { data: data.clone(), video: video.to_owned() };
-        // A complaint says what to do, too.
-        (worker.probe)(&request).map_err(|failure| match failure.hint {
-            Some(hint) => format!("{}; {hint}", failure.message),
-            None => failure.message,
-        })
+    let config = settings::load(&args.config.config, &args.config.overrides)?.config;
+    settings::require_paths(&config)?;
+    let data = config.data;
+    let _watch = interruption::at_once(session, || {})?;
+    let depth = if args.thorough { Depth::Whole } else { Depth::Ends };
+    let stop = Stop::default();
+    let examine = |videos: &[&Video]| examine::all(videos, &data, depth, worker, &stop, session.console);
+    let report = dataset::check(&data, &examine)?;
+    session.console.say(match depth {
+        Depth::Ends => {
+            "decoded the start, the middle and the end of each video; `--thorough` decodes all of it"
+        }
+        Depth::Whole => "decoded every picture of each video",
     });
-    bar.finish_and_clear();
-    let report = report?;
     session.console.result(&report.to_string(), &report)?;
-    Ok(if report.problems.is_empty() { ExitCode::Done } else { ExitCode::Failed })
+    Ok(if report.problems.is_empty() { ExitCode::Done } else { ExitCode::NeverRestart })
 }

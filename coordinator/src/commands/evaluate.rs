@@ -10,7 +10,7 @@ use longtake_shared::role::EvaluateRequest;
 
 use super::detect::cut_short;
 use super::run_folder::weights_of;
-use super::{Session, files, settings};
+use super::{Session, files, interruption, settings, tell};
 use crate::cli::{EvaluateArgs, RuleArgs, Rules};
 
 /// Most detections a video, on average, that recall is told for: as ActivityNet's evaluator has it.
@@ -19,14 +19,19 @@ const PROPOSALS: usize = 100;
 pub(super) fn run(args: &EvaluateArgs, session: &Session) -> Result<ExitCode, Failure> {
     let report = match (&args.predictions, &args.annotations, &args.weights, &args.config) {
         (Some(predictions), Some(annotations), _, _) => {
+            settings::only(&args.overrides, &["evaluation.tiou"], "`longtake evaluate --predictions`")?;
+            let config = settings::without_file(&args.overrides)?.config.evaluation;
+            let _watch = interruption::at_once(session, || {})?;
             let detections = Detections::read(predictions)?;
             let truth = GroundTruth::read(annotations, &args.rules.subset, args.rules.blocked.as_deref())?;
-            report(&truth, &detections, &options(&args.rules, &EvaluationConfig::default()))?
+            tell(&truth.remarks, session.console);
+            report(&truth, &detections, &options(&args.rules, &config))?
         }
         (_, _, Some(weights), Some(config)) => of_weights(weights, config, args, session)?,
         _ => {
             return Err(Failure::new("`longtake evaluate` needs something to evaluate")
-                .hint("give WEIGHTS and CONFIG, or --predictions and --annotations"));
+                .hint("give WEIGHTS and CONFIG, or --predictions and --annotations")
+                .never_restart());
         }
     };
     let text = format!("{}\n{}", report.table(), report.notes().join("\n"));
@@ -44,18 +49,25 @@ fn of_weights(
     let worker = session.worker("evaluate")?;
     let weights = weights_of(weights);
     files::require(&weights, "the weights file")?;
-    let mut config = Box::new(settings::load(config, &args.overrides)?.config);
+    let mut settings = Box::new(settings::load(config, &args.overrides)?);
+    let config = &mut settings.config;
     let mut options = options(&args.rules, &config.evaluation);
+    settings::require_paths(config)?;
     config.data.disputed_videos = args.rules.disputed_videos.unwrap_or(config.data.disputed_videos);
     // What is not left out when the data set is loaded counts.
     options.disputed_videos = DisputedVideos::Kept;
     let dataset = dataset::load(&config.data)?;
+    tell(&dataset.remarks, session.console);
+    let interruption = interruption::in_order()?;
+    let tried = args.out.as_deref().map(files::writable).transpose()?;
     let bar = session.console.bar("detecting");
-    let detected = (worker.evaluate)(&EvaluateRequest { weights, config }, &mut |done, total| {
+    let request = EvaluateRequest { weights, settings };
+    let detected = (worker.evaluate)(&request, &interruption.stop, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     });
     bar.finish_and_clear();
+    drop(tried);
     let detected = detected?;
     if let Some(warning) = cut_short(&detected) {
         session.console.warn(&warning);

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::protocol::flight::{self, Flight, FlightLog, FlightRecord};
-use longtake_shared::units::Seconds;
+use longtake_shared::units::{Seconds, counted};
 use serde::Serialize;
 use serde_json::json;
 
 use super::Session;
+use super::run_folder::RunFolder;
 use crate::cli::FlightArgs;
 
 /// What one worker process did last.
@@ -47,9 +48,22 @@ pub(super) fn run(args: &FlightArgs, session: &Session) -> Result<ExitCode, Fail
         workers.push(of_ring(index, earlier, &flight, args.last));
     }
     if workers.is_empty() {
-        let whose = args.worker.map(|index| format!(" of worker {index}")).unwrap_or_default();
-        return Err(Failure::new(format!("there is no flight recorder{whose} in `{}`", args.run.display()))
-            .hint("give the folder of a run whose workers have started, such as `runs/quickstart`"));
+        RunFolder(args.run.clone()).require()?;
+        let run = args.run.display();
+        let mut others: Vec<String> =
+            rings(&args.run, None).into_iter().map(|(index, _, _)| index.to_string()).collect();
+        others.dedup();
+        return Err(match args.worker.filter(|_| !others.is_empty()) {
+            Some(index) => {
+                Failure::new(format!("the run in `{run}` has recorded nothing of a worker {index}"))
+                    .hint(format!("it has recorded: {}", others.join(", ")))
+                    .never_restart()
+            }
+            None => {
+                Failure::new(format!("the run in `{run}` has recorded nothing: no worker of it has started"))
+                    .hint("the recorder is there as soon as workers train")
+            }
+        });
     }
     let text: Vec<String> = workers.iter().map(text).collect();
     session.console.result(&text.join("\n"), &json!({ "workers": workers }))?;
@@ -106,7 +120,7 @@ fn text(flight: &WorkerFlight) -> String {
         let _ = write!(text, ", last sign of life {} UTC", time_of_day(alive));
     }
     if flight.torn > 0 {
-        let _ = write!(text, ", {} records torn", flight.torn);
+        let _ = write!(text, ", {} torn", counted(flight.torn, "record"));
     }
     if flight.records.is_empty() {
         text.push_str("\n  nothing recorded");

@@ -7,11 +7,14 @@ mod config;
 mod data_check;
 mod detect;
 mod evaluate;
+mod examine;
 mod files;
 mod flight;
 mod import;
+mod interruption;
 mod pictures;
 mod run_folder;
+mod run_state;
 mod runtime;
 mod settings;
 mod status;
@@ -20,7 +23,8 @@ mod synth;
 mod train;
 mod work;
 
-use longtake_shared::hint::{ExitCode, Failure};
+use longtake_shared::dataset::Finding;
+use longtake_shared::hint::{ExitCode, Failure, Hint as _};
 use longtake_shared::telemetry::{self, LogFormat};
 
 use crate::cli::{Command, DataCommand};
@@ -76,4 +80,12 @@ fn start_logging(command: &Command) -> Result<(), Failure> {
     let wanted = std::env::var(telemetry::LOG_VARIABLE).ok().filter(|filter| !filter.is_empty());
     let default = if matches!(command, Command::Worker(_)) { "info" } else { "warn" };
     Ok(telemetry::init(wanted.as_deref().unwrap_or(default), LogFormat::Text)?)
+}
+
+/// What reading annotations found, with what to do about it.
+fn tell(findings: &[Finding], console: Console) {
+    for finding in findings {
+        let advice = finding.hint().map_or_else(String::new, |hint| format!("\nhint: {hint}"));
+        console.warn(&format!("{finding}{advice}"));
+    }
 }

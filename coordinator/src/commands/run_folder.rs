@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use longtake_shared::config::Resolved;
-use longtake_shared::hint::Failure;
+use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::units::Seconds;
 
 use crate::terminal::summary::Summary;
@@ -24,12 +24,32 @@ impl RunFolder {
         self.0.join("config.json")
     }
 
+    /// Refuses a path that names no folder of a run.
+    pub(super) fn require(&self) -> Result<(), Failure> {
+        let (path, hint) =
+            (self.0.display(), "give the folder that `longtake train` made, such as `runs/quickstart`");
+        let message = if self.stored_settings_file().exists() {
+            return Ok(());
+        } else if self.0.is_dir() {
+            format!("`{path}` is not the folder of a run: it holds no `config.json`")
+        } else if self.0.exists() {
+            format!("`{path}` is not the folder of a run, but a file")
+        } else {
+            let here = std::env::current_dir().unwrap_or_default();
+            let seen_from =
+                if self.0.is_relative() { format!(" in `{}`", here.display()) } else { String::new() };
+            format!("there is no folder `{path}`{seen_from}")
+        };
+        Err(Failure::new(message).hint(hint).never_restart())
+    }
+
     /// Those settings.
     pub(super) fn stored_settings(&self) -> Result<Resolved, Failure> {
+        self.require()?;
         let path = self.stored_settings_file();
-        let text = fs::read_to_string(&path).map_err(|error| {
-            Failure::new(format!("`{}` is not the folder of a run: `config.json`: {error}", self.0.display()))
-                .hint("give the folder that `longtake train` made, such as `runs/quickstart`")
+        let text = fs::read_to_string(&path).map_err(|error| Failure {
+            exit: ExitCode::of_named_file(&error),
+            ..Failure::new(format!("`{}` cannot be read: {error}", path.display()))
         })?;
         Ok(Resolved::from_json(&text)?)
     }

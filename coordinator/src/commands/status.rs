@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 
 use longtake_shared::hint::{ExitCode, Failure};
+use longtake_shared::units::counted;
 
 use super::Session;
+use super::run_state::unanswered;
 use super::runtime::wait_for;
 use crate::cli::RunArgs;
 use crate::operator;
@@ -14,7 +16,7 @@ use crate::terminal::phrases;
 use crate::terminal::rate::Rate;
 
 pub(super) fn run(args: &RunArgs, session: &Session) -> Result<ExitCode, Failure> {
-    let report = wait_for(operator::status(&args.run))??;
+    let report = wait_for(operator::status(&args.run))?.map_err(|error| unanswered(&args.run, error))?;
     session.console.result(&text(&report), &report)?;
     Ok(ExitCode::Done)
 }
@@ -38,7 +40,11 @@ fn text(report: &StatusReport) -> String {
             }
         }
         Some(Quorum::NotLeft { members }) => {
-            let _ = write!(text, "\nwaiting for {} workers to leave the last generation", members.len());
+            let _ = write!(
+                text,
+                "\nwaiting for {} to leave the last generation",
+                counted(members.len(), "worker")
+            );
         }
         Some(Quorum::OutOfSight) => {
             text.push_str("\nwaiting: the last generation may still train where nobody sees it");
@@ -68,13 +74,13 @@ fn text(report: &StatusReport) -> String {
 
 fn agent_line(agent: &AgentStatus) -> String {
     let AgentStatus { host, slots, silent, .. } = agent;
-    format!("\n  agent on {host}  {slots} slots  heard of {:.1} s ago", silent.0)
+    format!("\n  agent on {host}  {}  heard of {:.1} s ago", counted(*slots, "slot"), silent.0)
 }
 
 fn line(worker: &WorkerStatus) -> String {
     let rank = worker.rank.map(|rank| rank.to_string());
     let pid = worker.pid.map(|pid| format!("process {pid}"));
-    let lanes = (!worker.lanes.is_empty()).then(|| format!("{} lanes", worker.lanes.len()));
+    let lanes = (!worker.lanes.is_empty()).then(|| counted(worker.lanes.len(), "lane"));
     let doing = worker.doing.map(|doing| {
         format!("{} of {} for {}", doing.phase.name(), doing.step, phrases::length(doing.since))
     });

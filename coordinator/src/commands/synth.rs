@@ -2,8 +2,10 @@
 
 use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::role::{SynthReport, SynthRequest};
+use longtake_shared::stop::Stop;
+use longtake_shared::units::counted;
 
-use super::{Session, settings};
+use super::{Session, interruption, settings};
 use crate::cli::SynthArgs;
 use crate::terminal::console::Console;
 use crate::worker_role::WorkerRole;
@@ -11,11 +13,11 @@ use crate::worker_role::WorkerRole;
 pub(super) fn run(args: &SynthArgs, session: &Session) -> Result<ExitCode, Failure> {
     let worker = session.worker("synth")?;
     let request = SynthRequest { synth: settings::synth(&args.overrides)?, folder: args.out.clone() };
-    let made = make(&request, worker, &session.console)?;
+    let interruption = interruption::in_order()?;
+    let made = make(&request, worker, &interruption.stop, &session.console)?;
     let text = format!(
-        "{} videos with {} actions\n  videos        {}\n  annotations   {}",
-        made.videos,
-        made.actions,
+        "{}\n  videos        {}\n  annotations   {}",
+        content(&made),
         request.videos().display(),
         request.annotations().display(),
     );
@@ -23,15 +25,21 @@ pub(super) fn run(args: &SynthArgs, session: &Session) -> Result<ExitCode, Failu
     Ok(ExitCode::Done)
 }
 
+/// How many videos and actions were made.
+pub(super) fn content(made: &SynthReport) -> String {
+    format!("{} with {}", counted(made.videos, "video"), counted(made.actions, "action"))
+}
+
 /// Makes a data set; the worker library lets it appear whole or not at all, and leaves a folder alone that holds
 /// anything else.
 pub(super) fn make(
     request: &SynthRequest,
     worker: WorkerRole,
+    stop: &Stop,
     console: &Console,
 ) -> Result<SynthReport, Failure> {
     let bar = console.bar("synth");
-    let made = (worker.synth)(request, &mut |done, total| {
+    let made = (worker.synth)(request, stop, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     });

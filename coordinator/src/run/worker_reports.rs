@@ -10,7 +10,7 @@ use super::event::{Identity, WorkerReport};
 use super::incident::{Incident, Nearness};
 use super::phase::Phase;
 use super::{RunEngine, RunUpdate, speaks_for};
-use crate::updates::{Outcome, Progress};
+use crate::updates::{Outcome, Progress, Stage};
 
 impl RunEngine {
     /// Failures and warnings count in any generation: a worker process has only one life, so they cannot be stale.
@@ -108,21 +108,43 @@ impl RunEngine {
         }
     }
 
-    /// Progress of rank 0 is the run's: its numbers are over all ranks.
-    fn progress(&mut self, worker: &WorkerId, rank: Rank, progress: Progress, commands: &mut Vec<Command>) {
-        if let Some(known) = self.state.workers.get_mut(worker) {
-            known.done = Some((progress.stage, progress.done));
+    /// Progress of rank 0 is the run's, since its numbers are over all ranks; of a stage whose units are shared out, the run
+    /// has done the sum. A stage begins with rank 0's first report of it.
+    fn progress(
+        &mut self,
+        worker: &WorkerId,
+        rank: Rank,
+        mut progress: Progress,
+        commands: &mut Vec<Command>,
+    ) {
+        let (stage, total) = (progress.stage, progress.total);
+        let begins = self.state.progress.as_ref().map(|known| known.stage) != Some(stage);
+        if rank == Rank(0) {
+            self.state.patience.reached(stage, progress.done);
+            if begins && stage.is_shared_out() {
+                // What the others had done in the last stage of this kind.
+                self.state.workers.values_mut().for_each(|worker| worker.done = None);
+            }
         }
-        if rank != Rank(0) {
+        if let Some(known) = self.state.workers.get_mut(worker) {
+            known.done = Some((stage, progress.done));
+        }
+        if rank != Rank(0) && (begins || !stage.is_shared_out()) {
             return;
         }
-        self.state.patience.reached(progress.stage, progress.done);
-        let known_stage = self.state.progress.as_ref().map(|progress| progress.stage);
-        if known_stage != Some(progress.stage) {
-            let Progress { stage, total, done, .. } = progress;
-            Self::announce(RunUpdate::Stage { stage, total, done }, commands);
+        if stage.is_shared_out() {
+            progress.done = self.done_by_all(stage).min(total);
+        }
+        if begins {
+            Self::announce(RunUpdate::Stage { stage, total, done: progress.done }, commands);
         }
         Self::announce(RunUpdate::Progress(progress.clone()), commands);
         self.state.progress = Some(progress);
+    }
+
+    /// Units of a stage that the workers which live have done together.
+    fn done_by_all(&self, stage: Stage) -> u64 {
+        let workers = self.state.workers.values().filter(|worker| worker.alive());
+        workers.filter_map(|worker| worker.done).filter(|(at, _)| *at == stage).map(|(_, done)| done).sum()
     }
 }

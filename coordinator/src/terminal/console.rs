@@ -66,13 +66,18 @@ impl Console {
 
     /// The one report of a failure; gives the exit code.
     pub fn fail(&self, failure: &Failure) -> ExitCode {
+        self.error_object(&failure.message, failure.hint.as_deref(), failure.exit);
+        self.complain(failure)
+    }
+
+    /// The same for people alone, where the result as JSON tells of it too.
+    pub fn complain(&self, failure: &Failure) -> ExitCode {
         let mut report = format!("{} {}", self.painted(RED, "error:"), failure.message);
         if let Some(hint) = &failure.hint {
             let advice = format!("\n{} {hint}", self.painted(CYAN, "hint:"));
             report.push_str(&advice);
         }
         self.to_stderr(&report);
-        self.error_object(&failure.message, failure.hint.as_deref(), failure.exit);
         failure.exit
     }
 

@@ -1,6 +1,9 @@
 //! What a run tells, in words: pure functions, the same for bars and for plain lines.
 
-use longtake_shared::units::Seconds;
+use std::borrow::Cow;
+use std::path::Path;
+
+use longtake_shared::units::{Seconds, counted};
 
 use super::rate::Rate;
 use crate::updates::{Progress, RunUpdate, Stage};
@@ -18,13 +21,13 @@ pub fn event(update: &RunUpdate) -> Option<String> {
     Some(match update {
         RunUpdate::Gathering { present, needed } => format!("waiting for workers: {present} of {needed}"),
         RunUpdate::Formed { generation, world } => {
-            format!("generation {generation}: {world} worker{}", plural(*world as u64))
+            format!("generation {generation}: {}", counted(*world, "worker"))
         }
         RunUpdate::Waiting { present, needed, missing } => waiting(*present, *needed, missing),
         RunUpdate::Recovered { incident, generation, world, goes_on_at } => {
             let what = incident.as_ref().map_or_else(|| "others join".to_owned(), ToString::to_string);
-            let workers = plural(*world as u64);
-            format!("{what}: generation {generation} goes on with {world} worker{workers} after {goes_on_at}")
+            let workers = counted(*world, "worker");
+            format!("{what}: generation {generation} goes on with {workers} after {goes_on_at}")
         }
         RunUpdate::Stage { stage, total, done } => stage_begins(*stage, *total, *done),
         RunUpdate::Validated { epoch, average_map, best, .. } => {
@@ -41,7 +44,8 @@ fn waiting(present: usize, needed: usize, missing: &[usize]) -> String {
     let indices: Vec<String> = missing.iter().map(ToString::to_string).collect();
     let who = match missing {
         [] => String::new(),
-        _ => format!("; missing: worker{} {}", plural(missing.len() as u64), indices.join(", ")),
+        [one] => format!("; missing: worker {one}"),
+        _ => format!("; missing: workers {}", indices.join(", ")),
     };
     format!("waiting for workers: {present} of {needed} are there{who}")
 }
@@ -53,9 +57,8 @@ fn stage_begins(stage: Stage, total: u64, done: u64) -> String {
         Stage::Train => "training",
         Stage::Validate => "validating",
     };
-    let noun = unit(stage);
     let already = if done > 0 { format!(", {done} of them done") } else { String::new() };
-    format!("{what}: {total} {noun}{}{already}", plural(total))
+    format!("{what}: {}{already}", counted(total as usize, unit(stage)))
 }
 
 /// How far a stage is and how fast it goes: `epoch 3/40  step 36/480  1.93 step/s  ...  ETA 3 min 50 s`.
@@ -116,13 +119,42 @@ fn three_digits(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-fn plural(count: u64) -> &'static str {
-    if count == 1 { "" } else { "s" }
+/// A path as a POSIX shell takes it: as it is where that is safe, in quotes elsewhere.
+pub fn shell(path: &Path) -> Cow<'_, str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || !byte.is_ascii() || b"/._-+,:@%=".contains(&byte);
+    match path.to_str() {
+        Some(text) if !text.is_empty() && !text.starts_with('-') && text.bytes().all(plain) => {
+            Cow::Borrowed(text)
+        }
+        Some(text) if text.starts_with('-') => Cow::Owned(format!("./{}", quoted(text))),
+        Some(text) => Cow::Owned(quoted(text)),
+        // What is not Unicode cannot be typed in all shells; nothing else can be shown of it either.
+        None => Cow::Owned(quoted(&path.to_string_lossy())),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_can_be_pasted_into_a_shell() {
+        for (path, text) in [
+            ("runs/mine", "runs/mine"),
+            ("runs/my run", "'runs/my run'"),
+            ("it's", r"'it'\''s'"),
+            ("läufe/é", "läufe/é"),
+            ("a&b;$c", "'a&b;$c'"),
+            ("", "''"),
+            ("-r", "./'-r'"),
+        ] {
+            assert_eq!(shell(Path::new(path)), text);
+        }
+    }
 
     #[test]
     fn lengths_of_time_are_short() {

@@ -45,12 +45,21 @@ pub struct Reporter {
     rates: BTreeMap<Stage, Rate>,
     last_line: Option<Seconds>,
     last_report: Option<serde_json::Value>,
+    saved: bool,
 }
 
 impl Reporter {
     /// `epochs` is what the run will train, where that is known.
     pub fn new(view: View, metrics: Option<MetricsFile>, epochs: Option<u64>) -> Self {
-        Self { view, metrics, epochs, rates: BTreeMap::new(), last_line: None, last_report: None }
+        Self {
+            view,
+            metrics,
+            epochs,
+            rates: BTreeMap::new(),
+            last_line: None,
+            last_report: None,
+            saved: false,
+        }
     }
 
     /// Shows and writes down one update.
@@ -59,6 +68,7 @@ impl Reporter {
         match update {
             RunUpdate::Stage { stage, total, done } => self.begin(*stage, *total, *done),
             RunUpdate::Validated { report, .. } => self.last_report = Some(report.clone()),
+            RunUpdate::Saved { .. } => self.saved = true,
             RunUpdate::Finished { .. } => self.end_bar(),
             _ => {}
         }
@@ -69,10 +79,10 @@ impl Reporter {
         }
     }
 
-    /// Takes the bar away; gives the report of the last validation.
-    pub fn close(self) -> Option<serde_json::Value> {
+    /// Takes the bar away; gives the report of the last validation, and whether a checkpoint was saved.
+    pub fn close(self) -> (Option<serde_json::Value>, bool) {
         self.end_bar();
-        self.last_report
+        (self.last_report, self.saved)
     }
 
     fn write_down(&mut self, update: &RunUpdate) {

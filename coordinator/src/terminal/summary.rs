@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use longtake_shared::units::Seconds;
 use serde::Serialize;
 
-use super::phrases::length;
+use super::phrases::{length, shell};
 
 /// Everything a user may want to open after a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -46,7 +46,7 @@ impl Summary {
         rows.push(("took", length(self.elapsed)));
         let lines: Vec<String> = rows.iter().map(|(name, value)| format!("  {name:<14}{value}")).collect();
         let next = self.best_weights.as_ref().map_or(String::new(), |weights| {
-            format!("\n\nFind actions in your own video: longtake detect {} VIDEO", weights.display())
+            format!("\n\nFind actions in your own video: longtake detect {} VIDEO", shell(weights))
         });
         format!("{}{next}", lines.join("\n"))
     }

@@ -50,6 +50,8 @@ pub struct DataConfig {
     pub decoder: DecoderChoice,
     /// Whether the readable part of a truncated video may be used.
     pub allow_truncated: bool,
+    /// Largest share of damaged videos, of those of a subset, that a run leaves out; with a larger one it does not begin, or ends.
+    pub max_damaged: f64,
     /// Decoded and resized frames that a worker keeps in memory.
     pub frame_cache: ByteCount,
     /// Steps whose frames are decoded ahead.
@@ -82,6 +84,7 @@ impl Default for DataConfig {
             std: [58.395, 57.12, 57.375],
             decoder: DecoderChoice::Auto,
             allow_truncated: false,
+            max_damaged: 0.01,
             frame_cache: ByteCount(512 << 20),
             prefetch: 2,
             augment: AugmentConfig::default(),
@@ -93,6 +96,12 @@ impl DataConfig {
     /// Clips of a window, as divided without a shift.
     pub fn clips(&self) -> usize {
         self.window_frames / self.clip_frames.max(1)
+    }
+
+    /// Whether a run may leave out `damaged` of the `videos` of a subset.
+    pub fn tolerates(&self, damaged: usize, videos: usize) -> bool {
+        // A quotient, since that of 29 and 100 is what `0.29` is read as; their product with the share may be rounded down.
+        damaged == 0 || damaged as f64 / videos as f64 <= self.max_damaged
     }
 }
 

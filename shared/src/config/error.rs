@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::BrokenRule;
-use crate::hint::Hint;
+use crate::hint::{ExitCode, Hint};
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +125,14 @@ impl Hint for ConfigError {
             }
             Self::Broken { hint, .. } => hint.clone(),
             Self::Stored { .. } => Some("use the version of Longtake that started the run".into()),
+        }
+    }
+
+    /// Settings that are wrong are wrong at every start; only a disk or a network may read a file at the next one.
+    fn exit(&self) -> ExitCode {
+        match self {
+            Self::Read { source, .. } => ExitCode::of_named_file(source),
+            _ => ExitCode::NeverRestart,
         }
     }
 }

@@ -28,7 +28,7 @@ pub use cluster::{ClusterConfig, Recovery};
 pub use data::{AnnotationFormat, AugmentConfig, DataConfig, DecoderChoice, DisputedVideos};
 pub use error::ConfigError;
 pub use evaluation::{EvaluationConfig, NmsKind, PastEnd, SoftDecay};
-pub use fingerprint::{binds_training, differences};
+pub use fingerprint::{binds_training, differences, misfits};
 pub use kinds::{BackboneKind, DetectorKind};
 pub use memory::{ClipSampler, MemoryConfig, MemoryDtype, MemoryInit, MemorySource, Replay};
 pub use model::{

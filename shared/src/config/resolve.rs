@@ -56,16 +56,24 @@ fn layered(
     sets: &[String],
 ) -> Result<Resolved, ConfigError> {
     let schema = Schema::new();
+    let file = file.map_or_else(|| Ok(Layer::default()), Layer::of_file)?;
+    schema.check(&file)?;
+    let [environment, sets] = typed(&schema, environment, sets)?;
+    resolve(&schema, [file, environment, sets])
+}
+
+/// The layers of the environment and of `--set`, checked.
+fn typed(
+    schema: &Schema,
+    environment: impl Iterator<Item = (String, String)>,
+    sets: &[String],
+) -> Result<[Layer; 2], ConfigError> {
     let texts = |key: &str| schema.is_text(key);
-    let layers = [
-        file.map_or_else(|| Ok(Layer::default()), Layer::of_file)?,
-        Layer::of_environment(environment, &texts),
-        Layer::of_sets(sets, &texts)?,
-    ];
+    let layers = [Layer::of_environment(environment, &texts), Layer::of_sets(sets, &texts)?];
     for layer in &layers {
         schema.check(layer)?;
     }
-    resolve(&schema, layers)
+    Ok(layers)
 }
 
 fn resolve(schema: &Schema, layers: impl IntoIterator<Item = Layer>) -> Result<Resolved, ConfigError> {
@@ -116,21 +124,30 @@ impl From<RunConfig> for Resolved {
 }
 
 impl Resolved {
-    /// These settings with `key=value` on top, as `--set` changes those of a file.
+    /// These settings with the environment and `--set` on top, as they change those of a file.
     ///
     /// # Errors
     /// Those of [`load`].
-    pub fn changed(&self, sets: &[String]) -> Result<Self, ConfigError> {
+    pub fn changed(
+        &self,
+        environment: impl Iterator<Item = (String, String)>,
+        sets: &[String],
+    ) -> Result<Self, ConfigError> {
         let schema = Schema::new();
-        let layer = Layer::of_sets(sets, &|key| schema.is_text(key))?;
-        schema.check(&layer)?;
-        let mut changed = resolve(&schema, [Layer::of_tree(&tree_of(&self.config), DEFAULT), layer])?;
+        let [environment, sets] = typed(&schema, environment, sets)?;
+        let below = Layer::of_tree(&tree_of(&self.config), DEFAULT);
+        let mut changed = resolve(&schema, [below, environment, sets])?;
         for (key, source) in &mut changed.sources {
             if let Some(known) = self.sources.get(key).filter(|_| source == DEFAULT) {
                 source.clone_from(known);
             }
         }
         Ok(changed)
+    }
+
+    /// Where a value came from; nothing for a default.
+    pub(super) fn source(&self, key: &str) -> Option<&str> {
+        self.sources.get(key).map(String::as_str).filter(|source| *source != DEFAULT)
     }
 
     /// All settings in the order of their sections: key, value as TOML, source.

@@ -110,7 +110,7 @@ pub enum BrokenRule {
         key: String,
     },
     /// A worker that would have nothing to do.
-    #[error("`cluster.workers` is {workers}, but there are only {lanes} lanes (`train.lanes`)")]
+    #[error("`cluster.workers` is {workers}, but `train.lanes` is {lanes}: a worker needs a lane")]
     TooManyWorkers {
         /// Workers.
         workers: usize,
@@ -144,10 +144,12 @@ pub enum BrokenRule {
         address: String,
     },
     /// Not a URL.
-    #[error("`checkpoint.url` is `{url}`, which is not a URL")]
+    #[error("`checkpoint.url` is `{url}`, {problem}")]
     BadUrl {
         /// As written.
         url: String,
+        /// What is wrong with it.
+        problem: String,
     },
 }
 
@@ -210,7 +212,9 @@ impl Hint for BrokenRule {
                 "write an address and a port such as `127.0.0.1:0` (0: a free one)".into()
             }
             Self::BadUrl { .. } => {
-                "write `file:///path`, `s3://bucket/path`, or nothing for the run's folder".into()
+                "write `file:///path`, `s3://bucket/path`, `gs://bucket/path`, `az://container/path`, or nothing for \
+                 the run's folder"
+                    .into()
             }
         })
     }

@@ -208,8 +208,41 @@ fn broken_rules_explain_themselves() {
         ),
         (
             &["cluster.workers=17"],
-            "`cluster.workers` is 17, but there are only 16 lanes (`train.lanes`) (`cluster.workers` from --set); hint: set `cluster.workers` to at most 16, or raise `train.lanes`",
+            "`cluster.workers` is 17, but `train.lanes` is 16: a worker needs a lane (`cluster.workers` from --set); hint: set `cluster.workers` to at most 16, or raise `train.lanes`",
         ),
+        (
+            &["model.loss.negative_iou=0.7"],
+            "`model.loss.negative_iou` is 0.7, above `model.loss.positive_iou`, 0.6 (`model.loss.negative_iou` from --set); hint: lower `model.loss.negative_iou` or raise `model.loss.positive_iou`",
+        ),
+        (
+            &["run.name=a/b"],
+            "`run.name` is `a/b`, but may hold only letters, digits, `.`, `_` and `-`, and must begin with a letter or digit (`run.name` from --set); hint: choose a name such as `thumos-r0.15`",
+        ),
+        (
+            &["cluster.listen=here"],
+            "`cluster.listen` is `here`, which is not an address (`cluster.listen` from --set); hint: write an address and a port such as `127.0.0.1:0` (0: a free one)",
+        ),
+        (
+            &["checkpoint.url=bucket"],
+            "`checkpoint.url` is `bucket`, which is not a URL (`checkpoint.url` from --set); hint: write `file:///path`, `s3://bucket/path`, `gs://bucket/path`, `az://container/path`, or nothing for the run's folder",
+        ),
+        (
+            &["checkpoint.url=foo://bucket/x"],
+            "`checkpoint.url` is `foo://bucket/x`, but the scheme `foo` is not known (`checkpoint.url` from --set); hint: write `file:///path`, `s3://bucket/path`, `gs://bucket/path`, `az://container/path`, or nothing for the run's folder",
+        ),
+        (
+            &["model.backbone.patch_size=[4, 4, 4]"],
+            "`model.backbone.patch_size` is 4, but must be 2 (`model.backbone.patch_size` from --set)",
+        ),
+    ];
+    for (sets, expected) in cases {
+        assert_eq!(complaint("", sets), *expected, "{sets:?}");
+    }
+}
+
+#[test]
+fn broken_rules_of_schedule_and_evaluation_explain_themselves() {
+    let cases: &[(&[&str], &str)] = &[
         (
             &["optim.schedule.warmup=exp", "optim.schedule.warmup_start=0"],
             "`optim.schedule.warmup_start` is 0, which only a linear warm-up rises from (`optim.schedule.warmup_start` from --set); hint: set `optim.schedule.warmup_start` to a number above 0, such as 0.1",
@@ -238,26 +271,6 @@ fn broken_rules_explain_themselves() {
             &["evaluation.tiou=[]"],
             "`evaluation.tiou` is empty (`evaluation.tiou` from --set); hint: give `evaluation.tiou` at least one entry",
         ),
-        (
-            &["model.loss.negative_iou=0.7"],
-            "`model.loss.negative_iou` is 0.7, above `model.loss.positive_iou`, 0.6 (`model.loss.negative_iou` from --set); hint: lower `model.loss.negative_iou` or raise `model.loss.positive_iou`",
-        ),
-        (
-            &["run.name=a/b"],
-            "`run.name` is `a/b`, but may hold only letters, digits, `.`, `_` and `-`, and must begin with a letter or digit (`run.name` from --set); hint: choose a name such as `thumos-r0.15`",
-        ),
-        (
-            &["cluster.listen=here"],
-            "`cluster.listen` is `here`, which is not an address (`cluster.listen` from --set); hint: write an address and a port such as `127.0.0.1:0` (0: a free one)",
-        ),
-        (
-            &["checkpoint.url=bucket"],
-            "`checkpoint.url` is `bucket`, which is not a URL (`checkpoint.url` from --set); hint: write `file:///path`, `s3://bucket/path`, or nothing for the run's folder",
-        ),
-        (
-            &["model.backbone.patch_size=[4, 4, 4]"],
-            "`model.backbone.patch_size` is 4, but must be 2 (`model.backbone.patch_size` from --set)",
-        ),
     ];
     for (sets, expected) in cases {
         assert_eq!(complaint("", sets), *expected, "{sets:?}");
@@ -270,6 +283,32 @@ fn a_rate_of_nothing_is_legal_and_one_clip_is_enough() {
         let config = load_text("", &[], &[&format!("memory.sampling_rate={rate}")]).unwrap().config;
         assert_eq!(config.memory.sampled_clips(config.data.clips()), sampled, "{rate}");
     }
+}
+
+#[test]
+fn the_environment_and_sets_apply_on_top_of_stored_settings() {
+    let stored = load_text("[data]\nfps = 12\n", &[], &["train.epochs=3"]).unwrap();
+    let variables = [("LONGTAKE__DATA__FPS", "5"), ("LONGTAKE__RUN__SEED", "6")];
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let changed = stored.changed(variables, &["run.seed=7".to_owned()]).unwrap();
+    let rows = changed.rows();
+    assert_eq!(source(&rows, "data.fps"), ("5.0", "environment variable LONGTAKE__DATA__FPS"));
+    assert_eq!(source(&rows, "run.seed"), ("7", "--set"));
+    assert_eq!(source(&rows, "train.epochs"), ("3", "--set"), "as it was stored");
+    let unknown = stored.changed(std::iter::empty(), &["data.fsp=1".to_owned()]).unwrap_err();
+    assert_eq!(unknown.hint().as_deref(), Some("did you mean `data.fps`?"));
+}
+
+#[test]
+fn settings_that_weights_were_not_trained_with_are_told_unless_only_training_looks_at_them() {
+    let trained = RunConfig::default();
+    let given = |sets: &[&str]| misfits(&trained, &load_text("", &[], sets).unwrap());
+    assert_eq!(
+        given(&["model.neck.tdm_heads=4", "model.loss.focal_gamma=1", "train.epochs=3"]),
+        ["`model.neck.tdm_heads` is 4 (--set), but they were trained with 8"]
+    );
+    assert_eq!(given(&["model.backbone.embed_dim=48"]), [""; 0], "a published size has its own");
+    assert_eq!(given(&["model.backbone.variant=tiny"]).len(), 1);
 }
 
 #[test]

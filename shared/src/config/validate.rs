@@ -2,6 +2,7 @@
 
 use super::rules::{BrokenRule, Range};
 use super::{MemoryConfig, OptimConfig, RunConfig, SynthConfig, TEMPORAL_REDUCTION, Variant, Warmup};
+use crate::objects::{LocationError, check_url as check_url_of_store};
 
 /// Blocks of the published backbones lie in this many stages (spec 10).
 const PUBLISHED_STAGES: usize = 4;
@@ -53,6 +54,7 @@ impl RunConfig {
             ("data.clip_frames", data.clip_frames as f64, Range::AtLeast(2.0)),
             ("data.window_frames", data.window_frames as f64, Range::AtLeast(2.0)),
             ("data.min_overlap", data.min_overlap, Range::Fraction),
+            ("data.max_damaged", data.max_damaged, Range::Fraction),
             ("data.augment.flip", augment.flip, Range::Fraction),
             ("data.augment.photometric", augment.photometric, Range::Fraction),
             ("data.augment.rotation", augment.rotation, Range::Fraction),
@@ -214,10 +216,21 @@ impl RunConfig {
         if !is_address(&cluster.listen) {
             return Err(BrokenRule::BadAddress { address: cluster.listen.clone() });
         }
-        if !checkpoint.url.is_empty() && url::Url::parse(&checkpoint.url).is_err() {
-            return Err(BrokenRule::BadUrl { url: checkpoint.url.clone() });
-        }
-        Ok(())
+        check_url(&checkpoint.url)
+    }
+}
+
+fn check_url(url: &str) -> Outcome {
+    let bad = |problem: String| Err(BrokenRule::BadUrl { url: url.to_owned(), problem });
+    if url.is_empty() {
+        return Ok(());
+    }
+    if url::Url::parse(url).is_err() {
+        return bad("which is not a URL".to_owned());
+    }
+    match check_url_of_store(url) {
+        Err(LocationError::NotAUrl { problem, .. }) => bad(format!("but {problem}")),
+        _ => Ok(()),
     }
 }
 

@@ -1,132 +1,92 @@
 //! Annotations as one JSON file with a `database` (spec 70, section 2), and the variants that others made of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::Deserialize;
-use serde_json::Value as Json;
+use super::finding::Finding;
+use super::{DatasetError, OddEntry, Raw, RawAction, RawLabel, RawVideo};
+use crate::json::{self, Kind, Odd, Place, Value};
+use crate::text::{self, composed};
 
-use super::{DatasetError, Raw, RawAction, RawLabel, RawVideo};
-
-#[derive(Deserialize)]
-struct File {
-    database: serde_json::Map<String, Json>,
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    #[serde(default)]
-    subset: String,
-    #[serde(default)]
-    duration: Option<Json>,
-    #[serde(default)]
-    annotations: Vec<Annotation>,
-}
-
-#[derive(Deserialize)]
-struct Annotation {
-    segment: [Json; 2],
-    label: Json,
-    /// The number of the class, which some releases give beside its name.
-    #[serde(default)]
-    label_id: Json,
-}
-
-/// Reads every video of the file, in the file's order.
+/// Reads every video of the file, in the file's order; a repeated id is an error among the findings.
 pub(super) fn read(path: &Path) -> Result<Raw, DatasetError> {
-    let bytes = std::fs::read(path).map_err(|source| DatasetError::Read { path: path.to_owned(), source })?;
-    let file: File = serde_json::from_slice(&bytes)
-        .map_err(|error| DatasetError::NotJson { path: path.to_owned(), message: error.to_string() })?;
-    let mut numbers = BTreeMap::new();
-    let videos = file
-        .database
-        .into_iter()
-        .map(|(id, entry)| {
-            video(&id, entry, &mut numbers).map_err(|message| DatasetError::BadEntry {
-                path: path.to_owned(),
-                video: id,
-                message,
-            })
-        })
-        .collect::<Result<_, _>>()?;
-    Ok(Raw { videos, numbers, ..Raw::default() })
+    let text = text::read(path)?;
+    let not_json = |message: String| DatasetError::NotJson { path: path.to_owned(), message };
+    let file = json::parse(&text).map_err(|error| not_json(error.to_string()))?;
+    let at_place = |odd: Odd| not_json(format!("{}: {}", Place::of(&text, odd.at), odd.message));
+    let database = file.needed(&["database"]).map_err(at_place)?;
+    let mut raw = Raw::default();
+    let mut seen = BTreeMap::new();
+    for (id, entry) in database.members("`database`").map_err(at_place)? {
+        if let Some(earlier) = seen.insert(composed(id), entry.at) {
+            let [first, second] = [earlier, entry.at].map(|at| Place::of(&text, at));
+            let (annotations, video) = (path.to_owned(), id.clone().into_owned());
+            raw.findings.push(Finding::RepeatedId { annotations, video, first, second });
+        }
+        let bad = |odd: Odd| (Place::of(&text, odd.at), odd.message);
+        // An entry whose subset cannot be read may belong to any.
+        let subset = subset(entry).map_err(|odd| {
+            let (place, message) = bad(odd);
+            DatasetError::BadEntry { path: path.to_owned(), video: id.clone().into_owned(), place, message }
+        })?;
+        match actions(entry, &mut raw.numbers) {
+            Ok((duration, actions)) => {
+                raw.videos.push(RawVideo { id: id.clone().into_owned(), subset, duration, actions });
+            }
+            Err(odd) => {
+                let (place, message) = bad(odd);
+                let (id, path) = (id.clone().into_owned(), path.to_owned());
+                raw.odd.push(OddEntry { id, subset, path, place, message });
+            }
+        }
+    }
+    Ok(raw)
 }
 
-fn video(id: &str, entry: Json, numbers: &mut BTreeMap<String, u32>) -> Result<RawVideo, String> {
-    let entry: Entry = serde_json::from_value(entry).map_err(|error| error.to_string())?;
-    let duration = entry.duration.as_ref().map(|value| number("duration", value)).transpose()?;
-    for annotation in &entry.annotations {
-        let number = annotation.label_id.as_u64().and_then(|number| u32::try_from(number).ok());
-        if let (Json::String(name), Some(number)) = (&annotation.label, number) {
+fn subset(entry: &Value<'_>) -> Result<String, Odd> {
+    match entry.field(&["subset"])? {
+        None => Ok(String::new()),
+        Some(Value { kind: Kind::Text(name), .. }) => Ok(name.clone().into_owned()),
+        Some(other) => Err(other.odd(format!("`subset` is {}, not a text", other.shown()))),
+    }
+}
+
+/// The duration, if it is told, and what happens.
+fn actions(
+    entry: &Value<'_>,
+    numbers: &mut BTreeMap<String, u32>,
+) -> Result<(Option<f64>, Vec<RawAction>), Odd> {
+    let duration = entry.field(&["duration"])?.map(|value| value.number("duration")).transpose()?;
+    let annotations = match entry.field(&["annotations"])? {
+        Some(list) => list.list("`annotations`")?,
+        None => &[],
+    };
+    let mut actions = Vec::with_capacity(annotations.len());
+    for annotation in annotations {
+        actions.push(action(annotation)?);
+        if let (Some(RawAction { label: RawLabel::Name(name), .. }), Some(number)) =
+            (actions.last(), annotation.field(&["label_id"])?.and_then(whole))
+        {
             numbers.insert(name.clone(), number);
         }
     }
-    let actions = entry.annotations.iter().map(action).collect::<Result<_, _>>()?;
-    Ok(RawVideo { id: id.to_owned(), subset: entry.subset, duration, actions })
+    Ok((duration, actions))
 }
 
-fn action(annotation: &Annotation) -> Result<RawAction, String> {
-    let label = match &annotation.label {
-        Json::String(name) => RawLabel::Name(name.clone()),
-        other => other
-            .as_u64()
-            .and_then(|id| usize::try_from(id).ok())
-            .map(RawLabel::Id)
-            .ok_or_else(|| format!("`label` is {other}, neither a name nor a class number"))?,
+fn action(annotation: &Value<'_>) -> Result<RawAction, Odd> {
+    let [start, end] = annotation.needed(&["segment"])?.pair("segment")?;
+    let label = annotation.needed(&["label"])?;
+    let label = match &label.kind {
+        Kind::Number(_) => RawLabel::Id(whole(label).map(|number| number as usize).ok_or_else(|| {
+            label.odd(format!("`label` is {}, neither a name nor a class number", label.shown()))
+        })?),
+        _ => RawLabel::Name(label.name("label")?.to_owned()),
     };
-    let [start, end] = &annotation.segment;
-    Ok(RawAction { label, start: number("segment", start)?, end: number("segment", end)? })
+    Ok(RawAction { label, start, end })
 }
 
-/// A number, or a number written as text (HACS writes durations so); `null` is not a number, to be dropped and counted.
-fn number(field: &str, value: &Json) -> Result<f64, String> {
-    match value {
-        Json::Null => Ok(f64::NAN),
-        Json::String(text) => text.trim().parse().map_err(|_| format!("`{field}` is `{text}`, not a number")),
-        other => other.as_f64().ok_or_else(|| format!("`{field}` is {other}, not a number")),
-    }
-}
-
-/// A class with a start and an end in seconds.
-pub(crate) type NamedSpan = (String, f64, f64);
-
-/// What annotations say of one subset, or of all, nothing mended.
-pub(crate) struct SubsetActions {
-    /// Id and actions of each video.
-    pub(crate) videos: Vec<(String, Vec<NamedSpan>)>,
-    /// The number of each class that any subset shows, where the annotations number them.
-    pub(crate) numbers: BTreeMap<String, u32>,
-}
-
-/// Reads one subset, or all.
-pub(crate) fn read_subset(path: &Path, subset: Option<&str>) -> Result<SubsetActions, DatasetError> {
-    let raw = read(path)?;
-    let present: BTreeSet<String> = raw.videos.iter().map(|video| video.subset.clone()).collect();
-    if let Some(wanted) = subset.filter(|wanted| !present.contains(*wanted)) {
-        return Err(DatasetError::NoSuchSubset {
-            annotations: path.display().to_string(),
-            wanted: wanted.to_owned(),
-            key: "data.validation_subset",
-            present: present.into_iter().collect(),
-        });
-    }
-    let videos = raw
-        .videos
-        .into_iter()
-        .filter(|video| subset.is_none_or(|wanted| video.subset == wanted))
-        .map(|video| {
-            let actions = video
-                .actions
-                .into_iter()
-                .map(|action| match action.label {
-                    RawLabel::Name(name) => Ok((name, action.start, action.end)),
-                    RawLabel::Id(label) => {
-                        Err(DatasetError::LabelWithoutName { video: video.id.clone(), label })
-                    }
-                })
-                .collect::<Result<_, _>>()?;
-            Ok((video.id, actions))
-        })
-        .collect::<Result<_, DatasetError>>()?;
-    Ok(SubsetActions { videos, numbers: raw.numbers })
+/// A number without sign and fraction; `label_id` is left out where it is none.
+fn whole(value: &Value<'_>) -> Option<u32> {
+    let Kind::Number(number) = value.kind else { return None };
+    ((0.0..=f64::from(u32::MAX)).contains(&number) && number.fract() == 0.0).then_some(number as u32)
 }

@@ -1,13 +1,14 @@
 //! What is wrong with a data set, all at once: `longtake data check`.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::assemble::assemble;
 use super::files::Listing;
-use super::{Dataset, DatasetError, Subset, Video};
+use super::{Dataset, DatasetError, Finding, Severity, Subset, Video};
 use crate::config::DataConfig;
 
 /// A difference between annotated and real length that is reported: this share of the length, but at least one second.
@@ -49,6 +50,18 @@ pub struct ProbedVideo {
     pub reason: String,
 }
 
+/// Why a file cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreadable {
+    /// What is wrong and where in the file: it completes the sentence "video `x` ...".
+    pub reason: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// What decoding some of a file found.
+pub type Examined = Result<ProbedVideo, Unreadable>;
+
 /// What `longtake data check` found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CheckReport {
@@ -57,7 +70,7 @@ pub struct CheckReport {
     /// In the order of labels.
     pub classes: Vec<ClassCount>,
     /// What reading the annotations dropped or renamed.
-    pub remarks: Vec<String>,
+    pub remarks: Vec<Finding>,
     /// What somebody should look at.
     pub problems: Vec<Problem>,
 }
@@ -91,20 +104,23 @@ pub struct ClassCount {
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Problem {
     /// No file.
-    #[error("video `{video}` has no file")]
+    #[error("video `{video}` has no file{}", nearest.as_ref().map_or_else(String::new, |name| format!("; the nearest name is `{name}`")))]
     Missing {
         /// The video.
         video: String,
+        /// The file whose name looks most like it.
+        nearest: Option<String>,
     },
     /// A file that the decoder refuses.
-    #[error("video `{video}` cannot be read: {reason} (`{}`)", path.display())]
+    #[error("video `{video}` {} (`{}`)", why.reason, path.display())]
     Unreadable {
         /// The video.
         video: String,
         /// Its file.
         path: PathBuf,
         /// What the decoder says.
-        reason: String,
+        #[serde(flatten)]
+        why: Unreadable,
     },
     /// A file without frames.
     #[error("video `{video}` has no frames (`{}`)", path.display())]
@@ -146,27 +162,42 @@ pub enum Problem {
         /// The class.
         class: String,
     },
-    /// One video on both sides.
-    #[error("video `{video}` is in training and in validation")]
-    InBoth {
-        /// The video.
-        video: String,
+    /// What must not count as it stands: a repeated id, a video on both sides.
+    #[error("{finding}")]
+    Annotations {
+        /// What was found.
+        finding: Finding,
     },
 }
 
-/// Reads annotations and looks at every file through `probe`.
+/// Reads annotations and has the files of all videos examined: `examine` gives an answer a video, in their order.
 ///
 /// # Errors
 /// What [`super::load`] refuses, except missing files, which are problems of the report.
 pub fn check(
     config: &DataConfig,
-    probe: &dyn Fn(&Path) -> Result<ProbedVideo, String>,
+    examine: &dyn Fn(&[&Video]) -> Vec<Examined>,
 ) -> Result<CheckReport, DatasetError> {
-    let (dataset, _) = assemble(config, Some(&Listing::of(&config.videos)?))?;
-    let mut problems = Vec::new();
+    let (mut dataset, missing) = assemble(config, Some(&Listing::of(&config.videos)?))?;
+    let nearest: BTreeMap<String, Option<String>> =
+        missing.into_iter().map(|missing| (missing.video, missing.nearest)).collect();
+    let (errors, remarks): (Vec<Finding>, Vec<Finding>) = std::mem::take(&mut dataset.remarks)
+        .into_iter()
+        .partition(|finding| finding.severity() == Severity::Error);
+    let mut problems: Vec<Problem> =
+        errors.into_iter().map(|finding| Problem::Annotations { finding }).collect();
     let mut seconds = [0.0; 2];
+    let has_file = |video: &&Video| !video.path.as_os_str().is_empty();
+    let with_file: Vec<&Video> = dataset.videos.iter().filter(has_file).collect();
+    let mut examined = examine(&with_file).into_iter();
     for video in &dataset.videos {
-        let (found, length) = look_at(video, probe);
+        let (found, length) = match nearest.get(&video.id) {
+            Some(nearest) => {
+                let missing = Problem::Missing { video: video.id.clone(), nearest: nearest.clone() };
+                (vec![missing], video.duration.0)
+            }
+            None => problems_of_file(video, examined.next()),
+        };
         problems.extend(found);
         seconds[video.subset as usize] += length;
     }
@@ -179,7 +210,6 @@ pub fn check(
             problems.push(Problem::NeverValidated { class: class.name.clone() });
         }
     }
-    problems.extend(in_both(&dataset));
     let subsets = [Subset::Training, Subset::Validation].map(|subset| {
         let videos = dataset.videos.iter().filter(|video| video.subset == subset);
         SubsetCount {
@@ -189,22 +219,29 @@ pub fn check(
             seconds: seconds[subset as usize],
         }
     });
-    Ok(CheckReport { subsets: subsets.to_vec(), classes, remarks: dataset.remarks, problems })
+    Ok(CheckReport { subsets: subsets.to_vec(), classes, remarks, problems })
 }
 
 /// The problems of one file, and its length in seconds.
-fn look_at(video: &Video, probe: &dyn Fn(&Path) -> Result<ProbedVideo, String>) -> (Vec<Problem>, f64) {
+fn problems_of_file(video: &Video, examined: Option<Examined>) -> (Vec<Problem>, f64) {
     let (id, path) = (video.id.clone(), video.path.clone());
     let annotated = video.duration.0;
-    if path.as_os_str().is_empty() {
-        return (vec![Problem::Missing { video: id }], annotated);
+    match examined {
+        None => (Vec::new(), annotated),
+        Some(Err(why)) => (vec![Problem::Unreadable { video: id, path, why }], annotated),
+        Some(Ok(probed)) if probed.frames == 0 => (vec![Problem::NoFrames { video: id, path }], annotated),
+        Some(Ok(probed)) => (length_problems(video, probed.duration), probed.duration),
     }
-    let probed = match probe(&path) {
-        Err(reason) => return (vec![Problem::Unreadable { video: id, path, reason }], annotated),
-        Ok(probed) if probed.frames == 0 => return (vec![Problem::NoFrames { video: id, path }], annotated),
-        Ok(probed) => probed,
-    };
-    (length_problems(video, probed.duration), probed.duration)
+}
+
+impl Problem {
+    /// What to do about it, where the file says so.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Unreadable { why, .. } => why.hint.as_deref(),
+            _ => None,
+        }
+    }
 }
 
 /// Where a file of `duration` seconds contradicts its annotations; an action that it does not reach comes first.
@@ -239,25 +276,11 @@ fn count_classes(dataset: &Dataset) -> Vec<ClassCount> {
     classes
 }
 
-/// Videos are sorted by subset, then by id: both halves are sorted lists.
-fn in_both(dataset: &Dataset) -> Vec<Problem> {
-    let middle = dataset.videos.partition_point(|video| video.subset == Subset::Training);
-    let (training, validation) = dataset.videos.split_at(middle);
-    training
-        .iter()
-        .filter(|video| validation.binary_search_by(|other| other.id.cmp(&video.id)).is_ok())
-        .map(|video| Problem::InBoth { video: video.id.clone() })
-        .collect()
-}
-
 impl fmt::Display for CheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = String::new();
         for count in &self.subsets {
-            let name = match count.subset {
-                Subset::Training => "training",
-                Subset::Validation => "validation",
-            };
+            let name = count.subset.name();
             let (videos, actions, minutes) = (count.videos, count.actions, count.seconds / 60.0);
             writeln!(text, "{name:<10}  {videos:>6} videos  {actions:>7} actions  {minutes:>8.1} min")?;
         }
@@ -269,8 +292,13 @@ impl fmt::Display for CheckReport {
         for remark in &self.remarks {
             writeln!(text, "remark: {remark}")?;
         }
-        for problem in &self.problems {
+        for (index, problem) in self.problems.iter().enumerate() {
             writeln!(text, "problem: {problem}")?;
+            // Neighbours with the same hint share it.
+            let next = self.problems.get(index + 1).and_then(Problem::hint);
+            if let Some(hint) = problem.hint().filter(|hint| Some(*hint) != next) {
+                writeln!(text, "hint: {hint}")?;
+            }
         }
         f.write_str(text.trim_end())
     }

@@ -5,27 +5,36 @@ mod assemble;
 mod check;
 mod error;
 mod files;
+mod finding;
+mod labels;
+mod sameness;
+mod subset_actions;
 mod subsets;
 #[cfg(test)]
 mod tests;
 mod thumos14;
+mod walk;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 pub use check::{
-    CheckReport, ClassCount, DecoderKind, ProbedVideo, Problem, SubsetCount, check, length_problems,
+    CheckReport, ClassCount, DecoderKind, Examined, ProbedVideo, Problem, SubsetCount, Unreadable, check,
+    length_problems,
 };
-pub use error::DatasetError;
+pub use error::{DatasetError, MissingVideo, NamedBy, Reader};
+pub use files::videos_below;
+pub use finding::{Finding, Mending, Severity, Shared};
 
-pub(crate) use activitynet::{SubsetActions, read_subset};
-pub(crate) use assemble::read_blocked;
+pub(crate) use assemble::Blocked;
+pub(crate) use subset_actions::{SubsetActions, read_subset};
 pub(crate) use thumos14::DISPUTED;
 
 use crate::config::{AnnotationFormat, DataConfig};
 use crate::ids::VideoIndex;
+use crate::json::Place;
 use crate::units::Seconds;
 
 /// A data set as a run uses it: named classes, training and validation videos.
@@ -35,8 +44,8 @@ pub struct Dataset {
     pub classes: Vec<String>,
     /// All videos of both subsets, sorted by subset (training first), then by id.
     pub videos: Vec<Video>,
-    /// What was dropped or renamed while reading, as sentences for the log.
-    pub remarks: Vec<String>,
+    /// What was dropped, renamed or taken for something else while reading; errors among it only in [`check`].
+    pub remarks: Vec<Finding>,
 }
 
 /// Which part of a run a video serves.
@@ -47,6 +56,16 @@ pub enum Subset {
     Training,
     /// Evaluated on.
     Validation,
+}
+
+impl Subset {
+    /// As messages and settings write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Training => "training",
+            Self::Validation => "validation",
+        }
+    }
 }
 
 /// One annotated video.
@@ -82,15 +101,11 @@ pub struct Action {
 pub fn load(config: &DataConfig) -> Result<Dataset, DatasetError> {
     let files = files::Listing::of(&config.videos)?;
     let (dataset, missing) = assemble::assemble(config, Some(&files))?;
-    if missing.is_empty() {
-        return Ok(dataset);
+    if !missing.is_empty() {
+        let (folder, videos) = (config.videos.clone(), dataset.videos.len());
+        return Err(DatasetError::MissingVideos { folder, videos, missing });
     }
-    Err(DatasetError::MissingVideos {
-        folder: config.videos.clone(),
-        count: missing.len(),
-        videos: dataset.videos.len(),
-        first: missing.into_iter().take(10).collect(),
-    })
+    dataset.without_errors()
 }
 
 /// Reads annotations alone, to judge results where the videos are not at hand: every path is empty.
@@ -98,7 +113,7 @@ pub fn load(config: &DataConfig) -> Result<Dataset, DatasetError> {
 /// # Errors
 /// What [`load`] refuses, except videos without a file.
 pub fn annotations(config: &DataConfig) -> Result<Dataset, DatasetError> {
-    Ok(assemble::assemble(config, None)?.0)
+    assemble::assemble(config, None)?.0.without_errors()
 }
 
 impl Dataset {
@@ -109,6 +124,16 @@ impl Dataset {
             .filter(|(_, video)| video.subset == subset)
             .map(|(index, _)| VideoIndex(index))
             .collect()
+    }
+
+    /// The same, unless something was found that must not count as it stands.
+    fn without_errors(mut self) -> Result<Self, DatasetError> {
+        let is_error = |finding: &Finding| finding.severity() == Severity::Error;
+        if self.remarks.iter().any(is_error) {
+            self.remarks.retain(is_error);
+            return Err(DatasetError::Refused { findings: self.remarks });
+        }
+        Ok(self)
     }
 
     /// A video by its position.
@@ -166,13 +191,51 @@ enum RawLabel {
     Id(usize),
 }
 
+/// An entry that cannot be understood; it matters where its subset is used.
+#[derive(Debug, Clone, PartialEq)]
+struct OddEntry {
+    id: String,
+    subset: String,
+    path: PathBuf,
+    place: Place,
+    message: String,
+}
+
 /// Everything a reader hands over.
 #[derive(Debug, Clone, PartialEq, Default)]
 struct Raw {
     videos: Vec<RawVideo>,
-    remarks: Vec<String>,
+    odd: Vec<OddEntry>,
+    findings: Vec<Finding>,
     /// Numbers of classes, where the annotations give them beside the names.
     numbers: BTreeMap<String, u32>,
+}
+
+impl Raw {
+    /// The subsets that entries name.
+    fn subsets(&self) -> Vec<String> {
+        let odd = self.odd.iter().map(|entry| &entry.subset);
+        let names: BTreeSet<&String> = self.videos.iter().map(|video| &video.subset).chain(odd).collect();
+        names.into_iter().filter(|name| !name.trim().is_empty()).cloned().collect()
+    }
+
+    /// Tells what is left out beside the chosen subsets. An odd entry of a chosen one is an error.
+    fn leave_out(&mut self, chosen: &[&str]) -> Result<(), DatasetError> {
+        let counts = |entry: &OddEntry| chosen.contains(&entry.subset.as_str());
+        let mut odd = std::mem::take(&mut self.odd);
+        if let Some(position) = odd.iter().position(counts) {
+            let OddEntry { id, path, place, message, .. } = odd.swap_remove(position);
+            return Err(DatasetError::BadEntry { path, video: id, place, message });
+        }
+        let videos = self.videos.iter().map(|video| (video.subset.as_str(), video.id.as_str()));
+        self.findings.extend(subsets::left_out(chosen, videos));
+        if let Some(OddEntry { place, message, .. }) = odd.first() {
+            let message = format!("{place}: {message}");
+            let videos = odd.into_iter().map(|entry| entry.id).collect();
+            self.findings.push(Finding::OddEntries { videos, message });
+        }
+        Ok(())
+    }
 }
 
 fn read(config: &DataConfig) -> Result<Raw, DatasetError> {

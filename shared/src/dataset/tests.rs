@@ -1,5 +1,9 @@
 //! Files as users have them, whole and wrong.
 
+mod files;
+mod odd_files;
+mod same;
+
 use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,6 +52,10 @@ impl Folder {
     fn path(&self, name: &str) -> String {
         self.0.path().join(name).display().to_string()
     }
+}
+
+fn remarks(dataset: &Dataset) -> Vec<String> {
+    dataset.remarks.iter().map(ToString::to_string).collect()
 }
 
 fn complaint(config: &DataConfig) -> String {
@@ -151,7 +159,7 @@ fn aliases_of_subsets_are_understood_and_said() {
     };
     let dataset = load(&config).unwrap();
     assert_eq!(
-        dataset.remarks,
+        remarks(&dataset),
         [
             "the subset `train` is `training` in these annotations",
             "the subset `Validation` is `validation` in these annotations"
@@ -179,12 +187,13 @@ fn bad_segments_are_dropped_or_clipped_and_counted() {
         dataset.videos[0].actions.iter().map(|action| (action.start.0, action.end.0)).collect();
     assert_eq!(spans, [(0.0, 1.0), (1.0, 2.0), (9.0, 10.0)]);
     assert_eq!(
-        dataset.remarks,
+        remarks(&dataset),
         [
-            "4 actions end before they start, or lie outside their video: dropped (first: `a`)",
+            "3 actions end before they start, or lie outside their video: dropped (first: `a`)",
+            "1 action has a time that is not a number: dropped (first: `a`)",
             "2 actions reach beyond their video: clipped (first: `a`)",
-            "1 videos have no annotated duration (first: `b`)",
-            "1 videos show no action (first: `c`)"
+            "1 video has no annotated duration (first: `b`)",
+            "1 video shows no action (first: `c`)"
         ]
     );
 }
@@ -211,7 +220,7 @@ fn blocked_videos_are_left_out() {
     let config = DataConfig { blocked: folder.path("blocked.json"), ..folder.config("anno.json") };
     let dataset = load(&config).unwrap();
     assert_eq!(dataset.videos.iter().map(|video| video.id.as_str()).collect::<Vec<_>>(), ["a", "c"]);
-    assert!(dataset.remarks[0].starts_with("1 videos of"), "{:?}", dataset.remarks);
+    assert!(remarks(&dataset)[0].starts_with("1 video of"), "{:?}", dataset.remarks);
     folder.write("blocked.json", "{}");
     assert!(complaint(&config).contains("is not a JSON array of video ids"));
 }
@@ -220,29 +229,58 @@ fn blocked_videos_are_left_out() {
 fn wrong_files_name_file_video_and_field() {
     let folder = Folder::new();
     let try_text = |text: &str| {
-        folder.write("anno.json", text);
+        // An odd entry matters where both subsets are there.
+        let (odd, end) = text.rsplit_once("}}").unwrap_or((text, ""));
+        let others = r#", "t": {"subset": "training"}, "v": {"subset": "validation"}}}"#;
+        let whole = if text.contains("training") { format!("{odd}{others}{end}") } else { text.to_owned() };
+        folder.write("anno.json", &whole);
         complaint(&folder.config("anno.json")).replace(&folder.path(""), "")
     };
     for (text, part) in [
-        ("{", "`anno.json` is not annotations of ActivityNet's layout: EOF"),
-        ("{}", "missing field `database`"),
         (
-            r#"{"database": {"a": {"subset": 3}}}"#,
-            "video `a` of `anno.json`: invalid type: integer `3`, expected a string",
+            "{",
+            "`anno.json` is not annotations of ActivityNet's layout: line 1, column 2: the text ends too early",
+        ),
+        ("{}", "line 1, column 1: missing field `database`"),
+        (r#"{"database": []}"#, "line 1, column 14: `database` is [], not an object"),
+        (
+            r#"{"database": {"a": {"subset": "training", "duration": 3,, "annotations": []}}}"#,
+            "line 1, column 57, in `database.a`: a name in double quotes is expected, not `,`",
         ),
         (
-            r#"{"database": {"a": {"subset": "training", "annotations": [{"label": "x"}]}}}"#,
-            "video `a` of `anno.json`: missing field `segment`",
+            r#"{"database": {"a": {"subset": 3}}}"#,
+            "video `a` of `anno.json` (line 1, column 31): `subset` is 3, not a text",
+        ),
+        (
+            r#"{"database": {"a": null}}"#,
+            "video `a` of `anno.json` (line 1, column 20): an object with `subset` is expected, not null",
+        ),
+        (
+            "{\"database\": {\"a\": {\"subset\": \"training\", \"annotations\":\n [{\"label\": \"x\"}]}}}",
+            "video `a` of `anno.json` (line 2, column 3): missing field `segment`",
         ),
         (
             r#"{"database": {"a": {"subset": "training", "annotations": [{"label": "x", "segment": ["one", 2]}]}}}"#,
-            "video `a` of `anno.json`: `segment` is `one`, not a number",
+            "`segment` is `one`, not a number",
+        ),
+        (
+            r#"{"database": {"a": {"subset": "training", "annotations": [{"label": "x", "segment": [1, 2, 3]}]}}}"#,
+            "`segment` is [1, 2, 3], not `[start, end]`",
+        ),
+        (
+            r#"{"database": {"a": {"subset": "training", "annotations": [{"label": " ", "segment": [1, 2]}]}}}"#,
+            "video `a` of `anno.json` (line 1, column 69): `label` is empty",
+        ),
+        (
+            r#"{"database": {"a": {"subset": "training", "annotations": [], "annotations": []}}}"#,
+            "video `a` of `anno.json` (line 1, column 77): `annotations` is given twice",
         ),
         (
             r#"{"database": {"a": {"subset": "training", "duration": "long", "annotations": []}}}"#,
-            "video `a` of `anno.json`: `duration` is `long`, not a number",
+            "`duration` is `long`, not a number",
         ),
         (r#"{"database": {}}"#, "no video of `anno.json` belongs to the subset `training`"),
+        (r#"{"database": {"a": {"annotations": []}}}"#, "has a `subset`: give"),
     ] {
         let complaint = try_text(text);
         assert!(complaint.contains(part), "{complaint}");
@@ -281,11 +319,11 @@ fn thumos14_text_files_in_their_folders() {
     assert_eq!(dataset.videos[0].actions.len(), 2);
     assert_eq!(dataset.videos[0].actions[0].start, Seconds(0.5));
     assert_eq!(
-        dataset.remarks,
+        remarks(&dataset),
         [
             "2 intervals labelled `Ambiguous` are not actions",
-            "videos that show nothing else are left out: video_validation_0000002",
-            "test videos with wrong or no labels are left out: video_test_0000270",
+            "1 video that shows only undecided intervals is left out: `video_validation_0000002`",
+            "test videos with wrong or no labels are left out: `video_test_0000270`",
             "the subset `training` is `val` in these annotations",
             "the subset `validation` is `test` in these annotations",
             "2 videos have no annotated duration (first: `video_validation_0000001`)"
@@ -358,23 +396,27 @@ fn probed(frames: usize, duration: f64) -> ProbedVideo {
 fn a_check_finds_every_problem_at_once() {
     let text = TWO.replace(r#""c": {"#, r#""e": {"subset": "validation", "duration": 50, "annotations": [{"label": "fly", "segment": [40, 45]}]}, "c": {"#);
     let folder = Folder::new().with("anno.json", &text).videos(&["a.mp4", "b.mp4", "e.mp4"]);
-    let probes = Cell::new(0);
-    let probe = |path: &Path| {
-        probes.set(probes.get() + 1);
-        match path.file_stem().and_then(|stem| stem.to_str()) {
-            Some("b") => Err("no moov box".to_owned()),
-            Some("e") => Ok(probed(300, 20.0)),
+    let asked = Cell::new(0);
+    let examine = |videos: &[&Video]| {
+        asked.set(asked.get() + videos.len());
+        let answer = |video: &&Video| match video.id.as_str() {
+            "b" => Err(Unreadable {
+                reason: "is damaged at 3.20 s: a hole".into(),
+                hint: Some("copy it".into()),
+            }),
+            "e" => Ok(probed(300, 20.0)),
             _ => Ok(probed(307, 20.5)),
-        }
+        };
+        videos.iter().map(answer).collect()
     };
-    let report = check(&folder.config("anno.json"), &probe).unwrap();
-    assert_eq!(probes.get(), 3);
+    let report = check(&folder.config("anno.json"), &examine).unwrap();
+    assert_eq!(asked.get(), 3, "a video without a file is not examined");
     let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
     let path = folder.path("videos/b.mp4");
     assert_eq!(
         problems,
         [
-            format!("video `b` cannot be read: no moov box (`{path}`)"),
+            format!("video `b` is damaged at 3.20 s: a hole (`{path}`)"),
             "video `c` has no file".to_owned(),
             "video `e` is 20.00 s long, but an action ends at 45.00 s".to_owned(),
             "video `e` is 20.00 s long, but is annotated as 50.00 s".to_owned(),
@@ -387,6 +429,7 @@ fn a_check_finds_every_problem_at_once() {
     assert_eq!(report.classes[2], ClassCount { name: "run".into(), training: 2, validation: 1 });
     let text = report.to_string();
     assert!(text.contains("training         2 videos        3 actions       0.5 min"), "{text}");
+    assert!(text.contains(&format!("a hole (`{path}`)\nhint: copy it\nproblem: video `c`")), "{text}");
     let stored: CheckReport = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
     assert_eq!(stored, report);
 }

@@ -1,10 +1,14 @@
 //! THUMOS14's folder of text files, one a class and subset (spec 70, section 1), and what its videos need.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
+use super::finding::Finding;
+use super::walk::files_below;
 use super::{DatasetError, Raw, RawAction, RawLabel, RawVideo};
 use crate::config::DisputedVideos;
+use crate::text;
 
 /// Marks intervals that nobody could decide; they are no actions.
 const AMBIGUOUS: &str = "Ambiguous";
@@ -12,38 +16,30 @@ const AMBIGUOUS: &str = "Ambiguous";
 pub(crate) const DISPUTED: [&str; 2] = ["video_test_0000270", "video_test_0001292"];
 const SUBSETS: [&str; 2] = ["val", "test"];
 
-/// Reads `<Class>_val.txt` and `<Class>_test.txt` in the folder and in the folders directly below it.
+/// Reads every `<Class>_val.txt` and `<Class>_test.txt` below the folder, wherever the archives were unpacked.
 pub(super) fn read_folder(folder: &Path) -> Result<Raw, DatasetError> {
-    let mut videos: BTreeMap<(String, String), Vec<RawAction>> = BTreeMap::new();
-    let mut files = 0;
-    for path in text_files(folder)? {
-        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-        let Some((class, subset)) = stem.rsplit_once('_').filter(|(_, subset)| SUBSETS.contains(subset))
-        else {
-            continue;
-        };
-        files += 1;
-        let text = std::fs::read_to_string(&path)
-            .map_err(|source| DatasetError::Read { path: path.clone(), source })?;
+    let mut raw = Raw::default();
+    let mut videos: BTreeMap<(&str, String), Vec<RawAction>> = BTreeMap::new();
+    let files = text_files(folder, &mut raw.findings)?;
+    for TextFile { class, subset, path, text } in &files {
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let (video, start, end) = fields(line).ok_or_else(|| DatasetError::BadLine {
                 path: path.clone(),
                 line: number + 1,
                 text: line.trim().to_owned(),
             })?;
-            let label = RawLabel::Name(class.to_owned());
-            let key = (subset.to_owned(), video.to_owned());
-            videos.entry(key).or_default().push(RawAction { label, start, end });
+            let label = RawLabel::Name(class.clone());
+            videos.entry((subset, video.to_owned())).or_default().push(RawAction { label, start, end });
         }
     }
-    if files == 0 {
+    if files.is_empty() {
         return Err(DatasetError::NoTextFiles { path: folder.to_owned() });
     }
-    let videos = videos
+    raw.videos = videos
         .into_iter()
-        .map(|((subset, id), actions)| RawVideo { id, subset, duration: None, actions })
+        .map(|((subset, id), actions)| RawVideo { id, subset: subset.to_owned(), duration: None, actions })
         .collect();
-    Ok(Raw { videos, ..Raw::default() })
+    Ok(raw)
 }
 
 fn fields(line: &str) -> Option<(&str, f64, f64)> {
@@ -52,23 +48,48 @@ fn fields(line: &str) -> Option<(&str, f64, f64)> {
     words.next().is_none().then_some((video, start, end))
 }
 
-fn text_files(folder: &Path) -> Result<Vec<PathBuf>, DatasetError> {
-    let list = |folder: &Path| -> Result<Vec<PathBuf>, DatasetError> {
-        let error = |source| DatasetError::Read { path: folder.to_owned(), source };
-        let entries = std::fs::read_dir(folder).map_err(error)?;
-        entries.map(|entry| entry.map(|entry| entry.path()).map_err(error)).collect()
-    };
-    let mut files = Vec::new();
-    for path in list(folder)? {
-        if path.is_dir() {
-            files.extend(list(&path)?);
-        } else {
-            files.push(path);
+/// The actions of one class and subset.
+struct TextFile {
+    class: String,
+    subset: &'static str,
+    path: PathBuf,
+    text: String,
+}
+
+/// The files by path; one that lies there twice is read once.
+fn text_files(folder: &Path, findings: &mut Vec<Finding>) -> Result<Vec<TextFile>, DatasetError> {
+    let walk =
+        files_below(folder).map_err(|source| DatasetError::Read { path: folder.to_owned(), source })?;
+    findings.extend(
+        walk.unlisted
+            .into_iter()
+            .map(|(folder, error)| Finding::UnlistedFolder { folder, reason: error.to_string() }),
+    );
+    let mut files: BTreeMap<(&str, String), TextFile> = BTreeMap::new();
+    for path in walk.files {
+        let Some((class, subset)) = class_and_subset(&path) else { continue };
+        let text = text::read(&path)?;
+        match files.entry((subset, class.clone())) {
+            Entry::Vacant(free) => {
+                free.insert(TextFile { class, subset, path, text });
+            }
+            Entry::Occupied(taken) if taken.get().text == text => {
+                findings.push(Finding::SameTextFile { first: taken.get().path.clone(), second: path });
+            }
+            Entry::Occupied(taken) => {
+                return Err(DatasetError::TwoTextFiles { first: taken.get().path.clone(), second: path });
+            }
         }
     }
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
-    files.sort();
-    Ok(files)
+    Ok(files.into_values().collect())
+}
+
+/// What the name of a text file says; other files, such as lists of classes, say nothing.
+fn class_and_subset(path: &Path) -> Option<(String, &'static str)> {
+    let is_text = path.extension()?.eq_ignore_ascii_case("txt");
+    let (class, subset) = path.file_stem()?.to_str()?.rsplit_once('_').filter(|_| is_text)?;
+    let subset = SUBSETS.into_iter().find(|known| known.eq_ignore_ascii_case(subset))?;
+    Some((class.to_owned(), subset))
 }
 
 /// Takes out ambiguous intervals, videos that show nothing else, and unless kept the two test videos of decision D18.
@@ -92,13 +113,13 @@ pub(super) fn clean(mut raw: Raw, disputed: DisputedVideos) -> Raw {
         !only_ambiguous
     });
     if intervals > 0 {
-        raw.remarks.push(format!("{intervals} intervals labelled `{AMBIGUOUS}` are not actions"));
+        raw.findings.push(Finding::Ambiguous { intervals });
     }
     if !undecided.is_empty() {
-        raw.remarks.push(format!("videos that show nothing else are left out: {}", undecided.join(", ")));
+        raw.findings.push(Finding::OnlyAmbiguous { videos: undecided });
     }
     if !dropped.is_empty() {
-        raw.remarks.push(format!("test videos with wrong or no labels are left out: {}", dropped.join(", ")));
+        raw.findings.push(Finding::Disputed { videos: dropped });
     }
     raw
 }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value as Json;
+use serde::Serialize;
 
 use super::MetricsError;
 use crate::dataset::Dataset;
+use crate::json::{self, Kind, Member, Odd, Place, Value};
+use crate::text;
 
 /// One detection.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,20 +36,6 @@ pub struct Detections {
     pub items: Vec<Detection>,
 }
 
-#[derive(Deserialize)]
-struct File {
-    #[serde(alias = "database")]
-    results: serde_json::Map<String, Json>,
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    label: String,
-    #[serde(alias = "scores")]
-    score: f64,
-    segment: [f64; 2],
-}
-
 #[derive(Serialize)]
 struct WrittenFile<'d> {
     version: &'static str,
@@ -61,6 +48,13 @@ struct Written<'d> {
     label: &'d str,
     score: f64,
     segment: [f64; 2],
+}
+
+/// Label, start and end, score. Times and scores that are not finite are counted and dropped where they are judged.
+fn detection<'v>(entry: &'v Value<'_>) -> Result<(&'v str, [f64; 2], f64), Odd> {
+    let label = entry.needed(&["label"])?.name("label")?;
+    let segment = entry.needed(&["segment"])?.pair("segment")?;
+    Ok((label, segment, entry.needed(&["score", "scores"])?.number("score")?))
 }
 
 impl Detections {
@@ -76,33 +70,49 @@ impl Detections {
     /// Reads a results file, in the file's order; ActionFormer's spelling (`database`, `scores`) is understood.
     ///
     /// # Errors
-    /// An unreadable file, or one of another layout: the sentence names video and entry.
+    /// An unreadable file, one of another layout, or one that holds a video twice: the sentence names video and place.
     pub fn read(path: &Path) -> Result<Self, MetricsError> {
-        let bytes =
-            std::fs::read(path).map_err(|source| MetricsError::Access { path: path.to_owned(), source })?;
-        Self::parse(&bytes).map_err(|message| MetricsError::NotResults { path: path.to_owned(), message })
+        let text = text::read(path)?;
+        let wrong = |message: String| MetricsError::NotResults { path: path.to_owned(), message };
+        let file = json::parse(&text).map_err(|error| wrong(error.to_string()))?;
+        let at_place = |odd: Odd| wrong(format!("{}: {}", Place::of(&text, odd.at), odd.message));
+        let results = file.needed(&["results", "database"]).map_err(at_place)?;
+        let videos = results.members("`results`").map_err(at_place)?;
+        if let Some((video, places)) = json::repeated(videos) {
+            let [first, second] = places.map(|at| Place::of(&text, at));
+            return Err(MetricsError::RepeatedVideo {
+                path: path.to_owned(),
+                video: video.to_owned(),
+                first,
+                second,
+            });
+        }
+        Self::of_members(videos).map_err(at_place)
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let file: File = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    fn of_members(videos: &[Member<'_>]) -> Result<Self, Odd> {
         let mut detections = Self::default();
         let mut labels: BTreeMap<String, u32> = BTreeMap::new();
-        for (name, entries) in file.results {
-            let Json::Array(entries) = entries else {
-                return Err(format!("video `{name}` has no list of detections"));
+        for (name, entries) in videos {
+            let Kind::List(entries) = &entries.kind else {
+                return Err(entries.odd(format!("video `{name}` has no list of detections")));
             };
             let video = detections.videos.len() as u32;
-            for (number, entry) in entries.into_iter().enumerate() {
-                let entry: Entry = serde_json::from_value(entry)
-                    .map_err(|error| format!("video `{name}`, detection {number}: {error}"))?;
-                let label = *labels.entry(entry.label).or_insert_with_key(|label| {
-                    detections.labels.push(label.clone());
-                    detections.labels.len() as u32 - 1
+            for (number, entry) in entries.iter().enumerate() {
+                let within = |Odd { at, message }| Odd {
+                    at,
+                    message: format!("video `{name}`, detection {number}: {message}"),
+                };
+                let (label, [start, end], score) = detection(entry).map_err(within)?;
+                let label = labels.get(label).copied().unwrap_or_else(|| {
+                    let new = detections.labels.len() as u32;
+                    detections.labels.push(label.to_owned());
+                    labels.insert(label.to_owned(), new);
+                    new
                 });
-                let [start, end] = entry.segment;
-                detections.items.push(Detection { video, label, start, end, score: entry.score });
+                detections.items.push(Detection { video, label, start, end, score });
             }
-            detections.videos.push(name);
+            detections.videos.push(name.clone().into_owned());
         }
         Ok(detections)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::MetricsError;
-use crate::dataset::{DISPUTED, Dataset, Subset, SubsetActions, read_blocked, read_subset};
+use crate::dataset::{Blocked, DISPUTED, Dataset, Finding, Subset, SubsetActions, read_subset};
 
 /// Actions of one subset.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -17,6 +17,8 @@ pub struct GroundTruth {
     pub actions: Vec<Interval>,
     /// Numbers of classes by name, of other subsets too; empty where the annotations do not number them.
     pub numbers: BTreeMap<String, u32>,
+    /// What reading them found that somebody should know; a data set that was loaded tells it itself.
+    pub remarks: Vec<Finding>,
 }
 
 /// One action of the ground truth.
@@ -50,18 +52,18 @@ impl GroundTruth {
     }
 
     /// Reads annotations of ActivityNet's layout as the official evaluator does: nothing is mended, and classes are
-    /// numbered as they first appear.
+    /// numbered as they first appear. A folder holds THUMOS14's text files.
     ///
-    /// `subset` is compared as it is written; `blocked` is a JSON array of ids to leave out.
+    /// `subset` is compared as it is written, but `validation` of text files is their `test`, as in a run; `blocked` is a
+    /// JSON array of ids to leave out.
     ///
     /// # Errors
-    /// Unreadable or malformed files, a subset that no video belongs to.
+    /// Unreadable or malformed files, repeated ids, a subset that no video belongs to.
     pub fn read(path: &Path, subset: &str, blocked: Option<&Path>) -> Result<Self, MetricsError> {
-        let blocked = blocked.map(read_blocked).transpose()?.unwrap_or_default();
-        let SubsetActions { videos, numbers } = read_subset(path, Some(subset))?;
-        let kept =
-            videos.into_iter().filter(|(id, _)| !blocked.contains(id.strip_prefix("v_").unwrap_or(id)));
-        Ok(Self { numbers, ..Self::of_videos(kept) })
+        let blocked = blocked.map(Blocked::read).transpose()?.unwrap_or_default();
+        let SubsetActions { videos, numbers, findings } = read_subset(path, Some(subset))?;
+        let kept = videos.into_iter().filter(|(id, _)| !blocked.holds(id));
+        Ok(Self { numbers, remarks: findings, ..Self::of_videos(kept) })
     }
 
     /// The same of every subset, for whoever looks at videos one by one.
@@ -69,7 +71,8 @@ impl GroundTruth {
     /// # Errors
     /// Unreadable or malformed files.
     pub fn read_all(path: &Path) -> Result<Self, MetricsError> {
-        Ok(Self::of_videos(read_subset(path, None)?.videos))
+        let SubsetActions { videos, numbers, findings } = read_subset(path, None)?;
+        Ok(Self { numbers, remarks: findings, ..Self::of_videos(videos) })
     }
 
     fn of_videos(videos: impl IntoIterator<Item = (String, Vec<(String, f64, f64)>)>) -> Self {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::thresholds;
 use crate::config::{DisputedVideos, EvaluationConfig};
 
 /// How detections are judged.
@@ -107,7 +108,7 @@ impl Options {
     /// The rules of a run; evenly spaced thresholds are computed as the official evaluator does. Which videos count was
     /// decided when the data set was loaded (`data.disputed_videos`).
     pub fn of_config(config: &EvaluationConfig) -> Self {
-        Self { disputed_videos: DisputedVideos::Kept, ..Self::new(respaced(&config.tiou)) }
+        Self { disputed_videos: DisputedVideos::Kept, ..Self::new(rethresholds(&config.tiou)) }
     }
 
     /// ActivityNet's evaluator. It refuses classes without ground truth, which are ignored here (decision D17).
@@ -177,18 +178,8 @@ impl Options {
     }
 }
 
-/// `count` evenly spaced thresholds, as NumPy's `linspace` computes them, so that borderline tIoUs compare alike.
-pub fn thresholds(first: f64, last: f64, count: usize) -> Vec<f64> {
-    let step = (last - first) / count.saturating_sub(1).max(1) as f64;
-    let mut values: Vec<f64> = (0..count).map(|index| index as f64 * step + first).collect();
-    if count > 1 {
-        values[count - 1] = last;
-    }
-    values
-}
-
 /// Thresholds that are evenly spaced to the eye, spaced as [`thresholds`] does; others as they are.
-fn respaced(tiou: &[f64]) -> Vec<f64> {
+fn rethresholds(tiou: &[f64]) -> Vec<f64> {
     let (Some(first), Some(last)) = (tiou.first(), tiou.last()) else {
         return Vec::new();
     };

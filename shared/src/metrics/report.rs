@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use super::AverageRecall;
+use crate::units::counted;
 
 /// The outcome of an evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -97,21 +98,37 @@ impl Report {
         let counts = &self.counts;
         let mean = counts.predictions as f64 / counts.videos.max(1) as f64;
         let mut notes = vec![format!(
-            "{} videos, {} actions, {mean:.1} detections a video (at most {})",
-            counts.videos, counts.ground_truth, counts.most_per_video
+            "{}, {}, {mean:.1} detections a video (at most {})",
+            counted(counts.videos, "video"),
+            counted(counts.ground_truth, "action"),
+            counts.most_per_video
         )];
         let remarkable = [
-            (counts.classes_without_predictions, "classes have no detection"),
-            (counts.in_unknown_videos, "detections lie in videos outside the ground truth"),
-            (counts.not_finite, "detections are not finite and were dropped"),
-            (counts.cleaned, "actions of the ground truth were dropped"),
+            (counts.classes_without_predictions, ["class has no detection", "classes have no detection"]),
+            (
+                counts.in_unknown_videos,
+                [
+                    "detection lies in a video outside the ground truth",
+                    "detections lie in videos outside the ground truth",
+                ],
+            ),
+            (
+                counts.not_finite,
+                ["detection is not finite and was dropped", "detections are not finite and were dropped"],
+            ),
+            (
+                counts.cleaned,
+                ["action of the ground truth was dropped", "actions of the ground truth were dropped"],
+            ),
         ];
         let said = remarkable.iter().filter(|(count, _)| *count > 0);
-        notes.extend(said.map(|(count, what)| format!("{count} {what}")));
+        notes.extend(
+            said.map(|(count, [one, many])| format!("{count} {}", if *count == 1 { one } else { many })),
+        );
         if counts.of_unknown_labels > 0 {
             notes.push(format!(
-                "{} detections name classes without ground truth: `{}`",
-                counts.of_unknown_labels,
+                "{} of classes without ground truth: `{}`",
+                counted(counts.of_unknown_labels, "detection"),
                 counts.unknown_labels.join("`, `")
             ));
         }

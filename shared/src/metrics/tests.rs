@@ -30,6 +30,7 @@ fn labelled_truth(actions: &[(u32, u32, f64, f64)]) -> GroundTruth {
             })
             .collect(),
         numbers: BTreeMap::new(),
+        remarks: Vec::new(),
     }
 }
 

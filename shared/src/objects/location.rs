@@ -9,7 +9,7 @@ use object_store::memory::InMemory;
 use url::Url;
 
 use super::cloud::{Cloud, Variables};
-use crate::hint::Hint;
+use crate::hint::{ExitCode, Hint};
 
 /// A URL that leads to no store.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +77,16 @@ impl Hint for LocationError {
             }
         })
     }
+
+    fn exit(&self) -> ExitCode {
+        match self {
+            Self::NotAUrl { .. } | Self::MissingFeature { .. } | Self::Settings { .. } => {
+                ExitCode::NeverRestart
+            }
+            Self::Folder { source, .. } => ExitCode::of_named_file(source),
+            Self::Unusable { .. } => ExitCode::Failed,
+        }
+    }
 }
 
 /// Where objects lie.
@@ -97,25 +107,49 @@ impl Opened {
 
 /// Opens a store.
 pub(super) fn open(url: &str, variables: Variables<'_>) -> Result<Opened, LocationError> {
+    match place(url)? {
+        Place::Folder(folder) => open_folder(&folder),
+        Place::Memory => Ok(Opened::root(InMemory::new())),
+        Place::Cloud(cloud, parsed) => open_cloud(cloud, url, &parsed, variables),
+    }
+}
+
+/// Checks that a URL, or the path of a folder, names a store of a kind that is known; opens nothing.
+///
+/// # Errors
+/// [`LocationError::NotAUrl`].
+pub fn check_url(url: &str) -> Result<(), LocationError> {
+    place(url).map(drop)
+}
+
+/// The kinds of stores.
+enum Place {
+    Folder(PathBuf),
+    Memory,
+    Cloud(Cloud, Url),
+}
+
+fn place(url: &str) -> Result<Place, LocationError> {
     let not_a_url =
         |problem: &str| LocationError::NotAUrl { url: url.to_owned(), problem: problem.to_owned() };
     if url.is_empty() {
         return Err(not_a_url("it is empty"));
     }
     if !url.contains("://") {
-        return open_folder(Path::new(url));
+        return Ok(Place::Folder(url.into()));
     }
     let parsed = Url::parse(url).map_err(|error| not_a_url(&error.to_string()))?;
     match parsed.scheme() {
-        "file" => {
-            let folder = parsed.to_file_path().map_err(|()| {
-                not_a_url("a file URL has three slashes and no host, as in `file:///folder`")
-            })?;
-            open_folder(&folder)
-        }
-        "memory" => Ok(Opened::root(InMemory::new())),
+        "file" => parsed
+            .to_file_path()
+            .map(Place::Folder)
+            .map_err(|()| not_a_url("a file URL has three slashes and no host, as in `file:///folder`")),
+        "memory" => Ok(Place::Memory),
         scheme => match Cloud::of_scheme(scheme) {
-            Some(cloud) => open_cloud(cloud, url, &parsed, variables),
+            Some(_) if parsed.host_str().is_none_or(str::is_empty) => {
+                Err(not_a_url(&format!("it names no bucket, as in `{scheme}://bucket/folder`")))
+            }
+            Some(cloud) => Ok(Place::Cloud(cloud, parsed)),
             None => Err(not_a_url(&format!("the scheme `{scheme}` is not known"))),
         },
     }
@@ -127,10 +161,6 @@ fn open_cloud(
     parsed: &Url,
     variables: Variables<'_>,
 ) -> Result<Opened, LocationError> {
-    if parsed.host_str().is_none_or(str::is_empty) {
-        let problem = format!("it names no bucket, as in `{}://bucket/folder`", parsed.scheme());
-        return Err(LocationError::NotAUrl { url: url.to_owned(), problem });
-    }
     let missing = |feature| LocationError::MissingFeature {
         url: url.to_owned(),
         scheme: parsed.scheme().to_owned(),

@@ -25,7 +25,7 @@ use crate::hint::Hint;
 use fate::Fate;
 
 pub use cloud::Cloud;
-pub use location::LocationError;
+pub use location::{LocationError, check_url};
 pub use object_store::PutPayload;
 pub use retry::RetryPolicy;
 

@@ -74,7 +74,7 @@ fn an_action_beyond_the_end_of_its_video_is_clipped_with_a_remark() {
     });
     let said = lab.train("--set train.epochs=1 --set pretrain.steps=0");
     let name = first_training_video(&lab).file_stem().unwrap().to_string_lossy().into_owned();
-    let remark = format!("warning: 1 actions reach beyond their video: clipped (first: `{name}`)\n");
+    let remark = format!("warning: 1 action reaches beyond its video: clipped (first: `{name}`)\n");
     assert!(said.stderr.contains(&remark), "{said:?}");
 }
 
@@ -97,7 +97,7 @@ fn an_action_beyond_the_end_of_the_file_is_told_with_the_video() {
     assert!(said.stderr.contains(&warning), "{said:?}");
 
     let checked = lab.run("data check tiny.toml");
-    assert_eq!(checked.code, Some(1), "{checked:?}");
+    assert_eq!(checked.code, Some(78), "{checked:?}");
     let problem = format!("problem: video `{name}` is 4.00 s long, but an action ends at 5.90 s");
     assert!(checked.stdout.lines().any(|line| line == problem), "{checked:?}");
 }

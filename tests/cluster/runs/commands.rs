@@ -180,7 +180,7 @@ fn weights_to_begin_with_are_reported_and_refused_where_one_is_missing() {
     let said = lab.run(&format!("train tiny.toml {words}=refused"));
     assert_eq!(said.code, Some(78), "{said:?}");
     assert!(
-        said.stderr.contains(&format!("lacks 1 weights of the backbone, the first `{dropped}`")),
+        said.stderr.contains(&format!("lacks 1 weight of the backbone, the first `{dropped}`")),
         "{said:?}"
     );
     assert!(!lab.path("runs/refused").exists(), "{said:?}");

@@ -79,7 +79,10 @@ fn a_running_run_tells_its_status_and_its_folder_is_taken() {
     assert_eq!(running.end().code, Some(75));
     let over = lab.run("status runs/tiny");
     assert_eq!(over.code, Some(1), "{over:?}");
-    assert!(over.stderr.contains("no coordinator of the run in `runs/tiny` is running"), "{over:?}");
+    assert!(
+        over.stderr.contains("the run in `runs/tiny` is not running: it was stopped after step "),
+        "{over:?}"
+    );
 }
 
 #[test]

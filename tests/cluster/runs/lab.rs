@@ -120,6 +120,13 @@ impl Lab {
         self.start_command(command, words)
     }
 
+    /// The same as `nohup` starts it.
+    pub(crate) fn start_with_nohup(&self, words: &str) -> Running {
+        let mut command = Command::new("nohup");
+        command.arg(PROGRAM);
+        self.start_command(command, words)
+    }
+
     /// The same in a network namespace.
     pub(crate) fn start_in(&self, space: &str, words: &str) -> Running {
         let mut command = Command::new("ip");
@@ -212,6 +219,19 @@ impl Lab {
     pub(crate) fn wait_for_step(&self, running: &mut Running, stage: &str, step: u64) {
         until(&format!("step {step} of {stage}"), || {
             let there = self.progress().iter().any(|((at, done), _)| at == stage && *done >= step);
+            (there || running.has_ended()).then_some(())
+        });
+    }
+
+    /// Waits until the numbers of a step are as wished, or the process has ended.
+    pub(crate) fn wait_for_numbers(
+        &self,
+        running: &mut Running,
+        what: &str,
+        wished: impl Fn(&serde_json::Value) -> bool,
+    ) {
+        until(what, || {
+            let there = self.progress().iter().any(|(_, told)| wished(&told["numbers"]));
             (there || running.has_ended()).then_some(())
         });
     }

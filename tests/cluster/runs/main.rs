@@ -7,11 +7,14 @@
 mod bad_input;
 mod checkpoints;
 mod commands;
+mod damage;
 mod decoders;
+mod detecting;
 mod faults;
 #[allow(dead_code, reason = "shared with the suite of chaos")]
 mod lab;
 mod object_store;
+mod options;
 #[path = "../../checkpoints/proxy.rs"]
 #[allow(dead_code, reason = "shared with the suite of checkpoints")]
 mod proxy;

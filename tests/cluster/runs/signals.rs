@@ -68,3 +68,23 @@ fn one_interrupt_of_a_terminal_reaches_the_run_once_and_saves() {
     assert_eq!(said.code, Some(75), "{said:?}");
     assert!(lab.newest().step.0 >= 2);
 }
+
+#[test]
+fn a_terminal_that_is_closed_stops_a_run_in_order_unless_it_was_started_with_nohup() {
+    let lab = Lab::new();
+    let mut running = lab.start(SHORT);
+    lab.wait_for_step(&mut running, "train", 2);
+    running.signal(Signal::HUP);
+    let said = running.end();
+    assert_eq!(said.code, Some(75), "{said:?}");
+    assert!(said.stderr.contains("stopped and saved after step "), "{said:?}");
+    let saved = lab.newest().step.0;
+    assert!((2..40).contains(&saved), "it was saved at {saved}");
+
+    let mut running = lab.start_with_nohup("train --resume runs/tiny");
+    lab.wait_for_step(&mut running, "train", saved + 1);
+    running.signal(Signal::HUP);
+    lab.wait_for_step(&mut running, "train", 40);
+    let said = running.end();
+    assert_eq!(said.code, Some(0), "{said:?}");
+}

@@ -41,6 +41,16 @@ fn file() -> TensorFile {
 }
 
 #[test]
+fn notes_are_read_from_the_beginning_of_a_file_alone() {
+    let notes = BTreeMap::from([("config".to_owned(), "{}".to_owned())]);
+    let bytes = TensorFile { metadata: notes.clone(), ..file() }.encode().unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    assert_eq!(TensorFile::notes(&bytes[..header]), Some(notes));
+    assert_eq!(TensorFile::notes(&bytes[..header - 1]), None);
+    assert_eq!(TensorFile::notes(b"ftypisom and more"), None);
+}
+
+#[test]
 fn tensors_come_back_with_their_bits() {
     let bytes = file().encode().unwrap();
     let back = TensorFile::decode(&bytes).unwrap();

@@ -21,7 +21,7 @@ pub fn live_with_parent() -> Result<(), ControlError> {
     }
 }
 
-/// From now on, SIGTERM, SIGUSR1 and SIGINT do nothing to this process, and those that it starts have their own way with
+/// From now on, SIGTERM, SIGUSR1, SIGINT and SIGHUP do nothing to this process, and those that it starts have their own way with
 /// them: schedulers send signals to every process of a job step, and one that ended there and then would take away the step
 /// that all ranks are to save. Orders to stop come from the agent.
 ///
@@ -32,7 +32,9 @@ pub fn ignore_signals() -> Result<(), ControlError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(ControlError::Start)?;
     let _within = runtime.enter();
-    for kind in [SignalKind::terminate(), SignalKind::user_defined1(), SignalKind::interrupt()] {
+    for kind in
+        [SignalKind::terminate(), SignalKind::user_defined1(), SignalKind::interrupt(), SignalKind::hangup()]
+    {
         drop(signal(kind).map_err(ControlError::Start)?);
     }
     Ok(())

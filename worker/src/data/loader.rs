@@ -95,6 +95,8 @@ pub enum LaneSample {
     },
     /// A sample that cannot be read.
     Unreadable {
+        /// The video that it would show.
+        video: VideoIndex,
         /// Why.
         error: LoadError,
     },
@@ -178,17 +180,23 @@ impl SampleReader {
     }
 
     fn lane(&self, lane: LaneId, step: Step, wanted: &Wanted) -> LaneSample {
-        self.sample(lane, step, wanted).unwrap_or_else(|error| {
+        let Some(video) = self.planner().video(lane, step) else { return LaneSample::Idle };
+        self.sample(lane, step, video, wanted).unwrap_or_else(|error| {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             tracing::warn!(%lane, %step, cause, "{error}: its sample has weight 0");
-            LaneSample::Unreadable { error }
+            LaneSample::Unreadable { video, error }
         })
     }
 
     /// A lane's plan and its sampled clips; idle also where nobody waits for them any more.
-    fn sample(&self, lane: LaneId, step: Step, wanted: &Wanted) -> Result<LaneSample, LoadError> {
+    fn sample(
+        &self,
+        lane: LaneId,
+        step: Step,
+        video: VideoIndex,
+        wanted: &Wanted,
+    ) -> Result<LaneSample, LoadError> {
         let planner = self.planner();
-        let Some(video) = planner.video(lane, step) else { return Ok(LaneSample::Idle) };
         let total = self.length(video)?;
         let Some(plan) = planner.sample(lane, step, total) else { return Ok(LaneSample::Idle) };
         let mut clips = Vec::with_capacity(plan.sampled.len());

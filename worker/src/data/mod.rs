@@ -6,6 +6,9 @@
 /// One door to video files: what is in them, and their frames at any rate and size.
 pub mod video;
 
+/// Holes in files.
+pub mod holes;
+
 /// Decoders, demuxer, sampling, colour, resizing, and the store of decoded frames.
 pub mod decode;
 

@@ -2,11 +2,13 @@
 //!
 //! Takes: a path. Gives: upright RGB frames of a constant rate. Next: windows and clips are cut from them.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use longtake_shared::config::{DataConfig, DecoderChoice};
 pub use longtake_shared::dataset::DecoderKind;
 use longtake_shared::hint::Hint;
+use longtake_shared::role::Depth;
 use longtake_shared::units::{FrameIndex, Seconds};
 
 use super::decode::{self, Decoder, Opened, Rate, Stream};
@@ -72,6 +74,41 @@ impl FrameBlock {
 /// What is in a video, or why it cannot be used, by the settings of a data set.
 pub fn probe(path: &Path, data: &DataConfig) -> Result<VideoInfo, VideoError> {
     VideoReader::open(path, data.decoder, data.allow_truncated).map(|reader| reader.info())
+}
+
+/// Pictures of one place that [`Depth::Ends`] decodes.
+const EXAMINED_PICTURES: usize = 8;
+
+/// Pictures that are decoded at once by [`Depth::Whole`].
+const PICTURES_AT_ONCE: usize = 512;
+
+/// Decodes parts of a video or all of it, and drops the pictures.
+///
+/// # Errors
+/// As [`probe`], and the first picture that cannot be decoded with its time in seconds and the decoder's reason.
+pub fn examine(path: &Path, data: &DataConfig, depth: Depth) -> Result<VideoInfo, VideoError> {
+    let mut reader = VideoReader::open(path, data.decoder, data.allow_truncated)?;
+    let frames = reader.stream.frames();
+    let VideoReader { stream, decoder, .. } = &mut reader;
+    for places in examined(frames, depth) {
+        let wanted: Vec<usize> = places.collect();
+        decoder
+            .visit(stream, &wanted, &mut |_, _| {})
+            .map_err(|fault| VideoError { path: path.to_owned(), fault })?;
+    }
+    Ok(reader.info())
+}
+
+/// The pictures, by position, that are decoded to examine a video.
+fn examined(frames: usize, depth: Depth) -> Vec<Range<usize>> {
+    let run = |first: usize, count: usize| first..(first + count).min(frames);
+    match depth {
+        Depth::Whole => (0..frames).step_by(PICTURES_AT_ONCE).map(|at| run(at, PICTURES_AT_ONCE)).collect(),
+        Depth::Ends if frames <= 3 * EXAMINED_PICTURES => vec![0..frames],
+        Depth::Ends => {
+            [0, frames / 2, frames - EXAMINED_PICTURES].map(|first| run(first, EXAMINED_PICTURES)).to_vec()
+        }
+    }
 }
 
 /// Largest side of a frame that is asked for, in pixels.

@@ -6,7 +6,7 @@ use super::soft::Decay;
 use crate::loss::overlap::iou;
 
 /// As [`super::nms::hard`].
-pub fn hard(detections: &[Detection], threshold: f32) -> Vec<usize> {
+pub(super) fn hard(detections: &[Detection], threshold: f32) -> Vec<usize> {
     let mut kept: Vec<usize> = Vec::new();
     for candidate in by_score(detections) {
         let overlaps =
@@ -19,7 +19,7 @@ pub fn hard(detections: &[Detection], threshold: f32) -> Vec<usize> {
 }
 
 /// As [`super::nms::groups`].
-pub fn groups(detections: &[Detection], threshold: f32) -> Vec<Vec<usize>> {
+pub(super) fn groups(detections: &[Detection], threshold: f32) -> Vec<Vec<usize>> {
     let mut remaining = by_score(detections);
     let mut groups = Vec::new();
     while let Some(head) = remaining.first().copied() {
@@ -34,7 +34,7 @@ pub fn groups(detections: &[Detection], threshold: f32) -> Vec<Vec<usize>> {
 }
 
 /// As [`super::soft::soft`].
-pub fn soft(detections: &[Detection], decay: Decay, floor: f32) -> Vec<(usize, Detection)> {
+pub(super) fn soft(detections: &[Detection], decay: Decay, floor: f32) -> Vec<(usize, Detection)> {
     let mut list: Vec<(usize, Detection)> = detections.iter().copied().enumerate().collect();
     let mut selected = 0;
     while selected < list.len() {

@@ -38,6 +38,9 @@ pub enum DetectError {
     /// The generation is over.
     #[error(transparent)]
     Collective(#[from] CollectiveError),
+    /// A signal has asked to stop.
+    #[error("the detection was stopped by a signal")]
+    Stopped,
 }
 
 impl longtake_shared::hint::Hint for DetectError {
@@ -47,6 +50,7 @@ impl longtake_shared::hint::Hint for DetectError {
             Self::Clip(error) => error.hint(),
             Self::Head(error) => error.hint(),
             Self::Collective(error) => error.hint(),
+            Self::Stopped => None,
         }
     }
 }
@@ -62,8 +66,8 @@ pub struct VideoDetector<'a> {
     pub frames: &'a FrameStore,
     /// Where tensors live.
     pub device: &'a Device,
-    /// Asked before each chunk whether to go on, as long as the generation lives; nothing outside a run.
-    pub goes_on: Option<&'a dyn Fn() -> Result<(), CollectiveError>>,
+    /// Asked before each chunk whether to go on: as long as the generation lives, or until a signal has asked to stop.
+    pub goes_on: Option<&'a dyn Fn() -> Result<(), DetectError>>,
 }
 
 impl VideoDetector<'_> {

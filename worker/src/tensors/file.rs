@@ -11,6 +11,7 @@ use half::{bf16, f16};
 use longtake_shared::hint::Hint;
 use longtake_shared::objects::PutPayload;
 use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 /// A file of named tensors and notes.
@@ -213,6 +214,18 @@ impl TensorFile {
         let first = header(&self.tensors.iter().collect::<Vec<_>>(), &self.metadata)?;
         let values = self.tensors.into_iter().map(|tensor| Bytes::from_owner(tensor.data));
         Ok(std::iter::once(Bytes::from(first)).chain(values).collect())
+    }
+
+    /// The notes alone, from the beginning of a file up to the end of its header; nothing where that is no such header.
+    pub fn notes(header: &[u8]) -> Option<BTreeMap<String, String>> {
+        #[derive(Deserialize)]
+        struct Header {
+            #[serde(rename = "__metadata__", default)]
+            metadata: BTreeMap<String, String>,
+        }
+        let (length, text) = header.split_first_chunk::<8>()?;
+        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+        serde_json::from_slice::<Header>(text.get(..length)?).ok().map(|header| header.metadata)
     }
 
     /// From bytes.

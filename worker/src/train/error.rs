@@ -22,6 +22,7 @@ use crate::model::memory::MemoryError;
 use crate::model::norm::UnknownLayer;
 use crate::optim::{OptimError, UnknownPrefix};
 use crate::tensors::TensorFileError;
+use crate::train::run::damage::{Cause, TooMuchDamage};
 use crate::train::step::StepError;
 use crate::train::step::gradient_sync::AgreeError;
 use crate::train::step::learner::RestoreError;
@@ -38,6 +39,9 @@ pub enum TrainError {
     /// More lanes than videos.
     #[error(transparent)]
     Lanes(#[from] TooManyLanes),
+    /// More videos cannot be read than the run may leave out.
+    #[error(transparent)]
+    TooMuchDamage(#[from] TooMuchDamage),
     /// A video that the run cannot do without cannot be read.
     #[error(transparent)]
     Video(#[from] VideoError),
@@ -186,12 +190,14 @@ impl TrainError {
             | Self::Restore(_)
             | Self::Conditions(_)
             | Self::Manifest(_)
+            | Self::TooMuchDamage(TooMuchDamage { cause: Cause::File, .. })
             | Self::NotFinite { .. } => FailureScope::Forever,
             // A full disk or a store that cannot be reached meets every worker, and so does a video that cannot be read. Ranks
             // that differ do not know which of them is right.
             Self::Save(SaveError::Store(_) | SaveError::Memory(_))
             | Self::Memory(MemoryError::Full { .. })
             | Self::Load(_)
+            | Self::TooMuchDamage(TooMuchDamage { cause: Cause::Storage, .. })
             | Self::Diverged { .. } => FailureScope::Run,
             Self::Checkpoint { .. } => FailureScope::Checkpoint,
             Self::Save(
@@ -217,6 +223,7 @@ impl Hint for TrainError {
             Self::Config(error) => error.hint(),
             Self::Dataset(error) => error.hint(),
             Self::Lanes(error) => error.hint(),
+            Self::TooMuchDamage(error) => error.hint(),
             Self::Video(error) => error.hint(),
             Self::Load(error) => error.hint(),
             Self::Detect(error) => error.hint(),

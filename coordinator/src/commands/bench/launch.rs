@@ -11,6 +11,7 @@ use longtake_shared::config::SynthConfig;
 use longtake_shared::hint::Failure;
 use longtake_shared::protocol::Stage;
 use longtake_shared::role::SynthRequest;
+use longtake_shared::stop::Stop;
 use longtake_shared::units::Seconds;
 
 use crate::worker_role::WorkerRole;
@@ -42,7 +43,7 @@ pub(super) fn prepare(folder: &Path, worker: WorkerRole) -> Result<(), Failure> 
         classes: 2,
         ..SynthConfig::default()
     };
-    (worker.synth)(&SynthRequest { synth, folder: folder.join("data") }, &mut |_, _| {})?;
+    (worker.synth)(&SynthRequest { synth, folder: folder.join("data") }, &Stop::default(), &mut |_, _| {})?;
     fs::write(folder.join("launch.toml"), SETTINGS)
         .map_err(|error| Failure::new(format!("the settings of the benchmark cannot be written: {error}")))
 }

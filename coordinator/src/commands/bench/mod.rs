@@ -15,11 +15,13 @@ use longtake_shared::bench::{self, Findings, Row};
 use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::role::WorkerBenchmark;
 
-use super::Session;
+use super::{Session, files, interruption};
 use crate::cli::{BenchArgs, Benchmark};
 
 pub(super) fn run(args: &BenchArgs, session: &Session) -> Result<ExitCode, Failure> {
     let folder = Folder::make(&args.folder)?;
+    let files = folder.0.clone();
+    let _watch = interruption::at_once(session, move || files::remove_folder(&files))?;
     let findings = measure(args.name, &folder.0, session)?;
     session.console.result(&findings.table(), &findings)?;
     Ok(ExitCode::Done)
@@ -60,8 +62,6 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            tracing::warn!(folder = %self.0.display(), %error, "the files of the benchmark are left behind");
-        }
+        files::remove_folder(&self.0);
     }
 }

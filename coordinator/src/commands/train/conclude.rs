@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::prepare::Prepared;
 use crate::commands::{Session, files, pictures};
+use crate::terminal::phrases::shell;
 use crate::timeline;
 use crate::updates::Outcome;
 
@@ -32,12 +33,17 @@ pub(super) fn conclude(
             done(ended, prepared, dataset, session)
         }
         Outcome::Preempted { step } => {
-            let run = prepared.folder.0.display();
-            session.console.say(&format!("stopped and saved after {step}"));
-            session.console.say(&format!("go on with: longtake train --resume {run}"));
+            let run = shell(&prepared.folder.0);
+            let stopped = match (ended.saved, step.0) {
+                (true, _) => format!("stopped and saved after {step}"),
+                (false, 0) => "stopped before there was anything to save: the run will begin anew".to_owned(),
+                (false, _) => format!("stopped; what was done up to {step} had been saved before"),
+            };
+            session.console.say(&stopped);
+            session.console.say(&format!("go on with: longtake {} --resume {run}", ended.command));
             Ok(ExitCode::Preempted)
         }
-        Outcome::Failed { .. } => Err(failure(&ended.outcome, prepared)),
+        Outcome::Failed { .. } => Err(failure(ended, prepared)),
     }
 }
 
@@ -47,6 +53,10 @@ pub(super) struct Ended {
     pub(super) outcome: Outcome,
     /// The last validation.
     pub(super) report: Option<serde_json::Value>,
+    /// Whether it has saved a checkpoint.
+    pub(super) saved: bool,
+    /// The command that goes on with it.
+    pub(super) command: &'static str,
     /// How long it took.
     pub(super) elapsed: Seconds,
 }
@@ -117,8 +127,9 @@ fn draw(prepared: &Prepared, dataset: &Dataset) -> Result<(), Failure> {
 }
 
 /// A failed run as one sentence; the log's last lines and the way on are advice.
-fn failure(outcome: &Outcome, prepared: &Prepared) -> Failure {
-    let Outcome::Failed { cause, hint: advice, rank, log, never_restart, resumable_at } = outcome else {
+fn failure(ended: &Ended, prepared: &Prepared) -> Failure {
+    let Outcome::Failed { cause, hint: advice, rank, log, never_restart, resumable_at } = &ended.outcome
+    else {
         return Failure::new("the run ended");
     };
     let whose = rank.filter(|rank| !cause.contains(&rank.to_string()));
@@ -126,7 +137,8 @@ fn failure(outcome: &Outcome, prepared: &Prepared) -> Failure {
     let run = prepared.folder.0.display();
     let mut hint = advice.clone().unwrap_or_else(|| format!("read the logs in {run}/logs"));
     if let Some(step) = resumable_at.filter(|_| !never_restart) {
-        let _ = write!(hint, "; then go on from {step} with `longtake train --resume {run}`");
+        let (command, run) = (ended.command, shell(&prepared.folder.0));
+        let _ = write!(hint, "; then go on from {step} with `longtake {command} --resume {run}`");
     }
     if !log.is_empty() {
         let _ = write!(hint, "; the log ends with\n  {}", log.join("\n  "));

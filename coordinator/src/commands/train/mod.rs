@@ -14,7 +14,7 @@ use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::units::Seconds;
 use tokio::sync::mpsc;
 
-use super::Session;
+use super::{Session, interruption};
 use crate::cli::{ConfigArgs, PretrainArgs, TrainArgs};
 use crate::terminal::metrics_file::MetricsFile;
 use crate::terminal::reporter::{Reporter, View};
@@ -47,15 +47,39 @@ enum Workers {
     OfAgents,
 }
 
+impl Workers {
+    /// The command that goes on with a run.
+    fn command(self) -> &'static str {
+        match self {
+            Self::OfThisProcess => "train",
+            Self::OfAgents => "coordinator",
+        }
+    }
+}
+
 /// Starts the run, shows it to its end, and says what it leaves behind.
 fn run(prepared: &Prepared, workers: Workers, session: &Session) -> Result<ExitCode, Failure> {
+    let ended = begin_and_end(prepared, workers, session);
+    ended.map_err(|failure| match (failure.exit, prepared.origin) {
+        // A run that has begun before is gone on with by the command that was given.
+        (ExitCode::Interrupted, Origin::Folder | Origin::Store) => Failure {
+            message: "stopped by a signal before the run went on: it stands where it stood".to_owned(),
+            exit: ExitCode::Preempted,
+            ..failure
+        },
+        _ => failure,
+    })
+}
+
+fn begin_and_end(prepared: &Prepared, workers: Workers, session: &Session) -> Result<ExitCode, Failure> {
     let config = &prepared.resolved.config;
-    prepare::make_data(config, session)?;
+    let interruption = interruption::in_order()?;
+    prepare::make_data(config, &interruption.stop, session)?;
     let dataset = prepare::dataset(config, session.console)?;
     let lanes = prepare::lanes(config, &dataset)?;
     // A control plane without the worker library leaves it to the workers.
     if let Some(worker) = session.worker.filter(|_| prepared.origin == Origin::Nothing) {
-        probe::videos(config, &dataset, worker, session.console)?;
+        probe::videos(config, &dataset, worker, &interruption.stop, session.console)?;
         weights::check(config, worker, session.console)?;
     }
 
@@ -70,9 +94,10 @@ fn run(prepared: &Prepared, workers: Workers, session: &Session) -> Result<ExitC
         }
         reporter.close()
     });
-    let outcome = start::start(prepared, workers, &dataset, lanes, sender, session.console);
+    let outcome = start::start(prepared, workers, &dataset, lanes, sender, interruption, session.console);
     // A panic of the watching thread has been reported and must not hide the outcome.
-    let report = watching.join().ok().flatten();
-    let ended = Ended { outcome: outcome?, report, elapsed: Seconds(begun.elapsed().as_secs_f64()) };
+    let (report, saved) = watching.join().unwrap_or_default();
+    let (outcome, elapsed) = (outcome?, Seconds(begun.elapsed().as_secs_f64()));
+    let ended = Ended { outcome, report, saved, elapsed, command: workers.command() };
     conclude::conclude(&ended, prepared, &dataset, session)
 }

@@ -4,16 +4,18 @@ use std::path::Path;
 
 use longtake_shared::config::{self, Resolved, RunConfig};
 use longtake_shared::dataset::{self, Dataset, Subset};
-use longtake_shared::hint::{ExitCode, Failure};
+use longtake_shared::hint::Failure;
 use longtake_shared::lanes::Lanes;
 use longtake_shared::random::Key;
 use longtake_shared::role::SynthRequest;
+use longtake_shared::stop::Stop;
 
 use crate::cli::{Overrides, TrainArgs};
 use crate::commands::Session;
 use crate::commands::run_folder::RunFolder;
-use crate::commands::{settings, synth};
+use crate::commands::{settings, synth, tell};
 use crate::terminal::console::Console;
+use crate::terminal::phrases::shell;
 
 /// A run that may start.
 pub(super) struct Prepared {
@@ -55,7 +57,7 @@ pub(super) fn settings(args: &TrainArgs) -> Result<Prepared, Failure> {
     let stored = folder.stored_settings()?;
     let resolved = match &args.config {
         Some(config) => settings::load(config, &args.overrides)?,
-        None => stored.changed(&args.overrides.set).map_err(settings::never_restart)?,
+        None => settings::changed(&stored, &args.overrides)?,
     };
     let allow_changes = args.allow_different_config || resolved.config.checkpoint.allow_changes;
     let differences = config::differences(&stored.config, &resolved.config);
@@ -78,10 +80,10 @@ pub(super) fn new_run(config: &Path, overrides: &Overrides) -> Result<Prepared, 
     let run = &resolved.config.run;
     let folder = RunFolder(Path::new(&run.folder).join(&run.name));
     if folder.stored_settings_file().exists() {
-        let path = folder.0.display().to_string();
+        let (path, typed) = (folder.0.display(), shell(&folder.0));
         return Err(Failure::new(format!("the folder `{path}` already holds a run"))
             .hint(format!(
-                "go on with `longtake train --resume {path}`, or name another with `--set run.name=...`"
+                "go on with `longtake train --resume {typed}`, or name another with `--set run.name=...`"
             ))
             .never_restart());
     }
@@ -108,7 +110,7 @@ pub(super) fn leave_out_training(config: &mut RunConfig) -> Result<(), Failure> 
 }
 
 /// Makes the data set that the configuration describes, where its annotations do not exist yet.
-pub(super) fn make_data(config: &RunConfig, session: &Session) -> Result<(), Failure> {
+pub(super) fn make_data(config: &RunConfig, stop: &Stop, session: &Session) -> Result<(), Failure> {
     let annotations = Path::new(&config.data.annotations);
     let Some(wanted) = config.synth.as_ref().filter(|_| !annotations.exists()) else { return Ok(()) };
     let folder = annotations.parent().unwrap_or(Path::new(""));
@@ -121,21 +123,16 @@ pub(super) fn make_data(config: &RunConfig, session: &Session) -> Result<(), Fai
         );
         return Err(Failure::new(message).hint("name those, or remove `[synth]`").never_restart());
     }
-    let made = synth::make(&request, session.worker("synth")?, &session.console)?;
-    session.console.say(&format!(
-        "made {} videos with {} actions in {}",
-        made.videos,
-        made.actions,
-        folder.display()
-    ));
+    let made = synth::make(&request, session.worker("synth")?, stop, &session.console)?;
+    session.console.say(&format!("made {} in {}", synth::content(&made), folder.display()));
     Ok(())
 }
 
 /// The data set, with what was dropped or renamed told as warnings.
 pub(super) fn dataset(config: &RunConfig, console: Console) -> Result<Dataset, Failure> {
-    let never = |failure: Failure| Failure { exit: ExitCode::NeverRestart, ..failure };
-    let dataset = dataset::load(&config.data).map_err(|error| never(error.into()))?;
-    dataset.remarks.iter().for_each(|remark| console.warn(remark));
+    settings::require_paths(config)?;
+    let dataset = dataset::load(&config.data).map_err(|error| Failure::from(error).never_restart())?;
+    tell(&dataset.remarks, console);
     Ok(dataset)
 }
 

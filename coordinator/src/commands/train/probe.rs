@@ -1,29 +1,50 @@
-//! Every video is opened once before a run begins: what cannot be read ends it, what contradicts its annotations is told.
+//! Some of every video is decoded before a run begins: too much damage ends it, what contradicts its annotations is told.
 
 use std::fmt::Write as _;
-use std::num::NonZero;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use longtake_shared::config::RunConfig;
-use longtake_shared::dataset::{self, Dataset, DecoderKind, ProbedVideo, Problem, Video};
+use longtake_shared::dataset::{self, Dataset, DecoderKind, ProbedVideo, Problem, Subset, Unreadable, Video};
 use longtake_shared::hint::Failure;
-use longtake_shared::role::ProbeRequest;
+use longtake_shared::role::Depth;
+use longtake_shared::stop::Stop;
+use longtake_shared::units::counted;
 
+use crate::commands::examine;
 use crate::terminal::console::Console;
 use crate::worker_role::WorkerRole;
+
+/// Damaged videos that a message names.
+const NAMED: usize = 5;
 
 /// A video and what its file is.
 type Probed<'d> = (&'d Video, ProbedVideo);
 
-/// Refuses a video that cannot be read, before a run has begun and not in its middle. Says which decoders are used, and which
-/// files are not as long as annotated.
+/// A video and why its file cannot be read.
+type Damaged<'d> = (&'d Video, Unreadable);
+
+/// Refuses more videos that cannot be read than `data.max_damaged` allows, before a run has begun and not in its middle. Says
+/// which others are left out, which decoders are used, and which files are not as long as annotated.
 pub(super) fn videos(
     config: &RunConfig,
     dataset: &Dataset,
     worker: WorkerRole,
+    stop: &Stop,
     console: Console,
 ) -> Result<(), Failure> {
-    let probed = open_all(config, dataset, worker, console)?;
+    let videos: Vec<&Video> = dataset.videos.iter().collect();
+    let examined = examine::all(&videos, &config.data, Depth::Ends, worker, stop, console);
+    stop.check()?;
+    let (mut probed, mut damaged) = (Vec::new(), Vec::new());
+    for (video, found) in videos.into_iter().zip(examined) {
+        match found {
+            Ok(found) => probed.push((video, found)),
+            Err(why) => damaged.push((video, why)),
+        }
+    }
+    refuse(config, dataset, &damaged)?;
+    if !damaged.is_empty() {
+        console.warn(&left_out(&damaged, dataset.videos.len()));
+    }
     console.say(&decoders(&probed));
     if let Some(warning) = lengths(&probed) {
         console.warn(&warning);
@@ -31,49 +52,63 @@ pub(super) fn videos(
     Ok(())
 }
 
-/// In the order of the data set.
-fn open_all<'d>(
-    config: &RunConfig,
-    dataset: &'d Dataset,
-    worker: WorkerRole,
-    console: Console,
-) -> Result<Vec<Probed<'d>>, Failure> {
-    let bar = console.bar("probing");
-    let next = AtomicUsize::new(0);
-    let probe_some = || {
-        let mut probed = Vec::new();
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(video) = dataset.videos.get(index) else { return Ok(probed) };
-            let request = ProbeRequest { data: config.data.clone(), video: video.path.clone() };
-            match (worker.probe)(&request) {
-                Ok(found) => probed.push((index, found)),
-                Err(failure) => {
-                    // Nothing is begun after the first that cannot be read.
-                    next.store(dataset.videos.len(), Ordering::Relaxed);
-                    return Err(failure.never_restart());
-                }
-            }
-            bar.inc(1);
-        }
-    };
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let outcome = std::thread::scope(|scope| {
-        let probing: Vec<_> = (0..threads).map(|_| scope.spawn(probe_some)).collect();
-        // A panic there has been reported; it is not the data set's fault.
-        probing.into_iter().filter_map(|thread| thread.join().ok()).collect::<Result<Vec<_>, Failure>>()
-    });
-    bar.finish_and_clear();
-    let mut probed: Vec<_> = outcome?.into_iter().flatten().collect();
-    probed.sort_unstable_by_key(|(index, _)| *index);
-    Ok(probed.into_iter().map(|(index, found)| (&dataset.videos[index], found)).collect())
+/// # Errors
+/// A subset has more damaged videos than the settings tolerate.
+fn refuse(config: &RunConfig, dataset: &Dataset, damaged: &[Damaged<'_>]) -> Result<(), Failure> {
+    for subset in [Subset::Training, Subset::Validation] {
+        let of_subset: Vec<&Damaged<'_>> =
+            damaged.iter().filter(|(video, _)| video.subset == subset).collect();
+        let videos = dataset.subset(subset).len();
+        let Some((_, first)) = of_subset.first().filter(|_| !config.data.tolerates(of_subset.len(), videos))
+        else {
+            continue;
+        };
+        let hint = first.hint.clone().map_or_else(String::new, |hint| format!("{hint}; "));
+        let (message, others) = match of_subset.as_slice() {
+            [one] => (sentence(one), "or list the video in the file `data.blocked`"),
+            several => (
+                format!(
+                    "{} of {videos} {} videos cannot be read, more than the share {} that `data.max_damaged` allows: {}",
+                    several.len(),
+                    subset.name(),
+                    config.data.max_damaged,
+                    named(several),
+                ),
+                "`longtake data check CONFIG` names all of them, and the file `data.blocked` leaves videos out",
+            ),
+        };
+        return Err(Failure::new(message).hint(format!("{hint}{others}")).never_restart());
+    }
+    Ok(())
+}
+
+/// What a run does without.
+fn left_out(damaged: &[Damaged<'_>], videos: usize) -> String {
+    let all: Vec<&Damaged<'_>> = damaged.iter().collect();
+    let count = damaged.len();
+    format!(
+        "{count} of {videos} videos cannot be read, and the run does without what they show: {}",
+        named(&all)
+    )
+}
+
+fn named(damaged: &[&Damaged<'_>]) -> String {
+    let first: Vec<String> = damaged.iter().take(NAMED).map(|damaged| sentence(damaged)).collect();
+    match damaged.len().saturating_sub(NAMED) {
+        0 => first.join("; "),
+        more => format!("{}; and {more} more", first.join("; ")),
+    }
+}
+
+fn sentence((video, why): &Damaged<'_>) -> String {
+    format!("video `{}` {} (`{}`)", video.id, why.reason, video.path.display())
 }
 
 /// How many videos each decoder has, and why the first of them needs `ffmpeg`.
 fn decoders(probed: &[Probed<'_>]) -> String {
     let mut others = probed.iter().filter(|(_, found)| found.decoder == DecoderKind::Ffmpeg);
     let ffmpeg = others.clone().count();
-    let mut text = format!("decoders: {} videos embedded", probed.len() - ffmpeg);
+    let mut text = format!("decoders: {} embedded", counted(probed.len() - ffmpeg, "video"));
     if let Some((video, found)) = others.next() {
         let _ = write!(text, ", {ffmpeg} ffmpeg (the first is `{}`: {})", video.id, found.reason);
     }
@@ -90,16 +125,17 @@ fn lengths(probed: &[Probed<'_>]) -> Option<String> {
     let beyond = wrong.iter().find(|problem| matches!(problem, Problem::BeyondEnd { .. }));
     let first = beyond.or(wrong.first())?;
     Some(format!(
-        "{} of {} files are not as long as annotated: {first}\n\
+        "{} of {} not as long as annotated: {first}\n\
          hint: copy the file again or correct its annotations; `longtake data check CONFIG` names every such video",
         wrong.len(),
-        probed.len()
+        if probed.len() == 1 { "1 file is".to_owned() } else { format!("{} files are", probed.len()) }
     ))
 }
 
 #[cfg(test)]
 mod tests {
-    use longtake_shared::dataset::{Action, Subset};
+    use longtake_shared::dataset::Action;
+    use longtake_shared::hint::ExitCode;
     use longtake_shared::units::Seconds;
 
     use super::*;
@@ -127,7 +163,45 @@ mod tests {
         assert_eq!(decoders(&[(&a, embedded()), (&b, embedded())]), "decoders: 2 videos embedded");
         assert_eq!(
             decoders(&[(&a, embedded()), (&b, found(9.0, DecoderKind::Ffmpeg))]),
-            "decoders: 1 videos embedded, 1 ffmpeg (the first is `b`: its video is HEVC)"
+            "decoders: 1 video embedded, 1 ffmpeg (the first is `b`: its video is HEVC)"
+        );
+    }
+
+    fn damaged<'d>(videos: &[&'d Video]) -> Vec<Damaged<'d>> {
+        let why =
+            || Unreadable { reason: "is damaged at 3.20 s: a hole".into(), hint: Some("copy it".into()) };
+        videos.iter().map(|video| (*video, why())).collect()
+    }
+
+    fn dataset(videos: usize) -> Dataset {
+        let mut all: Vec<Video> = (0..videos).map(|index| video(&format!("t{index}"), 9.0, 5.0)).collect();
+        all.push(Video { subset: Subset::Validation, ..video("v", 9.0, 5.0) });
+        Dataset { classes: vec!["dive".into()], videos: all, remarks: Vec::new() }
+    }
+
+    #[test]
+    fn more_damage_than_the_settings_tolerate_is_refused_for_good() {
+        let (mut config, dataset) = (RunConfig::default(), dataset(10));
+        let videos: Vec<&Video> = dataset.videos.iter().collect();
+        let refused = |config: &RunConfig, which: &[&Video]| refuse(config, &dataset, &damaged(which)).err();
+        assert!(refused(&config, &[]).is_none());
+        let one = refused(&config, &videos[..1]).unwrap();
+        assert_eq!(one.message, "video `t0` is damaged at 3.20 s: a hole (`t0.mp4`)");
+        assert!(one.hint.unwrap().starts_with("copy it; "));
+        assert_eq!(one.exit, ExitCode::NeverRestart);
+        config.data.max_damaged = 0.6;
+        assert!(refused(&config, &videos[..6]).is_none());
+        let seven = refused(&config, &videos[..7]).unwrap().message;
+        assert!(
+            seven.starts_with(
+                "7 of 10 training videos cannot be read, more than the share 0.6 that `data.max_damaged` allows: video `t0` is"
+            ) && seven.ends_with("video `t4` is damaged at 3.20 s: a hole (`t4.mp4`); and 2 more"),
+            "{seven}"
+        );
+        let validation = refused(&config, &videos[10..]).unwrap();
+        assert_eq!(
+            validation.message, "video `v` is damaged at 3.20 s: a hole (`v.mp4`)",
+            "all of its subset"
         );
     }
 

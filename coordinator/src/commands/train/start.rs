@@ -12,9 +12,11 @@ use super::Workers;
 use super::committing::{ChainCommitter, find_whole, resume};
 use super::prepare::{Origin, Prepared};
 use super::validation::Judge;
+use crate::commands::interruption::Interruption;
 use crate::commands::{files, runtime};
 use crate::signals::Signals;
 use crate::terminal::console::Console;
+use crate::terminal::phrases::shell;
 use crate::updates::{Outcome, RunUpdate};
 use crate::{TrainError, TrainRequest, coordinate, train_local};
 
@@ -25,11 +27,16 @@ pub(super) fn start(
     dataset: &Dataset,
     lanes: Lanes,
     updates: mpsc::UnboundedSender<RunUpdate>,
+    interruption: Interruption,
     console: Console,
 ) -> Result<Outcome, Failure> {
     let runtime = runtime::of_role("coordinator")?;
     runtime.block_on(async {
         let request = request(prepared, dataset, lanes, updates, console).await?;
+        // The run hears the next signal itself; one that came before it could has asked to stop.
+        let stop = interruption.stop.clone();
+        drop(interruption);
+        stop.check()?;
         let outcome = match workers {
             Workers::OfThisProcess => train_local(request).await,
             Workers::OfAgents => coordinate(request).await,
@@ -98,9 +105,9 @@ async fn beginning(
     store: &CheckpointStore,
     console: Console,
 ) -> Result<Option<Manifest>, Failure> {
-    let (config, folder) = (&prepared.resolved.config, prepared.folder.0.display());
+    let (config, folder) = (&prepared.resolved.config, shell(&prepared.folder.0));
     let place = match config.checkpoint.url.trim_end_matches('/') {
-        "" => folder.to_string(),
+        "" => prepared.folder.0.display().to_string(),
         url => format!("{url}/{}", config.run.name),
     };
     if prepared.origin == Origin::Nothing {

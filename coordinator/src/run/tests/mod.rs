@@ -332,6 +332,34 @@ fn the_run_is_done_when_every_rank_is() {
 }
 
 #[test]
+fn videos_that_ranks_share_are_counted_together() {
+    let mut scene = Scene::training();
+    let mut shown = |rank, stage, done| -> Vec<(Stage, u64)> {
+        let WorkerReport::Progress(progress) = progress(done) else { unreachable!() };
+        let commands = scene.tells(rank, WorkerReport::Progress(Progress { stage, ..progress }));
+        let done = |command: Command| match command {
+            Command::Announce(RunUpdate::Progress(progress)) => Some((progress.stage, progress.done)),
+            _ => None,
+        };
+        commands.into_iter().filter_map(done).collect()
+    };
+    let validated = |done| vec![(Stage::Validate, done)];
+    for _ in 0..2 {
+        assert_eq!(shown(1, Stage::Validate, 0), [], "the stage begins with rank 0");
+        assert_eq!(
+            shown(0, Stage::Validate, 0),
+            validated(0),
+            "what others did in the last validation is over"
+        );
+        assert_eq!(shown(1, Stage::Validate, 2), validated(2));
+        assert_eq!(shown(0, Stage::Validate, 3), validated(5));
+        assert_eq!(shown(1, Stage::Validate, 7), validated(10));
+        assert_eq!(shown(1, Stage::Train, 4), [], "a step is taken by all, and rank 0 tells of it");
+        assert_eq!(shown(0, Stage::Train, 4), [(Stage::Train, 4)]);
+    }
+}
+
+#[test]
 fn a_stop_is_a_wish_that_the_ranks_fulfil() {
     let mut scene = Scene::training();
     let wish = tell(both(), Order::SetFlags(Flags { stop: true, ..Flags::default() }));

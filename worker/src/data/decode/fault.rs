@@ -29,6 +29,9 @@ pub enum Fault {
         /// Frames whose data are there.
         readable: u64,
     },
+    /// Its pictures are locked by a key that the file does not hold.
+    #[error("is encrypted ({0}): the key is not in the file")]
+    Encrypted(String),
     /// Bytes that contradict themselves.
     #[error("is damaged: {0}")]
     Damaged(String),
@@ -73,6 +76,11 @@ impl Fault {
         Self::Unsupported(reason.into())
     }
 
+    /// Whether the file system failed, which says nothing of the file's bytes.
+    pub(crate) fn is_of_storage(&self) -> bool {
+        matches!(self, Self::Open(_) | Self::Read(_))
+    }
+
     /// What to do about it.
     pub(in crate::data) fn hint(&self) -> &'static str {
         match self {
@@ -83,6 +91,7 @@ impl Fault {
                 "copy the file again, or set `data.allow_truncated = true` to use the readable frames"
             }
             Self::NotVideo(_) | Self::NoVideo => "remove the file from the annotations or replace it",
+            Self::Encrypted(_) => "decrypt the file first, or take a copy without protection",
             Self::Damaged(_) => {
                 "copy the file again, or re-encode it: `ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OUT.mp4`"
             }

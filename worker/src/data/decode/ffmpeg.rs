@@ -5,32 +5,34 @@
 //! ffmpeg only decodes: it writes planes of 8-bit 4:2:0 in limited range as coded, and the filter `showinfo` says when each is
 //! shown. Only local files are opened, whatever a playlist asks for.
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::Path;
 use std::sync::OnceLock;
 
-use serde_json::Value;
-
 use super::colour::{Matrix, Range};
+use super::container::Container;
 use super::fault::Fault;
-use super::process::{TEXT_BLOCK, Watched, last_message};
-use super::resize::Turn;
+use super::ffprobe::{self, Description};
+use super::pictures::{Pictures, Purpose, Source, Start, is_cut_short};
+use super::process::{TEXT_BLOCK, Watched, error_of, real_error};
 use super::sampling::Timeline;
-use super::{MAX_PIXELS, Picture, Stream, Visit};
+use super::seek::{self, Index};
+use super::{Picture, Stream, Visit, cut};
 
-/// Most bytes of text that `ffprobe` may say: some 40 a picture, for two days of video.
-const MAX_PROBE_BYTES: usize = 1 << 30;
-/// Messages that are kept to explain a failure.
-const KEPT_MESSAGES: usize = 20;
-/// What ffmpeg says of files whose end is missing.
-const CUT_SHORT: [&str; 4] =
-    ["partial file", "File ended prematurely", "Truncating packet", "Packet corrupt"];
+/// Positions at the very end that may have no picture of their own: what decoders hold back or hide.
+const HELD_AT_END: usize = 4;
+
+/// Pictures that ffmpeg reads before it gives the first of them: those that are reordered, and one a thread.
+const READ_AHEAD: usize = 18;
+
+/// So many key pictures ahead, what is broken is broken: pictures that are refreshed bit by bit are whole after two.
+const SURE_LEAD: usize = 8;
 
 /// That both programs are on PATH, and what differs between their versions.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Programs {
     /// Option that keeps every picture and no other: `-fps_mode` since 5.1, `-vsync` before.
-    every_picture: &'static str,
+    pub(super) every_picture: &'static str,
 }
 
 impl Programs {
@@ -58,154 +60,89 @@ fn version(program: &'static str) -> Option<String> {
     text.split_whitespace().nth(2).map(|word| word.trim_start_matches('n').to_owned())
 }
 
-/// Decodes one stream of one file; starts a process for each request.
+/// Decodes one stream of one file; starts a process for each request, and more where the first comes in too late.
 pub(in crate::data) struct Decoder {
-    path: PathBuf,
-    programs: Programs,
-    /// Position of the stream in the file.
-    stream: u64,
-    /// Time 0 in the stream's clock.
-    origin: i64,
-}
-
-/// `file:` in front keeps ffmpeg from reading a name as an option or a protocol.
-fn local(path: &Path) -> OsString {
-    let mut argument = OsString::from("file:");
-    argument.push(path);
-    argument
-}
-
-fn arguments(list: &[&str]) -> Vec<OsString> {
-    list.iter().map(OsString::from).collect()
+    source: Source,
+    index: Index,
+    /// From this position on, errors are those of the part that is missing behind the last picture: ffmpeg reads ahead.
+    broken_from: usize,
+    /// How far before the wanted picture decoding must start in this file, as learned.
+    lead: usize,
 }
 
 pub(super) fn open(
     path: &Path,
     programs: Programs,
+    container: Container,
     allow_truncated: bool,
 ) -> Result<(Stream, Decoder), Fault> {
-    let (description, _) =
-        probe(path, &["-show_streams", "-show_format", "-select_streams", "V", "-of", "json"])?;
-    let description: Value = serde_json::from_str(&description)
-        .map_err(|error| Fault::Ffmpeg(format!("`ffprobe` answers with broken JSON: {error}")))?;
-    let stream = description["streams"].get(0).ok_or(Fault::NoVideo)?;
-    let index = stream["index"].as_u64().unwrap_or(0);
-    let size = |key: &str| stream[key].as_u64().and_then(|size| usize::try_from(size).ok()).unwrap_or(0);
-    let coded = (size("width"), size("height"));
-    if coded.0.saturating_mul(coded.1) > MAX_PIXELS {
-        return Err(Fault::TooLarge { width: coded.0, height: coded.1, limit: MAX_PIXELS });
+    let described = ffprobe::describe(path)?;
+    let (packets, messages) = ffprobe::packets(path, described.index)?;
+    let file = File::open(path).map_err(Fault::Open)?;
+    let length = file.metadata().map_err(Fault::Open)?.len();
+    let cut = cut::is_cut(&file, length, container)? || messages.iter().any(|line| is_cut_short(line));
+    if cut && !allow_truncated {
+        return Err(Fault::Truncated { readable: packets.len() as u64 });
     }
-    let tick = stream["time_base"]
-        .as_str()
-        .and_then(fraction)
-        .ok_or_else(|| Fault::Ffmpeg("`ffprobe` gives no time base".into()))?;
-    let mut timeline = timeline(path, index, tick, allow_truncated)?;
-    let start = description["format"]["start_time"].as_str().and_then(|text| text.parse().ok());
-    let origin = origin(&timeline, start.unwrap_or(0.0));
-    timeline.times.iter_mut().for_each(|time| *time = time.saturating_sub(origin));
-    timeline.end = timeline.end.saturating_sub(origin);
-    let stream = Stream {
-        coded,
-        turn: turn(stream),
-        matrix: matrix(stream).unwrap_or_else(|| Matrix::usual(coded.1)),
+    let source = Source {
+        path: path.to_owned(),
+        programs,
+        stream: described.index,
+        tick: described.tick,
+        coded: described.coded,
+    };
+    let (timeline, index) = match seek::of_packets(&packets, &described, container) {
+        Some(known) => known,
+        None => whole(&source, &described, &packets)?,
+    };
+    damaged_at_start(&described, &packets)?;
+    let mut stream = Stream {
+        coded: described.coded,
+        turn: described.turn,
+        matrix: described.matrix.unwrap_or_else(|| Matrix::usual(described.coded.1)),
         range: Range::Limited,
         timeline,
     };
-    Ok((stream, Decoder { path: path.to_owned(), programs, stream: index, origin }))
-}
-
-/// Time 0 in the stream's clock: where the container starts, as ffmpeg counts.
-fn origin(timeline: &Timeline, start: f64) -> i64 {
-    let ticks = start * f64::from(timeline.tick.1) / f64::from(timeline.tick.0);
-    match timeline.times.first() {
-        // ffprobe rounds to microseconds; where the pictures start the container, they say it exactly.
-        Some(&first) if (first as f64 - ticks).abs() <= 1.0 => first,
-        _ => ticks.round() as i64,
+    let mut decoder = Decoder { source, index, broken_from: usize::MAX, lead: 0 };
+    if cut {
+        decoder.drop_broken_end(&mut stream)?;
     }
+    Ok((stream, decoder))
 }
 
-fn probe(path: &Path, wanted: &[&str]) -> Result<(String, Vec<String>), Fault> {
-    let mut list = arguments(&["-v", "error", "-protocol_whitelist", "file"]);
-    list.extend(arguments(wanted));
-    list.extend(["-i".into(), local(path)]);
-    Watched::start("ffprobe", &list, TEXT_BLOCK)?.finish(MAX_PROBE_BYTES).map_err(|fault| match fault {
-        Fault::Ffmpeg(message) => {
-            let name = local(path).to_string_lossy().into_owned();
-            Fault::Ffmpeg(message.trim_start_matches(&name).trim_start_matches(": ").to_owned())
-        }
-        other => other,
-    })
-}
-
-/// Times of all pictures from the packets, or, where those have none, from decoding the whole file once.
-fn timeline(path: &Path, stream: u64, tick: (u32, u32), allow_truncated: bool) -> Result<Timeline, Fault> {
-    let select = stream.to_string();
-    let packets =
-        ["-select_streams", &select, "-show_entries", "packet=pts,duration,flags", "-of", "compact=p=0"];
-    let (text, messages) = probe(path, &packets)?;
-    let mut pictures = times(&text, "pts=", "duration=");
-    if pictures.is_none() {
-        let frames = [
-            "-select_streams",
-            &select,
-            "-show_entries",
-            "frame=best_effort_timestamp,pkt_duration,duration",
-            "-of",
-            "compact=p=0",
-        ];
-        pictures = times(&probe(path, &frames)?.0, "best_effort_timestamp=", "duration=");
+/// Times of pictures where packets do not tell them all: the whole file is decoded once.
+fn whole(
+    source: &Source,
+    described: &Description,
+    packets: &[ffprobe::Packet],
+) -> Result<(Timeline, Index), Fault> {
+    let mut pictures = Pictures::start(source, Start::Mended, Purpose::Count)?;
+    let mut shown = Vec::new();
+    while let Some((info, _)) = pictures.next()? {
+        shown.push(info);
     }
-    let mut pictures = pictures.ok_or_else(|| Fault::Ffmpeg("its pictures have no times".into()))?;
-    pictures.sort_unstable();
-    pictures.dedup_by_key(|(time, _)| *time);
-    let cut = messages.iter().any(|line| CUT_SHORT.iter().any(|sign| line.contains(sign)));
-    if cut && !allow_truncated {
-        return Err(Fault::Truncated { readable: pictures.len() as u64 });
+    seek::of_pictures(shown, packets, described, pictures.frame_length())
+        .ok_or_else(|| Fault::Ffmpeg(real_error(&pictures.messages, "none of its pictures decodes")))
+}
+
+/// A file whose first packet can be decoded by itself, but was not.
+fn damaged_at_start(described: &Description, packets: &[ffprobe::Packet]) -> Result<(), Fault> {
+    let late = packets.first().is_some_and(|packet| {
+        packet.key && packet.time.is_some_and(|time| described.first.is_none_or(|first| first > time))
+    });
+    if late && described.errors.iter().any(|line| error_of(line).is_some()) {
+        let message = real_error(&described.errors, "it gives no picture");
+        return Err(Fault::damaged(format!("the picture at 0.00 s cannot be decoded ({message})")));
     }
-    let (times, durations): (Vec<i64>, Vec<i64>) = pictures.into_iter().unzip();
-    // The last picture is shown as long as it says, or else as long as the one before it.
-    let before = times.iter().rev().nth(1).zip(times.last()).map_or(0, |(before, last)| last - before);
-    let last = durations.last().copied().filter(|duration| *duration > 0).unwrap_or(before);
-    let end = times.last().map_or(0, |time| time.saturating_add(last));
-    Ok(Timeline { tick, times, end })
+    Ok(())
 }
 
-/// (time, duration) of each line that is shown; `None` if one has no time.
-fn times(text: &str, time: &str, duration: &str) -> Option<Vec<(i64, i64)>> {
-    let mut pictures = Vec::new();
-    for line in text.lines().filter(|line| line.contains(time)) {
-        let field = |name: &str| line.split('|').find_map(|field| field.strip_prefix(name));
-        if field("flags=").is_some_and(|flags| flags.contains('D')) {
-            continue;
-        }
-        let length = field(duration).or_else(|| field("pkt_duration=")).and_then(|text| text.parse().ok());
-        pictures.push((field(time)?.parse().ok()?, length.unwrap_or(0)));
-    }
-    (!pictures.is_empty()).then_some(pictures)
-}
-
-/// `1/15360` as its two numbers, both positive.
-fn fraction(text: &str) -> Option<(u32, u32)> {
-    let (above, below) = text.split_once('/')?;
-    let pair = (above.trim().parse().ok()?, below.trim().parse().ok()?);
-    (pair.0 > 0 && pair.1 > 0).then_some(pair)
-}
-
-fn turn(stream: &Value) -> Turn {
-    let counter_clockwise = stream["side_data_list"]
-        .as_array()
-        .and_then(|list| list.iter().find_map(|data| data["rotation"].as_f64()))
-        .unwrap_or(0.0);
-    Turn::from_degrees(-(counter_clockwise.round() as i64))
-}
-
-fn matrix(stream: &Value) -> Option<Matrix> {
-    match stream["color_space"].as_str()? {
-        "bt709" | "smpte240m" => Some(Matrix::Bt709),
-        "bt470bg" | "smpte170m" | "fcc" | "gbr" => Some(Matrix::Bt601),
-        "bt2020nc" | "bt2020c" => Some(Matrix::Bt2020),
-        _ => None,
-    }
+/// How one run of ffmpeg ended.
+enum Run {
+    /// Every wanted picture came.
+    Whole,
+    /// A picture is missing or not sure to be right; from further ahead it may come.
+    Missed(Fault),
 }
 
 impl Decoder {
@@ -215,111 +152,129 @@ impl Decoder {
         wanted: &[usize],
         visit: &mut Visit<'_>,
     ) -> Result<(), Fault> {
-        let (Some(&first), Some(&last)) = (wanted.first(), wanted.last()) else {
+        let Some(&first) = wanted.first() else {
             return Ok(());
         };
-        let (width, height) = stream.coded;
-        let (luma, chroma) = (width * height, width.div_ceil(2) * height.div_ceil(2));
-        let mut child = Watched::start("ffmpeg", &self.arguments(stream, first), luma + 2 * chroma)?;
-        let mut messages = Messages::default();
+        let mut lead = self.lead;
+        loop {
+            let start = self.index.start(&stream.timeline, first, lead);
+            match self.run(stream, wanted, start, visit)? {
+                Run::Whole => {
+                    self.lead = lead;
+                    return Ok(());
+                }
+                Run::Missed(fault) if !matches!(start, Start::At(_)) => return Err(fault),
+                Run::Missed(fault @ Fault::Damaged(_)) if lead >= SURE_LEAD => return Err(fault),
+                Run::Missed(_) => lead = (lead * 2).max(1),
+            }
+        }
+    }
+
+    fn run(
+        &self,
+        stream: &Stream,
+        wanted: &[usize],
+        start: Start,
+        visit: &mut Visit<'_>,
+    ) -> Result<Run, Fault> {
+        let mut pictures = Pictures::start(&self.source, start, Purpose::Show)?;
+        // Behind a seek, pictures may refer to some that were never read, up to the first that refers to none.
+        let mut trusted = !matches!(start, Start::At(_));
+        let mut held: Option<Vec<u8>> = None;
         let mut wanted = wanted.iter().copied().peekable();
         while let Some(&next) = wanted.peek() {
-            let block = child.block()?.filter(|block| block.len() == luma + 2 * chroma);
-            let (Some(block), Some(time)) = (block, messages.time(&mut child, stream.timeline.tick)?) else {
-                return Err(ended_early(stream, next, &messages));
+            let Some((info, block)) = pictures.next()? else {
+                let held =
+                    held.filter(|_| self.is_sound(&pictures, next) && next + HELD_AT_END >= stream.frames());
+                let Some(block) = held else {
+                    return Ok(Run::Missed(missing(stream, next, &pictures)));
+                };
+                wanted.by_ref().for_each(|position| show(stream, &block, position, visit));
+                return Ok(Run::Whole);
             };
-            let Ok(position) = stream.timeline.times.binary_search(&time.saturating_sub(self.origin)) else {
+            if info.key && (!trusted || pictures.since_error() > READ_AHEAD) {
+                trusted = true;
+                pictures.forget_errors();
+            }
+            if info.number == 0 && !self.index.starts_with_key() {
+                pictures.forget_errors();
+            }
+            let Some(position) = self.index.position(&stream.timeline, start, &info).filter(|_| trusted)
+            else {
                 continue;
             };
-            if position > next {
-                return Err(ended_early(stream, next, &messages));
+            // A packet without a picture of its own: the one before stays, as in ffmpeg's filter `fps`.
+            while let Some(hidden) = wanted.next_if(|next| *next < position) {
+                match &held {
+                    Some(block) if !self.index.is_seen() && self.is_sound(&pictures, position) => {
+                        show(stream, block, hidden, visit);
+                    }
+                    _ => return Ok(Run::Missed(missing(stream, hidden, &pictures))),
+                }
             }
-            if position < next {
-                continue;
+            if wanted.next_if_eq(&position).is_some() {
+                if !self.is_sound(&pictures, position) {
+                    return Ok(Run::Missed(missing(stream, position, &pictures)));
+                }
+                show(stream, &block, position, visit);
             }
-            wanted.next();
-            let (y, rest) = block.split_at(luma);
-            let (cb, cr) = rest.split_at(chroma);
-            let half = width.div_ceil(2);
-            if let Some(picture) = Picture::new(stream.coded, [y, cb, cr], [width, half, half]) {
-                visit(position, &picture);
+            held = Some(block);
+        }
+        Ok(Run::Whole)
+    }
+
+    /// Whether nothing was wrong with the pictures up to a position.
+    fn is_sound(&self, pictures: &Pictures, position: usize) -> bool {
+        pictures.error().is_none() || position >= self.broken_from
+    }
+
+    /// Of a file that is cut: leaves out what comes last and does not decode.
+    fn drop_broken_end(&mut self, stream: &mut Stream) -> Result<(), Fault> {
+        let last = stream.frames().saturating_sub(1);
+        let start = self.index.start(&stream.timeline, last, 2);
+        let mut pictures = Pictures::start(&self.source, start, Purpose::Count)?;
+        let (mut trusted, mut whole) = (!matches!(start, Start::At(_)), 0);
+        while let Some((info, _)) = pictures.next()? {
+            if !trusted && info.key {
+                trusted = true;
+                pictures.forget_errors();
             }
-            if position == last {
-                break;
+            if trusted && let Some(position) = self.index.position(&stream.timeline, start, &info) {
+                whole = whole.max(position + 1);
             }
         }
+        // What ffmpeg makes up for a part that is missing belongs to the last packet.
+        if pictures.error().is_some() {
+            whole = whole.min(self.index.last_packet());
+        }
+        if whole == 0 {
+            return Err(Fault::Truncated { readable: 0 });
+        }
+        let timeline = &mut stream.timeline;
+        if whole < timeline.times.len() {
+            timeline.end = timeline.times[whole];
+            timeline.times.truncate(whole);
+        }
+        self.broken_from = whole.saturating_sub(READ_AHEAD);
         Ok(())
     }
+}
 
-    fn arguments(&self, stream: &Stream, first: usize) -> Vec<OsString> {
-        let (width, height) = stream.coded;
-        let mut list = arguments(&["-nostdin", "-hide_banner", "-nostats", "-v", "info", "-threads", "2"]);
-        list.extend(arguments(&["-protocol_whitelist", "file,pipe", "-copyts", "-noautorotate"]));
-        if first > 0 {
-            // To the picture that decoding can start at, at or before this time; what comes before is not wanted.
-            let seconds = (stream.timeline.times[first] + self.origin) as f64
-                * f64::from(stream.timeline.tick.0)
-                / f64::from(stream.timeline.tick.1);
-            list.extend(arguments(&[
-                "-noaccurate_seek",
-                "-seek_timestamp",
-                "1",
-                "-ss",
-                &format!("{seconds:.6}"),
-            ]));
-        }
-        list.extend(["-i".into(), local(&self.path)]);
-        let filter = format!("scale=w={width}:h={height}:out_range=tv,format=yuv420p,showinfo=checksum=0");
-        list.extend(arguments(&["-map", &format!("0:{}", self.stream), "-an", "-sn", "-dn", "-vf", &filter]));
-        list.extend(arguments(&[self.programs.every_picture, "passthrough", "-f", "rawvideo", "pipe:1"]));
-        list
+fn show(stream: &Stream, block: &[u8], position: usize, visit: &mut Visit<'_>) {
+    let (width, height) = stream.coded;
+    let (y, rest) = block.split_at(width * height);
+    let half = width.div_ceil(2);
+    let (cb, cr) = rest.split_at(half * height.div_ceil(2));
+    if let Some(picture) = Picture::new(stream.coded, [y, cb, cr], [width, half, half]) {
+        visit(position, &picture);
     }
 }
 
-fn ended_early(stream: &Stream, position: usize, messages: &Messages) -> Fault {
-    let tick = stream.timeline.tick;
-    let time = stream.timeline.times[position] as f64 * f64::from(tick.0) / f64::from(tick.1);
-    let message = last_message(&messages.kept, "it ended early");
-    Fault::Ffmpeg(format!("it gives no picture at {time:.2} s ({message})"))
-}
-
-/// What `showinfo` and the rest of ffmpeg say while pictures come.
-#[derive(Default)]
-struct Messages {
-    /// The clock of `showinfo`, if it differs from the stream's.
-    tick: Option<(u32, u32)>,
-    kept: Vec<String>,
-}
-
-impl Messages {
-    /// When the next picture is shown, in ticks of the stream.
-    fn time(&mut self, child: &mut Watched, stream_tick: (u32, u32)) -> Result<Option<i64>, Fault> {
-        while let Some(line) = child.message()? {
-            let Some((_, info)) =
-                line.split_once("Parsed_showinfo").and_then(|(_, rest)| rest.split_once("] "))
-            else {
-                if self.kept.len() < KEPT_MESSAGES {
-                    self.kept.push(line);
-                }
-                continue;
-            };
-            if let Some(rest) = info.strip_prefix("config in time_base: ") {
-                self.tick = rest.split(',').next().and_then(fraction).filter(|tick| *tick != stream_tick);
-            } else if let Some(time) = picture_time(info) {
-                return Ok(Some(self.tick.map_or(time, |tick| convert(time, tick, stream_tick))));
-            }
-        }
-        Ok(None)
+/// Why a picture is not there.
+fn missing(stream: &Stream, position: usize, pictures: &Pictures) -> Fault {
+    let time = stream.timeline.second(position);
+    match pictures.error() {
+        Some(message) => Fault::damaged(format!("the picture at {time:.2} s cannot be decoded ({message})")),
+        None => Fault::Ffmpeg(format!("it gives no picture at {time:.2} s")),
     }
-}
-
-/// Of a line such as `n:   0 pts:    512 pts_time:0.0333 ...`.
-fn picture_time(info: &str) -> Option<i64> {
-    info.strip_prefix("n:")?.split_once(" pts:")?.1.split_whitespace().next()?.parse().ok()
-}
-
-fn convert(time: i64, from: (u32, u32), to: (u32, u32)) -> i64 {
-    let above = i128::from(time) * i128::from(from.0) * i128::from(to.1);
-    let below = i128::from(from.1) * i128::from(to.0);
-    i64::try_from((above * 2 + below).div_euclid(below * 2)).unwrap_or(i64::MAX)
 }

@@ -37,7 +37,7 @@ fn expectations() -> Vec<(String, Value)> {
     files.into_iter().collect()
 }
 
-fn ffmpeg_is_there(test: &str) -> bool {
+pub(super) fn ffmpeg_is_there(test: &str) -> bool {
     let there = Programs::find().is_some();
     if !there {
         println!("SKIPPED {test}: `ffmpeg` and `ffprobe` are not on PATH");

@@ -27,6 +27,22 @@ pub(super) fn defaults(mvex: &[u8]) -> Vec<(u32, Defaults)> {
     atoms(mvex).filter(|atom| atom.name == *b"trex").filter_map(|atom| read(atom.body)).collect()
 }
 
+/// Decoding time of a track's first sample in a fragment; `None` where it has none there.
+pub(super) fn decode_time(moof: &[u8], track: u32) -> Option<i64> {
+    let traf = atoms(moof).filter(|atom| atom.name == *b"traf").find(|traf| {
+        let mut header = Bytes::new(atom(traf.body, *b"tfhd").unwrap_or_default());
+        header.version_and_flags();
+        header.u32() == Some(track)
+    })?;
+    Some(own_decode_time(traf.body).unwrap_or(0))
+}
+
+fn own_decode_time(traf: &[u8]) -> Option<i64> {
+    let mut bytes = Bytes::new(atom(traf, *b"tfdt")?);
+    let (version, _) = bytes.version_and_flags()?;
+    i64::try_from(bytes.sized(version)?).ok()
+}
+
 /// Appends a fragment's samples of one track. `start` is where the `moof` box lies in the file.
 pub(super) fn append(
     samples: &mut Vec<Sample>,
@@ -78,14 +94,9 @@ impl Fragment<'_> {
             }
         }
         let base = base.unwrap_or(if flags & 0x2_0000 != 0 { self.start } else { behind });
-        let decode_time = atom(traf, *b"tfdt").and_then(|tfdt| {
-            let mut bytes = Bytes::new(tfdt);
-            let (version, _) = bytes.version_and_flags()?;
-            i64::try_from(bytes.sized(version)?).ok()
-        });
         let follows =
             || self.samples.last().map_or(0, |last| last.time.saturating_add(i64::from(last.duration)));
-        let mut run = Run { at: base, time: decode_time.unwrap_or_else(follows), wanted };
+        let mut run = Run { at: base, time: own_decode_time(traf).unwrap_or_else(follows), wanted };
         for trun in atoms(traf).filter(|atom| atom.name == *b"trun") {
             run = self.run(trun.body, base, defaults, run)?;
         }

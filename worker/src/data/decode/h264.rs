@@ -22,11 +22,14 @@ use super::{MAX_PIXELS, Picture, Stream, Visit};
 
 /// Largest coded picture that is read: uncompressed 8192x4320 would be 53 MB.
 const MAX_SAMPLE_BYTES: u32 = 64 << 20;
+/// Bytes of a sample that hold the headers in front of its picture.
+const HEADER_BYTES: u32 = 4096;
 /// NAL units that may come before a picture's first slice.
 const MAX_HEADERS: usize = 64;
 /// Types of NAL units (ITU-T H.264, table 7-1).
 const SLICE: u8 = 1;
 const IDR_SLICE: u8 = 5;
+const SEI: u8 = 6;
 const SPS: u8 = 7;
 const PPS: u8 = 8;
 /// Profiles that OpenH264 decodes: baseline, main, high.
@@ -40,6 +43,8 @@ pub(in crate::data) struct Decoder {
     /// Presentation position -> sample.
     shown: Vec<u32>,
     timescale: u32,
+    /// When the first picture is shown, in ticks.
+    first: i64,
     configuration: Configuration,
     /// Per sample, once looked at: whether it is an IDR picture.
     idr: Vec<Option<bool>>,
@@ -107,7 +112,6 @@ pub(super) fn open(file: File, track: Track) -> Result<(Stream, Decoder), Fault>
         b"av01" => Some("AV1"),
         b"vp08" | b"vp09" => Some("VP8 or VP9"),
         b"mp4v" => Some("MPEG-4 Part 2"),
-        b"encv" => Some("encrypted"),
         b"many" => Some("of several kinds"),
         _ => Some("neither H.264 nor anything it knows"),
     };
@@ -153,6 +157,7 @@ pub(super) fn open(file: File, track: Track) -> Result<(Stream, Decoder), Fault>
         samples,
         shown,
         timescale: track.timescale,
+        first: stream.timeline.times[0],
         configuration,
         cursor: None,
         sample: Vec::new(),
@@ -160,6 +165,7 @@ pub(super) fn open(file: File, track: Track) -> Result<(Stream, Decoder), Fault>
         #[cfg(test)]
         decoded: 0,
     };
+    decoder.check_coding()?;
     decoder.check_first(&stream)?;
     Ok((stream, decoder))
 }
@@ -177,7 +183,7 @@ fn timeline(track: &Track) -> (Timeline, Vec<u32>) {
     let own = track.samples[..track.readable].last().map_or(0, |sample| i64::from(sample.duration));
     let before = order.iter().rev().nth(1).zip(order.last()).map_or(0, |(before, last)| last.0 - before.0);
     let length = if own > 0 { own } else { before };
-    let end = order.last().map_or(0, |(time, _)| time.saturating_add(length).min(until));
+    let end = order.last().map_or(0, |(time, _)| time.saturating_add(length));
     let (times, shown) = order.into_iter().unzip();
     (Timeline { tick: (1, track.timescale), times, end }, shown)
 }
@@ -195,6 +201,34 @@ impl Decoder {
             }
             other => other,
         }
+    }
+
+    /// One coding from beginning to end, and no turn that only the pictures tell of: all else is for ffmpeg. Looks at the
+    /// headers in front of each picture that decoding can start at.
+    fn check_coding(&mut self) -> Result<(), Fault> {
+        let mut head = Vec::new();
+        for number in 0..self.samples.len() {
+            let sample = self.samples[number];
+            if !sample.sync {
+                continue;
+            }
+            head.resize(sample.size.min(HEADER_BYTES) as usize, 0);
+            self.file.read_exact_at(&mut head, sample.offset).map_err(Fault::Read)?;
+            let mut bytes = Bytes::new(&head);
+            let length_bytes = self.configuration.length_bytes;
+            while let Some(nal) = bytes.take(length_bytes).and_then(|length| bytes.take(nal_length(length))) {
+                if kind(nal) == SPS && nal != self.configuration.original {
+                    let time = self.time(number);
+                    return Err(Fault::unsupported(format!(
+                        "the coding of its pictures changes at {time:.2} s"
+                    )));
+                }
+                if number == 0 && kind(nal) == SEI && sps::turns(nal) {
+                    return Err(Fault::unsupported("its pictures themselves say how they are turned"));
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn visit(
@@ -324,7 +358,7 @@ impl Decoder {
             self.decoded += 1;
         }
         let decoded = cursor.decoder.decode_with_options(&self.annex_b, DecodeOptions::new());
-        let Some(yuv) = decoded.map_err(|error| self.undecodable(cursor.next, &error.to_string()))? else {
+        let Some(yuv) = decoded.map_err(|error| self.undecodable(cursor.next, &reason(&error)))? else {
             return Ok(false);
         };
         if yuv.dimensions() != stream.coded {
@@ -338,9 +372,28 @@ impl Decoder {
         Ok(true)
     }
 
+    /// When a sample is shown, in seconds after the first picture.
+    fn time(&self, number: usize) -> f64 {
+        let ticks = self.samples[number].time.saturating_sub(self.first).max(0);
+        ticks as f64 / f64::from(self.timescale)
+    }
+
     fn undecodable(&self, number: usize, reason: &str) -> Fault {
-        let time = self.samples[number].time as f64 / f64::from(self.timescale);
+        let time = self.time(number);
         Fault::damaged(format!("the picture at {time:.2} s cannot be decoded ({reason})"))
+    }
+}
+
+/// What OpenH264 says, by the lowest bit of its state (`DECODING_STATE` in its `codec_app_def.h`).
+fn reason(error: &openh264::Error) -> String {
+    let text = error.to_string();
+    let digits = |rest: &str| rest.chars().take_while(char::is_ascii_digit).collect::<String>();
+    let state: u32 = text.split_once("Native:").and_then(|(_, rest)| digits(rest).parse().ok()).unwrap_or(0);
+    match 1u32.checked_shl(state.trailing_zeros()) {
+        Some(0x02) => "a picture that it refers to is missing".into(),
+        Some(0x04) => "its bits make no sense".into(),
+        Some(0x10) => "its parameters are missing".into(),
+        _ => text,
     }
 }
 

@@ -5,20 +5,25 @@
 
 mod bytes;
 mod colour;
+mod container;
+mod cut;
+mod edits;
 mod fault;
 mod ffmpeg;
+mod ffprobe;
 mod fragments;
 mod h264;
 mod mp4;
+mod pictures;
 mod process;
 mod resize;
 mod sample_table;
 mod sampling;
+mod seek;
 mod sps;
 mod store;
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use longtake_shared::config::DecoderChoice;
@@ -31,6 +36,7 @@ pub(super) use self::sampling::Rate;
 pub use self::store::{FrameStore, StoreUse};
 
 use self::colour::ToRgb;
+use self::container::Container;
 use self::sampling::Timeline;
 
 /// Largest picture that is decoded: 8192x4320.
@@ -172,19 +178,23 @@ pub(super) fn open(path: &Path, choice: DecoderChoice, allow_truncated: bool) ->
     if length == 0 {
         return Err(Fault::Empty);
     }
-    let container = container(&file, length)?;
+    let container = Container::of(&file, length)?;
     let embedded = if container == Container::Mp4 {
         // Also for ffmpeg: the index says more about what is missing than ffmpeg's messages.
         let track = mp4::read(&file, length);
-        check_whole(&track, allow_truncated)?;
+        check_readable(&track, allow_truncated)?;
         if choice == DecoderChoice::Ffmpeg {
             None
         } else {
             Some(track.and_then(|track| h264::open(file, track)))
         }
     } else {
+        if cut::encrypted(&file, length, container)? {
+            return Err(Fault::Encrypted("its own scheme".into()));
+        }
         Some(Err(Fault::Unsupported(container.sentence())))
     };
+    let with_ffmpeg = |reason: String| with_ffmpeg(path, reason, container, allow_truncated);
     match (embedded, choice) {
         (Some(Ok((stream, decoder))), _) => Ok(Opened {
             stream: stream.check()?,
@@ -195,23 +205,24 @@ pub(super) fn open(path: &Path, choice: DecoderChoice, allow_truncated: bool) ->
             Err(Fault::NotVideo("its first bytes are of no container that the embedded decoder knows".into()))
         }
         (Some(Err(fault)), DecoderChoice::Embedded) => Err(fault),
-        (Some(Err(Fault::Unsupported(reason))), _) => with_ffmpeg(path, reason, container, allow_truncated),
+        (Some(Err(Fault::Unsupported(reason))), _) => with_ffmpeg(reason),
         (Some(Err(fault)), DecoderChoice::Auto) => Err(fault),
-        (_, _) => with_ffmpeg(path, "the key `data.decoder` asks for it".into(), container, allow_truncated),
+        (_, _) => with_ffmpeg("the key `data.decoder` asks for it".into()),
     }
 }
 
-/// Refuses a file whose data are cut, unless that is allowed; other faults of the index are left to the caller.
-fn check_whole(track: &Result<mp4::Track, Fault>, allow_truncated: bool) -> Result<(), Fault> {
-    match track {
-        Ok(track) if track.cut && !allow_truncated => {
-            Err(Fault::Truncated { readable: track.readable as u64 })
-        }
-        Ok(track) if track.readable == 0 && !track.samples.is_empty() => {
-            Err(Fault::Truncated { readable: 0 })
-        }
-        _ => Ok(()),
+/// Refuses an encrypted file, and one whose data are cut unless that is allowed; other faults of the index are left to the caller.
+fn check_readable(track: &Result<mp4::Track, Fault>, allow_truncated: bool) -> Result<(), Fault> {
+    let Ok(track) = track else {
+        return Ok(());
+    };
+    if let Some(scheme) = &track.encryption {
+        return Err(Fault::Encrypted(scheme.clone()));
     }
+    if (track.cut && !allow_truncated) || (track.readable == 0 && !track.samples.is_empty()) {
+        return Err(Fault::Truncated { readable: track.readable as u64 });
+    }
+    Ok(())
 }
 
 fn with_ffmpeg(
@@ -227,60 +238,13 @@ fn with_ffmpeg(
     let Some(programs) = ffmpeg::Programs::find() else {
         return Err(unavailable(reason));
     };
-    let (stream, decoder) = ffmpeg::open(path, programs, allow_truncated)?;
+    let (stream, decoder) = ffmpeg::open(path, programs, container, allow_truncated)?;
     Ok(Opened { stream: stream.check()?, decoder: Decoder::Ffmpeg(decoder), reason })
-}
-
-/// Kinds of files, told by their first bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Container {
-    Mp4,
-    Matroska,
-    Avi,
-    TransportStream,
-    FlashVideo,
-    WindowsMedia,
-    Ogg,
-    Unknown,
-}
-
-impl Container {
-    fn sentence(self) -> String {
-        let name = match self {
-            Self::Mp4 => "an MP4 file",
-            Self::Matroska => "a Matroska or WebM file",
-            Self::Avi => "an AVI file",
-            Self::TransportStream => "an MPEG transport stream",
-            Self::FlashVideo => "a Flash video",
-            Self::WindowsMedia => "a Windows Media file",
-            Self::Ogg => "an Ogg file",
-            Self::Unknown => return "its first bytes are of no container that it knows".into(),
-        };
-        format!("it is {name}, not MP4")
-    }
-}
-
-/// Bytes of one packet of an MPEG transport stream (ISO/IEC 13818-1), which starts with 0x47.
-const TRANSPORT_PACKET: usize = 188;
-
-fn container(file: &File, length: u64) -> Result<Container, Fault> {
-    let mut head = [0; TRANSPORT_PACKET + 1];
-    let head = &mut head[..usize::try_from(length).unwrap_or(usize::MAX).min(TRANSPORT_PACKET + 1)];
-    file.read_exact_at(head, 0).map_err(Fault::Read)?;
-    let boxes: [&[u8]; 7] = [b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"styp"];
-    Ok(match &*head {
-        [_, _, _, _, name @ ..] if boxes.iter().any(|known| name.starts_with(known)) => Container::Mp4,
-        [0x1a, 0x45, 0xdf, 0xa3, ..] => Container::Matroska,
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'A', b'V', b'I', ..] => Container::Avi,
-        [b'F', b'L', b'V', 1, ..] => Container::FlashVideo,
-        [0x30, 0x26, 0xb2, 0x75, ..] => Container::WindowsMedia,
-        [b'O', b'g', b'g', b'S', ..] => Container::Ogg,
-        [0x47, .., 0x47] if length > TRANSPORT_PACKET as u64 => Container::TransportStream,
-        _ => Container::Unknown,
-    })
 }
 
 #[cfg(test)]
 mod damage_tests;
 #[cfg(test)]
 mod fixture_tests;
+#[cfg(test)]
+mod real_tests;

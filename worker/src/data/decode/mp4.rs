@@ -9,9 +9,10 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use super::bytes::Bytes;
+use super::edits::{self, Clock};
 use super::fault::Fault;
 use super::fragments::{self, Defaults};
-use super::resize::Turn;
+use super::resize::{Orientation, Turn};
 use super::sample_table;
 
 /// Four letters that name a box or a coding.
@@ -22,7 +23,7 @@ pub(super) type FourCc = [u8; 4];
 pub(super) struct Sample {
     pub(super) offset: u64,
     pub(super) size: u32,
-    /// Presentation time in ticks of the track; negative for what an edit list leaves out.
+    /// Presentation time in ticks of the track after the start of the file; negative for what an edit list leaves out.
     pub(super) time: i64,
     pub(super) duration: u32,
     /// Whether decoding can start here.
@@ -33,6 +34,8 @@ pub(super) struct Sample {
 #[derive(Debug)]
 pub(super) struct Track {
     pub(super) coding: FourCc,
+    /// The scheme that its samples are encrypted by, such as `cenc`.
+    pub(super) encryption: Option<String>,
     /// The body of `avcC`, for `avc1`.
     pub(super) decoder_configuration: Vec<u8>,
     /// Matrix code and full-range flag of a `colr` box.
@@ -46,7 +49,7 @@ pub(super) struct Track {
     pub(super) readable: usize,
     /// Whether the file ends before its last sample.
     pub(super) cut: bool,
-    /// Presentation times that are shown: from 0 to this, if an edit list ends before the media.
+    /// Where presentation ends, if an edit list ends before the media.
     pub(super) shown_until: Option<i64>,
 }
 
@@ -147,61 +150,90 @@ pub(super) fn read(file: &File, length: u64) -> Result<Track, Fault> {
     let Some(moov) = &top.moov else {
         return Err(Fault::MissingIndex);
     };
-    let movie_scale = movie_timescale(required(moov, *b"mvhd")?).unwrap_or(0);
-    let defaults = atom(moov, *b"mvex").map(fragments::defaults).unwrap_or_default();
+    let movie = Movie::read(moov)?;
     let mut best: Option<Track> = None;
+    let mut start: Option<f64> = None;
     for trak in atoms(moov).filter(|atom| atom.name == *b"trak") {
-        if !is_video(trak.body) {
-            continue;
+        match handler(trak.body) {
+            Some(b"vide") => {}
+            Some(b"soun") => {
+                start = earlier(start, edits::sound_starts(trak.body, &movie, &top.moofs));
+                continue;
+            }
+            _ => continue,
         }
-        let track = video_track(trak.body, movie_scale, &top, &defaults, length)?;
+        let track = video_track(trak.body, &movie, &top, length)?;
+        start = earlier(start, edits::video_starts(&track));
         if best.as_ref().is_none_or(|best| best.samples.is_empty() && !track.samples.is_empty()) {
             best = Some(track);
         }
     }
-    best.ok_or(Fault::NoVideo)
+    let mut track = best.ok_or(Fault::NoVideo)?;
+    edits::count_from(&mut track, start.unwrap_or(0.0));
+    Ok(track)
 }
 
-fn is_video(trak: &[u8]) -> bool {
+fn earlier(one: Option<f64>, other: Option<f64>) -> Option<f64> {
+    one.into_iter().chain(other).reduce(f64::min)
+}
+
+/// What holds for all tracks of a file.
+pub(super) struct Movie {
+    /// Ticks a second of durations in edit lists; 0 where the file says nothing.
+    pub(super) timescale: u32,
+    orientation: Option<Orientation>,
+    /// Per track id, for tracks in fragments.
+    pub(super) defaults: Vec<(u32, Defaults)>,
+}
+
+impl Movie {
+    fn read(moov: &[u8]) -> Result<Self, Fault> {
+        let mvhd = required(moov, *b"mvhd")?;
+        Ok(Self {
+            timescale: timescale(mvhd).unwrap_or(0),
+            orientation: movie_orientation(mvhd),
+            defaults: atom(moov, *b"mvex").map(fragments::defaults).unwrap_or_default(),
+        })
+    }
+
+    pub(super) fn fragments(&self, track: u32) -> Option<Defaults> {
+        self.defaults.iter().find(|(id, _)| *id == track).map(|(_, defaults)| *defaults)
+    }
+}
+
+fn handler(trak: &[u8]) -> Option<&[u8]> {
     atom(trak, *b"mdia").and_then(|mdia| atom(mdia, *b"hdlr")).and_then(|hdlr| hdlr.get(8..12))
-        == Some(b"vide".as_slice())
 }
 
-fn movie_timescale(mvhd: &[u8]) -> Option<u32> {
-    let mut bytes = Bytes::new(mvhd);
+/// Of the headers of a movie or of a track's media, which begin alike.
+pub(super) fn timescale(header: &[u8]) -> Option<u32> {
+    let mut bytes = Bytes::new(header);
     let (version, _) = bytes.version_and_flags()?;
     bytes.take(if version == 1 { 16 } else { 8 })?;
     bytes.u32()
 }
 
-fn video_track(
-    trak: &[u8],
-    movie_scale: u32,
-    top: &TopLevel,
-    defaults: &[(u32, Defaults)],
-    length: u64,
-) -> Result<Track, Fault> {
+fn video_track(trak: &[u8], movie: &Movie, top: &TopLevel, length: u64) -> Result<Track, Fault> {
     let mdia = required(trak, *b"mdia")?;
-    let timescale = movie_timescale(required(mdia, *b"mdhd")?)
+    let timescale = timescale(required(mdia, *b"mdhd")?)
         .filter(|scale| *scale > 0)
         .ok_or_else(|| Fault::damaged("its track has no time scale"))?;
-    let (id, turn) =
-        track_header(required(trak, *b"tkhd")?).ok_or_else(|| Fault::damaged("its track header is cut"))?;
+    let tkhd = required(trak, *b"tkhd")?;
+    let (id, orientation) = track_id(tkhd)
+        .zip(track_orientation(tkhd))
+        .ok_or_else(|| Fault::damaged("its track header is cut"))?;
     let stbl = required(required(mdia, *b"minf")?, *b"stbl")?;
     let entry = sample_entry(required(stbl, *b"stsd")?)
         .ok_or_else(|| Fault::damaged("its sample description is cut"))?;
     let mut samples = sample_table::read(stbl, length)?;
-    let defaults = defaults.iter().find(|(track, _)| *track == id).map(|(_, defaults)| *defaults);
+    let (defaults, in_fragments) = (movie.fragments(id), samples.is_empty());
     if let Some(defaults) = defaults {
         for (offset, moof) in &top.moofs {
             fragments::append(&mut samples, *offset, moof, id, defaults, length)?;
         }
     }
-    let edit = match atom(trak, *b"edts").and_then(|edts| atom(edts, *b"elst")) {
-        Some(elst) => edit_list(elst, movie_scale, timescale)?,
-        None => None,
-    };
-    let shown_until = place_in_time(&mut samples, edit);
+    let clock = Clock { movie: movie.timescale, track: timescale };
+    let shown_until = edits::place_in_time(&mut samples, edits::of_track(trak, clock)?, in_fragments);
     let readable = samples
         .iter()
         .position(|sample| sample.offset.checked_add(u64::from(sample.size)).is_none_or(|end| end > length))
@@ -210,9 +242,10 @@ fn video_track(
     let cut = readable < samples.len() || (top.cut && defaults.is_some());
     Ok(Track {
         coding: entry.coding,
+        encryption: entry.encryption,
         decoder_configuration: entry.decoder_configuration,
         colour: entry.colour,
-        turn,
+        turn: Turn::of(movie.orientation.map_or(orientation, |movie| orientation.then(movie))),
         timescale,
         samples,
         readable,
@@ -221,26 +254,37 @@ fn video_track(
     })
 }
 
-/// Track id and rotation (ISO/IEC 14496-12, section 8.3.2).
-fn track_header(tkhd: &[u8]) -> Option<(u32, Turn)> {
+pub(super) fn track_id(tkhd: &[u8]) -> Option<u32> {
     let mut bytes = Bytes::new(tkhd);
     let (version, _) = bytes.version_and_flags()?;
     bytes.take(if version == 1 { 16 } else { 8 })?;
-    let id = bytes.u32()?;
-    bytes.take(if version == 1 { 12 } else { 8 } + 16)?;
-    let (a, b) = (bytes.i32()?, bytes.i32()?);
-    // (x, y) -> (a x + c y, b x + d y) with y downwards: (0, 1) turns a quarter clockwise.
-    let degrees = match (a.signum(), b.signum()) {
-        (-1, 0) => 180,
-        (0, 1) => 90,
-        (0, -1) => 270,
-        _ => 0,
-    };
-    Some((id, Turn::from_degrees(degrees)))
+    bytes.u32()
+}
+
+/// ISO/IEC 14496-12, section 8.3.2.
+fn track_orientation(tkhd: &[u8]) -> Option<Orientation> {
+    let mut bytes = Bytes::new(tkhd);
+    let (version, _) = bytes.version_and_flags()?;
+    bytes.take(if version == 1 { 32 } else { 20 } + 16)?;
+    orientation(&mut bytes)
+}
+
+/// ISO/IEC 14496-12, section 8.2.2.
+fn movie_orientation(mvhd: &[u8]) -> Option<Orientation> {
+    let mut bytes = Bytes::new(mvhd);
+    let (version, _) = bytes.version_and_flags()?;
+    bytes.take(if version == 1 { 28 } else { 16 } + 16)?;
+    orientation(&mut bytes)
+}
+
+fn orientation(bytes: &mut Bytes<'_>) -> Option<Orientation> {
+    let matrix: Vec<i32> = (0..9).map_while(|_| bytes.i32()).collect();
+    Orientation::of_matrix(&matrix)
 }
 
 struct SampleEntry {
     coding: FourCc,
+    encryption: Option<String>,
     decoder_configuration: Vec<u8>,
     colour: Option<(u32, bool)>,
 }
@@ -268,64 +312,16 @@ fn sample_entry(stsd: &[u8]) -> Option<SampleEntry> {
     // Several descriptions: the coding changes on the way, which only ffmpeg follows.
     let coding = if count == 1 { entry.name } else { *b"many" };
     let decoder_configuration = atom(boxes, *b"avcC").unwrap_or_default().to_vec();
-    Some(SampleEntry { coding, decoder_configuration, colour })
+    let encryption = encryption(entry.name, boxes);
+    Some(SampleEntry { coding, encryption, decoder_configuration, colour })
 }
 
-/// What part of the media is shown, in ticks of the track, and how long after the start of the movie.
-#[derive(Debug, Clone, Copy)]
-struct Edit {
-    delay: i64,
-    from: i64,
-    length: Option<i64>,
-}
-
-/// An edit list of the usual kinds: empty edits that delay, then one part of the media at normal speed.
-fn edit_list(elst: &[u8], movie_scale: u32, timescale: u32) -> Result<Option<Edit>, Fault> {
-    let parse = || -> Option<Vec<(u64, i64)>> {
-        let mut bytes = Bytes::new(elst);
-        let (version, _) = bytes.version_and_flags()?;
-        let count = bytes.u32()?;
-        let mut edits = Vec::new();
-        for _ in 0..count {
-            let duration = bytes.sized(version)?;
-            let from = if version == 1 { bytes.i64()? } else { i64::from(bytes.i32()?) };
-            bytes.u32()?;
-            edits.push((duration, from));
-        }
-        Some(edits)
-    };
-    let edits = parse().ok_or_else(|| Fault::damaged("its edit list is cut"))?;
-    let ticks = |duration: u64| {
-        let ticks = u128::from(duration) * u128::from(timescale) / u128::from(movie_scale.max(1));
-        i64::try_from(ticks).unwrap_or(i64::MAX / 4).min(i64::MAX / 4)
-    };
-    let mut delay = 0i64;
-    let mut shown = edits.iter().skip_while(|(duration, from)| {
-        let empty = *from < 0;
-        delay = delay.saturating_add(if empty { ticks(*duration) } else { 0 });
-        empty
-    });
-    let Some(&(duration, from)) = shown.next() else {
-        return Ok(None);
-    };
-    if shown.next().is_some() {
-        return Err(Fault::unsupported("its edit list has several parts"));
+/// The scheme that samples are encrypted by: Common Encryption and its kin (ISO/IEC 14496-12, section 8.12) or FairPlay.
+fn encryption(coding: FourCc, boxes: &[u8]) -> Option<String> {
+    let protection = atom(boxes, *b"sinf");
+    if protection.is_none() && !matches!(&coding, b"encv" | b"drmi") {
+        return None;
     }
-    let length = (duration > 0).then(|| ticks(duration).saturating_add(ticks(1)));
-    Ok(Some(Edit { delay: delay.min(i64::MAX / 4), from: from.min(i64::MAX / 4), length }))
-}
-
-/// Moves the samples' times so that 0 is the start of the movie; without an edit list, that is the first picture.
-/// Returns where an edit list ends the video, if it does.
-fn place_in_time(samples: &mut [Sample], edit: Option<Edit>) -> Option<i64> {
-    let first = samples.iter().map(|sample| sample.time).min().unwrap_or(0);
-    let (from, delay) = edit.map_or((first, 0), |edit| (edit.from, edit.delay));
-    for sample in samples.iter_mut() {
-        sample.time = sample.time.saturating_sub(from);
-        // What lies before the shown part stays negative; the rest waits for the delay.
-        if sample.time >= 0 {
-            sample.time = sample.time.saturating_add(delay);
-        }
-    }
-    edit.and_then(|edit| edit.length).map(|length| length.saturating_add(delay))
+    let scheme = protection.and_then(|sinf| atom(sinf, *b"schm")).and_then(|schm| schm.get(4..8));
+    Some(String::from_utf8_lossy(scheme.unwrap_or(&coding)).into_owned())
 }

@@ -83,7 +83,7 @@ impl Watched {
         // Both pipes are closed: it ends on its own.
         let status = self.child.wait().map_err(Fault::Read)?;
         if !status.success() {
-            return Err(Fault::Ffmpeg(last_message(&messages, &status.to_string())));
+            return Err(Fault::Ffmpeg(real_error(&messages, &status.to_string())));
         }
         Ok((String::from_utf8_lossy(&output).into_owned(), messages))
     }
@@ -110,11 +110,23 @@ fn mortal(program: &str) -> Command {
     command
 }
 
-/// The last message that says something, without the path that the caller adds.
-pub(super) fn last_message(messages: &[String], otherwise: &str) -> String {
-    let last = messages.iter().rev().find(|line| !line.trim().is_empty());
-    let text = last.map_or(otherwise, |line| line.trim());
-    text.trim_end_matches('.').chars().take(300).collect()
+/// The first message that tells of an error, without the part of ffmpeg that it comes from: what follows it are consequences.
+pub(super) fn real_error(messages: &[String], otherwise: &str) -> String {
+    let text = messages.iter().find_map(|line| error_of(line)).map_or(otherwise, |(_, text)| text);
+    text.trim().trim_end_matches('.').chars().take(300).collect()
+}
+
+/// The part of ffmpeg that tells of an error, such as `h264`, and its text; `None` for other messages. Of a line such as
+/// `[h264 @ 0x55d9] [error] no frame!`.
+pub(super) fn error_of(line: &str) -> Option<(Option<&str>, &str)> {
+    let at = ["[error] ", "[fatal] ", "[panic] "].iter().find_map(|level| {
+        line.find(level)
+            .filter(|at| line[..*at].is_empty() || line[..*at].ends_with("] "))
+            .map(|at| (at, level.len()))
+    });
+    let (at, level) = at?;
+    let part = line[..at].strip_prefix('[').and_then(|part| part.split([' ', ']']).next());
+    Some((part, line[at + level..].trim_end()))
 }
 
 impl Drop for Watched {
@@ -157,5 +169,26 @@ fn send_lines(stderr: impl Read, lines: &SyncSender<String>) {
         if !matches!(read, Ok(1..)) || lines.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_real_error_is_the_first_line_of_that_level() {
+        let lines = [
+            "[info] Input #0, flv, from 'x.flv':",
+            "[h264 @ 0x55] [warning] co located POCs unavailable",
+            "[h264 @ 0x55] [error] Error splitting the input into NAL units.",
+            "[error] Error while decoding stream #0:0: Invalid data found when processing input",
+        ]
+        .map(str::to_owned);
+        assert_eq!(real_error(&lines, "nothing"), "Error splitting the input into NAL units");
+        assert_eq!(real_error(&lines[..2], "nothing"), "nothing");
+        assert_eq!(error_of(&lines[2]).unwrap().0, Some("h264"));
+        assert_eq!(error_of(&lines[3]).unwrap().0, None);
+        assert_eq!(error_of("[info] title: [error] in a name"), None);
     }
 }

@@ -9,7 +9,7 @@ use super::Picture;
 use super::Plane;
 use super::colour::ToRgb;
 
-/// How a decoded picture must be turned to be upright.
+/// How a decoded picture must be turned or mirrored to be upright: the eight orientations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Turn {
     /// Not at all.
@@ -21,14 +21,64 @@ pub enum Turn {
     Half,
     /// A quarter counter-clockwise.
     CounterClockwise,
+    /// Left and right change places.
+    Mirror,
+    /// Top and bottom change places.
+    Flip,
+    /// Rows become columns: mirrored over the diagonal from the top left.
+    Transpose,
+    /// Mirrored over the diagonal from the top right.
+    AntiTranspose,
+}
+
+/// The part of a display matrix that turns: (x, y) becomes (a x + c y, b x + d y), y downwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Orientation {
+    pub(super) a: i64,
+    pub(super) b: i64,
+    pub(super) c: i64,
+    pub(super) d: i64,
+}
+
+impl Orientation {
+    /// Of a 3x3 matrix in rows, as files store it (ISO/IEC 14496-12, section 8.2.2).
+    pub(super) fn of_matrix(matrix: &[i32]) -> Option<Self> {
+        let at = |place: usize| matrix.get(place).copied().map(i64::from);
+        Some(Self { a: at(0)?, b: at(1)?, c: at(3)?, d: at(4)? })
+    }
+
+    /// This one first, then that of the whole movie. Both are fixed-point numbers with 16 bits behind the point.
+    pub(super) fn then(self, movie: Self) -> Self {
+        let sum = |(p, q): (i64, i64), (r, s): (i64, i64)| {
+            i64::try_from((i128::from(p) * i128::from(q) + i128::from(r) * i128::from(s)) >> 16).unwrap_or(0)
+        };
+        Self {
+            a: sum((self.a, movie.a), (self.b, movie.c)),
+            b: sum((self.a, movie.b), (self.b, movie.d)),
+            c: sum((self.c, movie.a), (self.d, movie.c)),
+            d: sum((self.c, movie.b), (self.d, movie.d)),
+        }
+    }
 }
 
 impl Turn {
-    /// Of degrees clockwise; other angles than multiples of 90 count as none, as players treat them.
-    pub(super) fn from_degrees(clockwise: i64) -> Self {
-        match clockwise.rem_euclid(360) {
+    /// The turn that ffmpeg's automatic rotation makes; angles that are not within a degree of a quarter count as none.
+    pub(super) fn of(orientation: Orientation) -> Self {
+        let Orientation { a, b, c, d } = orientation;
+        // A column of zeros shows nothing: such a matrix says nothing about direction.
+        if (a, c) == (0, 0) || (b, d) == (0, 0) {
+            return Self::None;
+        }
+        let across = (a as f64).hypot(c as f64);
+        let down = (b as f64).hypot(d as f64);
+        let degrees = (b as f64 / down).atan2(a as f64 / across).to_degrees().round().rem_euclid(360.0);
+        match degrees as u16 {
+            0 if d < 0 => Self::Flip,
+            90 if c > 0 => Self::Transpose,
             90 => Self::Clockwise,
-            180 => Self::Half,
+            180 if d < 0 => Self::Half,
+            180 => Self::Mirror,
+            270 if c < 0 => Self::AntiTranspose,
             270 => Self::CounterClockwise,
             _ => Self::None,
         }
@@ -37,8 +87,10 @@ impl Turn {
     /// Size after turning.
     pub(super) fn upright(self, width: usize, height: usize) -> (usize, usize) {
         match self {
-            Self::None | Self::Half => (width, height),
-            Self::Clockwise | Self::CounterClockwise => (height, width),
+            Self::None | Self::Half | Self::Mirror | Self::Flip => (width, height),
+            Self::Clockwise | Self::CounterClockwise | Self::Transpose | Self::AntiTranspose => {
+                (height, width)
+            }
         }
     }
 
@@ -49,6 +101,10 @@ impl Turn {
             Self::Clockwise => (height - 1 - y, x),
             Self::Half => (width - 1 - x, height - 1 - y),
             Self::CounterClockwise => (y, width - 1 - x),
+            Self::Mirror => (width - 1 - x, y),
+            Self::Flip => (x, height - 1 - y),
+            Self::Transpose => (y, x),
+            Self::AntiTranspose => (height - 1 - y, width - 1 - x),
         }
     }
 }
@@ -228,5 +284,47 @@ mod tests {
         assert_eq!(grey((3, 2), (2, 3), Turn::Clockwise, &y), [4, 1, 5, 2, 6, 3]);
         assert_eq!(grey((3, 2), (3, 2), Turn::Half, &y), [6, 5, 4, 3, 2, 1]);
         assert_eq!(grey((3, 2), (2, 3), Turn::CounterClockwise, &y), [3, 6, 2, 5, 1, 4]);
+        assert_eq!(grey((3, 2), (3, 2), Turn::Mirror, &y), [3, 2, 1, 6, 5, 4]);
+        assert_eq!(grey((3, 2), (3, 2), Turn::Flip, &y), [4, 5, 6, 1, 2, 3]);
+        assert_eq!(grey((3, 2), (2, 3), Turn::Transpose, &y), [1, 4, 2, 5, 3, 6]);
+        assert_eq!(grey((3, 2), (2, 3), Turn::AntiTranspose, &y), [6, 3, 5, 2, 4, 1]);
+    }
+
+    #[test]
+    fn a_turn_puts_pixels_where_its_matrix_says() {
+        let one = 1 << 16;
+        for (a, b, c, d) in [
+            (one, 0, 0, one),
+            (0, one, -one, 0),
+            (-one, 0, 0, -one),
+            (0, -one, one, 0),
+            (-one, 0, 0, one),
+            (one, 0, 0, -one),
+            (0, one, one, 0),
+            (0, -one, -one, 0),
+        ] {
+            let turn = Turn::of(Orientation { a, b, c, d });
+            // Distances between upright places are those between coded ones, through the matrix.
+            let place = |x, y| {
+                let (column, row) = turn.place(x, y, 3, 2);
+                (column as i64, row as i64)
+            };
+            let (origin, right, below) = (place(1, 0), place(2, 0), place(1, 1));
+            assert_eq!((right.0 - origin.0, right.1 - origin.1), (a / one, b / one), "{turn:?}");
+            assert_eq!((below.0 - origin.0, below.1 - origin.1), (c / one, d / one), "{turn:?}");
+        }
+        for (a, b, c, d) in [(46341, 46341, -46341, 46341), (0, 0, 0, 0), (one, 0, one, 0)] {
+            assert_eq!(Turn::of(Orientation { a, b, c, d }), Turn::None);
+        }
+    }
+
+    #[test]
+    fn the_movies_matrix_comes_after_the_tracks() {
+        let one = 1 << 16;
+        let quarter = Orientation { a: 0, b: one, c: -one, d: 0 };
+        let mirror = Orientation { a: -one, b: 0, c: 0, d: one };
+        assert_eq!(Turn::of(quarter.then(quarter)), Turn::Half);
+        assert_eq!(Turn::of(quarter.then(mirror)), Turn::Transpose);
+        assert_eq!(Turn::of(mirror.then(quarter)), Turn::AntiTranspose);
     }
 }

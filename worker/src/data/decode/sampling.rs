@@ -1,7 +1,8 @@
 //! Which source frame is shown at which position of a constant frame rate.
 //!
 //! The rule is that of ffmpeg's `fps` filter, and so of the reference's frame extraction: position k shows the last source
-//! frame whose presentation time, times the rate, rounded to the nearest integer (halves up), is at most k.
+//! frame whose presentation time, times the rate, rounded to the nearest integer (halves up), is at most k plus that of the
+//! first frame. Position 0 thus shows the first frame, however late the file shows it.
 
 /// A frame rate as a fraction, so that positions are exact integers however long the video is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +41,7 @@ impl Rate {
     }
 }
 
-/// When each frame of a video is shown, in ticks of the stream's clock, in presentation order.
+/// When each frame of a video is shown, in ticks of the stream's clock after the start of the file, in presentation order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Timeline {
     /// Length of a tick is `tick.0 / tick.1` seconds.
@@ -52,9 +53,22 @@ pub(super) struct Timeline {
 }
 
 impl Timeline {
-    /// Length in seconds, from time 0 to the end of the last frame.
+    fn first(&self) -> i64 {
+        self.times.first().copied().unwrap_or(0)
+    }
+
+    /// Length in seconds, from the first frame to the end of the last one.
     pub(super) fn seconds(&self) -> f64 {
-        self.end.max(0) as f64 * f64::from(self.tick.0) / f64::from(self.tick.1)
+        self.in_seconds(self.end.saturating_sub(self.first()).max(0))
+    }
+
+    /// When a frame is shown, in seconds after the first one.
+    pub(super) fn second(&self, frame: usize) -> f64 {
+        self.in_seconds(self.times[frame].saturating_sub(self.first()))
+    }
+
+    fn in_seconds(&self, ticks: i64) -> f64 {
+        ticks as f64 * f64::from(self.tick.0) / f64::from(self.tick.1)
     }
 
     /// Number of positions at a rate.
@@ -62,12 +76,13 @@ impl Timeline {
         if self.times.is_empty() {
             return 0;
         }
-        usize::try_from(self.position(self.end, rate)).unwrap_or(0)
+        usize::try_from(self.position(self.end, rate) - self.position(self.first(), rate)).unwrap_or(0)
     }
 
-    /// The source frame shown at position `k`; before the first frame's own position, the first frame.
+    /// The source frame shown at position `k`.
     pub(super) fn source(&self, k: usize, rate: Rate) -> usize {
-        self.times.partition_point(|&time| self.position(time, rate) <= k as i128).saturating_sub(1)
+        let at = self.position(self.first(), rate) + k as i128;
+        self.times.partition_point(|&time| self.position(time, rate) <= at).saturating_sub(1)
     }
 
     fn position(&self, time: i64, rate: Rate) -> i128 {
@@ -123,6 +138,18 @@ mod tests {
         let rate = Rate::from_fps(10.0).unwrap();
         assert_eq!(video.sampled_length(rate), 52);
         assert_eq!((video.source(2, rate), video.source(49, rate), video.source(50, rate)), (2, 2, 3));
+    }
+
+    #[test]
+    fn a_video_that_starts_late_is_sampled_from_its_first_frame_on() {
+        // 150 frames at 30 a second from 1.03 s on: 1.03 * 12.5 = 12.9 becomes 13, the end 6.03 * 12.5 = 75.4 becomes 75.
+        let video = timeline((1, 3000), (0..150).map(|k| 3090 + k * 100).collect(), 3090 + 15_000);
+        let length = |fps| video.sampled_length(Rate::from_fps(fps).unwrap());
+        assert_eq!((length(15.0), length(30.0), length(25.0), length(12.5)), (75, 150, 125, 62));
+        // Frame 1 is shown from round(1.063 * 12.5) = 13 on, as frame 0 is.
+        let rate = Rate::from_fps(12.5).unwrap();
+        assert_eq!((video.source(0, rate), video.source(61, rate)), (1, 149));
+        assert!((video.seconds() - 5.0).abs() < 1e-9);
     }
 
     impl Rate {

@@ -110,6 +110,34 @@ pub(super) fn in_decoding_order(nal: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
+/// Display orientation, a message of supplemental enhancement information (ITU-T H.264, sections D.1.28 and D.2.28).
+const DISPLAY_ORIENTATION: usize = 47;
+
+/// Whether a NAL unit of supplemental information says that pictures are to be turned or mirrored.
+pub(super) fn turns(nal: &[u8]) -> bool {
+    let payload = without_emulation_prevention(nal.get(1..).unwrap_or_default());
+    let mut rest = payload.as_slice();
+    // Types and sizes are written in bytes of 255 and a last one.
+    let number = |rest: &mut &[u8]| {
+        let whole = rest.iter().take_while(|byte| **byte == 0xff).count();
+        let last = *rest.get(whole)?;
+        *rest = &rest[whole + 1..];
+        Some(whole * 255 + usize::from(last))
+    };
+    while let Some((kind, size)) = number(&mut rest).and_then(|kind| Some((kind, number(&mut rest)?))) {
+        let Some((message, behind)) = rest.split_at_checked(size) else {
+            return false;
+        };
+        if kind == DISPLAY_ORIENTATION {
+            // A flag that cancels, then two that mirror, then an angle of 16 bits.
+            let bits = message.iter().take(3).fold(0u32, |bits, byte| bits << 8 | u32::from(*byte));
+            return message.len() >= 3 && bits >> 23 == 0 && bits & 0x7f_ffe0 != 0;
+        }
+        rest = behind;
+    }
+    false
+}
+
 fn with_emulation_prevention(header: u8, payload: &[u8]) -> Vec<u8> {
     let end = payload.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let mut nal = vec![header];
@@ -214,6 +242,19 @@ fn without_emulation_prevention(nal: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_turn_that_the_pictures_tell_of_is_seen_behind_other_messages() {
+        // User data of 300 bytes, then: not cancelled, mirrored, an angle of 0.
+        let mut nal = [[6, 5, 255, 45].as_slice(), &[7; 300], &[47, 4, 0x40, 0, 4, 0x80]].concat();
+        assert!(turns(&nal));
+        // Not mirrored either.
+        let flags = nal.len() - 4;
+        nal[flags] = 0;
+        assert!(!turns(&nal));
+        nal[flags] = 0x80;
+        assert!(!turns(&nal) && !turns(&nal[..20]) && !turns(&[]));
+    }
 
     #[test]
     fn the_third_byte_of_an_escape_is_dropped() {

@@ -113,7 +113,8 @@ fn idle_lanes_and_unreadable_videos_have_no_weight_and_stop_nobody() {
             match sample {
                 LaneSample::Idle => seen[0] += 1,
                 LaneSample::Ready { .. } => seen[1] += 1,
-                LaneSample::Unreadable { error } => {
+                LaneSample::Unreadable { video, error } => {
+                    assert!([1, 2].contains(&video.0), "{video}");
                     assert!(unreadable > 0);
                     seen[2] += 1;
                     messages.insert(format!("{error}: {}", std::error::Error::source(&error).unwrap()));

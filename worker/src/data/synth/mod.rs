@@ -16,7 +16,8 @@ use std::sync::mpsc;
 
 use longtake_shared::config::SynthConfig;
 use longtake_shared::dataset::Subset;
-use longtake_shared::hint::Hint;
+use longtake_shared::hint::{ExitCode, Hint};
+use longtake_shared::stop::Stop;
 use longtake_shared::units::{ByteCount, Seconds};
 use serde_json::{Map, Value, json};
 
@@ -61,6 +62,9 @@ pub enum SynthError {
         /// What it says.
         reason: String,
     },
+    /// A signal has asked to stop.
+    #[error("the data set was not made: a signal has asked to stop")]
+    Stopped,
 }
 
 impl Hint for SynthError {
@@ -68,7 +72,16 @@ impl Hint for SynthError {
         match self {
             Self::NotEmpty(_) => Some("name another folder, or remove this one first".into()),
             Self::Write { .. } => Some("check that the disk has room and the folder may be written".into()),
-            Self::Setting { .. } | Self::Encode { .. } => None,
+            Self::Setting { .. } | Self::Encode { .. } | Self::Stopped => None,
+        }
+    }
+
+    fn exit(&self) -> ExitCode {
+        match self {
+            Self::Setting { .. } | Self::NotEmpty(_) => ExitCode::NeverRestart,
+            Self::Write { source, .. } => ExitCode::of_named_file(source),
+            Self::Encode { .. } => ExitCode::Failed,
+            Self::Stopped => ExitCode::Interrupted,
         }
     }
 }
@@ -100,10 +113,11 @@ struct Plan {
 /// Makes a data set in `folder`, which must be absent, empty, or hold this very data set already.
 ///
 /// Everything is written into a folder beside it, which is renamed at the end. The same settings give the same bytes.
-/// `progress` is told (videos done, videos in all), from the calling thread.
+/// `progress` is told (videos done, videos in all), from the calling thread; `stop` is looked at after each video.
 pub fn write(
     config: &SynthConfig,
     folder: &Path,
+    stop: &Stop,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<SynthReport, SynthError> {
     let rate = check(config)?;
@@ -114,7 +128,11 @@ pub fn write(
     let partial = Partial::create(folder)?;
     let videos = partial.path.join("videos");
     fs::create_dir(&videos).map_err(failed(&videos))?;
-    let bytes = encode_all(config, rate, &plans, &videos, progress)?;
+    let told = &mut |done, total| {
+        progress(done, total);
+        if stop.asked() { Err(SynthError::Stopped) } else { Ok(()) }
+    };
+    let bytes = encode_all(config, rate, &plans, &videos, told)?;
     write_json(&partial.path.join("synth.json"), &identity(config))?;
     write_json(&partial.path.join("annotations.json"), &annotations(config, &plans))?;
     partial.finish(folder)?;
@@ -160,18 +178,18 @@ fn plans(config: &SynthConfig) -> Vec<Plan> {
         .collect()
 }
 
-/// Encodes all videos on as many threads as there are processors. Returns the bytes written.
+/// Encodes all videos on as many threads as there are processors, unless `told` ends it. Returns the bytes written.
 fn encode_all(
     config: &SynthConfig,
     rate: Rate,
     plans: &[Plan],
     folder: &Path,
-    progress: &mut dyn FnMut(usize, usize),
+    told: &mut dyn FnMut(usize, usize) -> Result<(), SynthError>,
 ) -> Result<u64, SynthError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(plans.len().max(1));
     let next = AtomicUsize::new(0);
     let (done, results) = mpsc::channel();
-    progress(0, plans.len());
+    told(0, plans.len())?;
     std::thread::scope(|scope| {
         for _ in 0..threads {
             let (done, next) = (done.clone(), &next);
@@ -188,7 +206,7 @@ fn encode_all(
         let mut bytes = 0;
         for (finished, result) in (1..).zip(results) {
             bytes += result?;
-            progress(finished, plans.len());
+            told(finished, plans.len())?;
         }
         Ok(bytes)
     })

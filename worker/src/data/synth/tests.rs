@@ -41,11 +41,14 @@ fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 fn the_same_settings_give_the_same_bytes_and_another_seed_others() {
     let folder = tempfile::tempdir().unwrap();
     let mut seen = Vec::new();
-    let report = write(&small(), &folder.path().join("a"), &mut |done, all| seen.push((done, all))).unwrap();
+    let report =
+        write(&small(), &folder.path().join("a"), &Stop::default(), &mut |done, all| seen.push((done, all)))
+            .unwrap();
     assert_eq!((report.videos, report.reused), (5, false));
     assert_eq!(seen, (0..=5).map(|done| (done, 5)).collect::<Vec<_>>());
-    write(&small(), &folder.path().join("b"), &mut silent()).unwrap();
-    write(&SynthConfig { seed: 8, ..small() }, &folder.path().join("c"), &mut silent()).unwrap();
+    write(&small(), &folder.path().join("b"), &Stop::default(), &mut silent()).unwrap();
+    write(&SynthConfig { seed: 8, ..small() }, &folder.path().join("c"), &Stop::default(), &mut silent())
+        .unwrap();
     let (a, b, c) =
         (files(&folder.path().join("a")), files(&folder.path().join("b")), files(&folder.path().join("c")));
     assert_eq!(a.len(), 7);
@@ -58,7 +61,7 @@ fn the_same_settings_give_the_same_bytes_and_another_seed_others() {
 fn annotations_match_the_videos() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("set");
-    write(&small(), &folder, &mut silent()).unwrap();
+    write(&small(), &folder, &Stop::default(), &mut silent()).unwrap();
     let annotations: Value =
         serde_json::from_slice(&fs::read(folder.join("annotations.json")).unwrap()).unwrap();
     let mut classes = BTreeSet::new();
@@ -90,7 +93,7 @@ fn other_programs_read_the_videos_too() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("set");
     let config = SynthConfig { training_videos: 1, validation_videos: 0, fps: 24000.0 / 1001.0, ..small() };
-    let report = write(&config, &folder, &mut silent()).unwrap();
+    let report = write(&config, &folder, &Stop::default(), &mut silent()).unwrap();
     let path = folder.join("videos/train_000.mp4");
     let run = Command::new("ffmpeg")
         .args(["-v", "error", "-i"])
@@ -110,13 +113,16 @@ fn a_whole_folder_is_reused_and_any_other_is_refused() {
     let parent = tempfile::tempdir().unwrap();
     let folder = parent.path().join("set");
     fs::create_dir(&folder).unwrap();
-    let made = write(&small(), &folder, &mut silent()).unwrap();
-    let again = write(&small(), &folder, &mut silent()).unwrap();
+    let made = write(&small(), &folder, &Stop::default(), &mut silent()).unwrap();
+    let again = write(&small(), &folder, &Stop::default(), &mut silent()).unwrap();
     assert_eq!(again, SynthReport { reused: true, ..made });
     let other = SynthConfig { seed: 8, ..small() };
-    assert!(matches!(write(&other, &folder, &mut silent()), Err(SynthError::NotEmpty(_))));
+    assert!(matches!(write(&other, &folder, &Stop::default(), &mut silent()), Err(SynthError::NotEmpty(_))));
     fs::remove_file(folder.join("videos/val_001.mp4")).unwrap();
-    assert!(matches!(write(&small(), &folder, &mut silent()), Err(SynthError::NotEmpty(_))));
+    assert!(matches!(
+        write(&small(), &folder, &Stop::default(), &mut silent()),
+        Err(SynthError::NotEmpty(_))
+    ));
 }
 
 #[test]
@@ -132,7 +138,7 @@ fn settings_that_no_video_can_follow_are_named() {
         SynthConfig { max_duration: Seconds(1.0), ..small() },
     ];
     for config in refused {
-        let error = write(&config, &folder, &mut silent()).unwrap_err();
+        let error = write(&config, &folder, &Stop::default(), &mut silent()).unwrap_err();
         assert!(error.to_string().starts_with("`synth."), "{error}");
         assert!(!folder.exists());
     }

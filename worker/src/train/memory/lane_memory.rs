@@ -102,7 +102,7 @@ impl LaneMemory {
     fn add(&mut self, run: &RunContext, lane: LaneId) -> Result<(), TrainError> {
         let videos = run.place.lanes.videos(lane);
         let rows: Result<Vec<_>, TrainError> =
-            videos.iter().map(|&video| Ok((video, run.place.rows(video)?))).collect();
+            videos.iter().map(|&video| Ok((video, run.rows(video)?))).collect();
         Ok(self.store.add_lane(lane, &rows?)?)
     }
 

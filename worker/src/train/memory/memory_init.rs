@@ -2,6 +2,7 @@
 //!
 //! Takes: the videos of this worker's lanes. Gives: their rows. Next: [`crate::model::memory`].
 
+use longtake_shared::dataset::Subset;
 use longtake_shared::ids::{Step, VideoIndex};
 use longtake_shared::units::FrameIndex;
 
@@ -20,7 +21,7 @@ use crate::train::step::gradient_sync::{Control, Wish};
 /// early where a stop or another generation is wished, and what is filled stays.
 ///
 /// # Errors
-/// A video cannot be read, memory cannot be written, or the generation was aborted.
+/// More videos are damaged than the settings tolerate, memory cannot be written, or the generation was aborted.
 pub fn fill(run: &RunContext, backbone: &Backbone, memory: &mut LaneMemory) -> Result<Wish, TrainError> {
     let (mut work, mut filled) = (Vec::new(), 0);
     for &lane in run.own_lanes() {
@@ -32,19 +33,27 @@ pub fn fill(run: &RunContext, backbone: &Backbone, memory: &mut LaneMemory) -> R
             }
         }
     }
-    let mut reporter = Reporter::new(run, Stage::Memory, filled + work.len() as u64, filled);
+    let videos = run.place.dataset.subset(Subset::Training).len() as u64;
+    let mut reporter = Reporter::new(run, Stage::Memory, videos, filled);
     let mut wishes = Control::default();
     for (lane, video) in work {
         wishes = Control::wishing(run.session.flags());
         if wishes.wish() != Wish::GoOn {
             break;
         }
-        let rows = features_of_video(run, backbone, video)?;
-        memory.store.write(lane, video, Step(0), 0, &rows)?;
+        match features_of_video(run, backbone, video) {
+            Ok(rows) => memory.store.write(lane, video, Step(0), 0, &rows)?,
+            // Its rows stay absent; the samples that need them find out whether their frames can be read.
+            Err(TrainError::Load(error)) => run.note_unreadable(video, error)?,
+            Err(error) => return Err(error),
+        }
         reporter.unit();
     }
     run.session.rest();
-    Ok(wishes.sum(&run.collective)?.wish())
+    wishes.damaged_videos = run.place.damage.unshared() as f32;
+    let agreed = wishes.sum(&run.collective)?;
+    run.share_damage(agreed.damaged_videos)?;
+    Ok(agreed.wish())
 }
 
 /// Features of a whole video, `[rows, C]`, clip by clip; the last clip is filled up with zeros and trimmed.
@@ -54,7 +63,7 @@ fn features_of_video(
     video: VideoIndex,
 ) -> Result<Vec<f32>, TrainError> {
     let config = &run.place.config;
-    let (length, clip_frames) = (run.place.length(video)?, config.data.clip_frames);
+    let (length, clip_frames) = (run.length(video)?, config.data.clip_frames);
     let key = run.place.root.child("memory", u64::from(video.0));
     let centred = AugmentDraw::centred(&config.data);
     let clip = |clip: usize| {

@@ -13,6 +13,7 @@ use longtake_shared::config::{RunConfig, SynthConfig, load_without_file};
 use longtake_shared::ids::{LaneId, Rank, Step};
 use longtake_shared::protocol::flight::{self, Flight, FlightLog};
 use longtake_shared::protocol::wire::{self, worker_message::Body, worker_order::Body as Order};
+use longtake_shared::stop::Stop;
 use longtake_shared::units::Seconds;
 use tempfile::TempDir;
 
@@ -65,8 +66,19 @@ impl Videos {
             classes: 2,
             ..SynthConfig::default()
         };
-        crate::data::synth::write(&synth, &folder.path().join("data"), &mut |_, _| {}).unwrap();
+        crate::data::synth::write(&synth, &folder.path().join("data"), &Stop::default(), &mut |_, _| {})
+            .unwrap();
         Self(folder)
+    }
+
+    /// Zeros the bytes of a video's file from this share of its length on, up to another.
+    pub(super) fn tear(&self, id: &str, from: f64, to: f64) {
+        let path = self.0.path().join("data/videos").join(format!("{id}.mp4"));
+        let mut bytes = std::fs::read(&path).unwrap();
+        let place = |share: f64| (share * bytes.len() as f64) as usize;
+        let hole = place(from)..place(to);
+        bytes[hole].fill(0);
+        std::fs::write(path, bytes).unwrap();
     }
 }
 

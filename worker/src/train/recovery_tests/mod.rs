@@ -1,6 +1,7 @@
 //! No failure loses a run: whoever comes, goes or stops in the middle, the run is what it would have been.
 
 mod crew;
+mod damage;
 mod memory;
 
 use std::collections::{BTreeMap, BTreeSet};

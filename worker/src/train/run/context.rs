@@ -18,6 +18,7 @@ use crate::data::loader::{FrameSource, LoadedStep, SampleReader, SourceError};
 use crate::data::prefetch::Prefetch;
 use crate::data::video::{FrameBlock, probe};
 use crate::train::TrainError;
+use crate::train::run::damage::{Cause, Damage, WITHOUT_SAMPLES};
 use crate::train::stages::trainer::device;
 use crate::train::step::step_runner::StepRunner;
 
@@ -39,6 +40,8 @@ pub struct Workplace {
     pub frames: Arc<FrameStore>,
     /// Samples, and the clips that are made of them.
     pub reader: Arc<SampleReader>,
+    /// Videos that cannot be read.
+    pub damage: Arc<Damage>,
     origin: Arc<OnceLock<Origin>>,
 }
 
@@ -64,7 +67,12 @@ impl Workplace {
         let root = Key::root(config.run.seed);
         let lanes = Lanes::deal(root, config.train.lanes, &dataset.subset(Subset::Training))?;
         let frames = Arc::new(FrameStore::new(&config.data));
-        let source = Videos { dataset: Arc::clone(&dataset), frames: Arc::clone(&frames) };
+        let damage = Arc::<Damage>::default();
+        let source = Videos {
+            dataset: Arc::clone(&dataset),
+            frames: Arc::clone(&frames),
+            damage: Arc::clone(&damage),
+        };
         let reader = SampleReader::new(&config, Arc::clone(&dataset), lanes.clone(), root, Arc::new(source))?;
         Ok(Self {
             config_json: config_json.to_owned(),
@@ -75,6 +83,7 @@ impl Workplace {
             device: device(),
             frames,
             reader: Arc::new(reader),
+            damage,
             origin: Arc::default(),
         })
     }
@@ -98,32 +107,20 @@ impl Workplace {
         }
     }
 
-    /// Frames of a video at the configured rate.
-    ///
-    /// # Errors
-    /// The video cannot be read.
-    pub fn length(&self, video: VideoIndex) -> Result<usize, TrainError> {
-        Ok(self.frames.length(&self.dataset.video(video).path)?)
-    }
-
-    /// Rows that the memory has of a video (spec 20, section 3).
-    ///
-    /// # Errors
-    /// The video cannot be read.
-    pub fn rows(&self, video: VideoIndex) -> Result<usize, TrainError> {
-        Ok(self.config.geometry().rows(self.length(video)?))
-    }
-
     /// Where samples come from.
     ///
     /// # Errors
-    /// The first video cannot be read, or the annotations have no fingerprint.
+    /// No video can be opened, or the annotations have no fingerprint.
     pub fn origin(&self) -> Result<Origin, TrainError> {
         if let Some(known) = self.origin.get() {
             return Ok(known.clone());
         }
-        let video = &self.dataset.videos[0].path;
-        let decoder = probe(video, &self.config.data)?.decoder;
+        let mut opened = self.dataset.videos.iter().map(|video| probe(&video.path, &self.config.data));
+        // The first that can be opened: a damaged one has no decoder.
+        let decoder = match opened.find_map(Result::ok) {
+            Some(info) => info.decoder,
+            None => probe(&self.dataset.videos[0].path, &self.config.data)?.decoder,
+        };
         let origin = Origin {
             dataset: ContentHash::of(self.dataset.fingerprint()?.as_bytes()),
             decoder: decoder.name().to_owned(),
@@ -163,6 +160,7 @@ impl RunContext {
     ) -> Result<Self, TrainError> {
         let newest = assignment.resume.take().map(serde_json::from_value).transpose();
         let newest = newest.map_err(TrainError::Manifest)?;
+        place.damage.begin_generation();
         Ok(Self { place: place.clone(), session, assignment, worker, newest, collective })
     }
 
@@ -182,6 +180,33 @@ impl RunContext {
         let copies = self.place.config.memory.replicas > 0 && world > 1 && self.place.writes_back();
         let at = |distance: usize| Rank(((rank + distance) % world) as u32);
         copies.then(|| (at(1), at(world - 1)))
+    }
+
+    /// Frames of a video at the configured rate; 0 of one that cannot be opened, which is noted and never opened again.
+    ///
+    /// # Errors
+    /// The agent is gone.
+    pub fn length(&self, video: VideoIndex) -> Result<usize, TrainError> {
+        if self.place.damage.closed(video).is_some() {
+            return Ok(0);
+        }
+        match self.place.frames.length(&self.place.dataset.video(video).path) {
+            Ok(length) => Ok(length),
+            Err(error) => {
+                let cause = Cause::of_video(&error);
+                self.note_damage(video, cause, &error.to_string(), WITHOUT_SAMPLES)?;
+                self.place.damage.close(video, error);
+                Ok(0)
+            }
+        }
+    }
+
+    /// Rows that the memory has of a video (spec 20, section 3).
+    ///
+    /// # Errors
+    /// The agent is gone.
+    pub fn rows(&self, video: VideoIndex) -> Result<usize, TrainError> {
+        Ok(self.place.config.geometry().rows(self.length(video)?))
     }
 
     /// How a step of this generation is done.
@@ -208,11 +233,15 @@ const READ_AHEAD_THREADS: usize = 1;
 struct Videos {
     dataset: Arc<Dataset>,
     frames: Arc<FrameStore>,
+    damage: Arc<Damage>,
 }
 
 impl FrameSource for Videos {
     fn length(&self, video: VideoIndex) -> Result<usize, SourceError> {
-        Ok(self.frames.length(&self.dataset.video(video).path)?)
+        match self.damage.closed(video) {
+            Some(error) => Err(error),
+            None => Ok(self.frames.length(&self.dataset.video(video).path)?),
+        }
     }
 
     fn frames(&self, video: VideoIndex, first: FrameIndex, count: usize) -> Result<FrameBlock, SourceError> {

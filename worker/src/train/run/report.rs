@@ -1,4 +1,5 @@
-//! Numbers for whoever watches: rank 0 speaks for all, since every number is a sum over ranks.
+//! Numbers for whoever watches: rank 0 speaks for all where every number is a sum over ranks; where ranks share videos, each
+//! tells how many of them it has done.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -32,7 +33,7 @@ pub struct Reporter<'a> {
 }
 
 impl<'a> Reporter<'a> {
-    /// A stage of `total` units of which `done` are done.
+    /// A stage of `total` units over all ranks, of which `done` are done by this one.
     pub fn new(run: &'a RunContext, stage: Stage, total: u64, done: u64) -> Self {
         let reporter = Self { run, stage, total, done, started: Instant::now() };
         reporter.send(None, BTreeMap::new());
@@ -64,6 +65,7 @@ impl<'a> Reporter<'a> {
             ("samples".to_owned(), f64::from(control.samples)),
             ("sample_ids".to_owned(), control.sample_fingerprint.number()),
             ("skipped_samples".to_owned(), counters.skipped_samples as f64),
+            ("damaged_videos".to_owned(), self.run.place.damage.count() as f64),
             ("non_finite".to_owned(), counters.non_finite_steps as f64),
         ]);
         if self.stage == Stage::Train {
@@ -104,7 +106,7 @@ impl<'a> Reporter<'a> {
             numbers,
             elapsed: Seconds(self.started.elapsed().as_secs_f64()),
         };
-        let told = self.run.assignment.rank == Rank(0);
+        let told = self.run.assignment.rank == Rank(0) || self.stage.is_shared_out();
         if told {
             self.run.session.progress(self.run.assignment.generation, &progress);
         }

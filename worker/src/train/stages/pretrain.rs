@@ -9,7 +9,7 @@ use std::time::Instant;
 use burn::tensor::{Device, Tensor, TensorData, activation};
 use longtake_shared::checkpoint::Stage as SavedStage;
 use longtake_shared::dataset::Subset;
-use longtake_shared::ids::Step;
+use longtake_shared::ids::{Step, VideoIndex};
 use longtake_shared::lanes::initial_assignment;
 use longtake_shared::random::Key;
 use longtake_shared::units::Seconds;
@@ -97,7 +97,8 @@ pub fn classify(
 /// nothing where the stage is done.
 ///
 /// # Errors
-/// The generation was aborted, too many steps in a row were not finite, a clip cannot be read, or a device failed.
+/// The generation was aborted, too many steps in a row were not finite, more videos are damaged than the settings tolerate, or a
+/// device failed.
 pub fn train(
     run: &RunContext,
     state: &mut Pretraining,
@@ -133,8 +134,15 @@ pub fn train(
     Ok(None)
 }
 
-/// A batch of trimmed clips, read ahead.
-type Batches = Prefetch<Result<Vec<TrimmedClip>, LoadError>>;
+/// This rank's share of a batch.
+struct Batch {
+    clips: Vec<TrimmedClip>,
+    /// Clips that cannot be read, each by its video.
+    unreadable: Vec<(VideoIndex, LoadError)>,
+}
+
+/// Batches of trimmed clips, read ahead.
+type Batches = Prefetch<Batch>;
 
 fn step(
     run: &RunContext,
@@ -148,10 +156,13 @@ fn step(
     let now = state.learner.step;
     run.session.enter(now, StepPhase::Data);
     let started = Instant::now();
-    let clips = batches.next_while(|| run.collective.check().is_ok())?;
+    let batch = batches.next_while(|| run.collective.check().is_ok())?;
     run.collective.check()?;
-    let Some(clips) = clips else { return Err(TrainError::OutOfSamples { step: now }) };
-    let clips = clips?;
+    let Some(Batch { clips, unreadable }) = batch else { return Err(TrainError::OutOfSamples { step: now }) };
+    let skipped = unreadable.len() as f32;
+    for (video, error) in unreadable {
+        run.note_unreadable(video, error)?;
+    }
     run.session.enter(now, StepPhase::Judge);
     let shape = [3, config.clip_frames, run.place.config.data.crop, run.place.config.data.crop];
     let classified = classify(&state.learner, &clips, shape, config.batch, &run.place.device)?;
@@ -162,6 +173,8 @@ fn step(
         sample_fingerprint: clips.iter().map(|clip| clip.id).sum(),
         clips: clips.len() as f32,
         positives: classified.correct,
+        skipped,
+        damaged_videos: run.place.damage.unshared() as f32,
         ..saver.wishes(rhythm)
     };
     let layout = state.learner.layout();
@@ -170,9 +183,11 @@ fn step(
         agree(&run.collective, layout, classified.gradients, control, bucket, &run.place.device)?;
     run.session.enter(now, StepPhase::Move);
     let moved = state.learner.advance(gradients, control.loss.is_finite())?;
+    state.counters.skipped_samples += control.skipped as u64;
     let taken = (SavedStage::Pretrain, state.learner.step);
     non_finite::note(&mut state.counters, moved.applied, run.place.config.train.max_non_finite, taken)?;
     reporter.step(&control, &[], &moved, &state.counters, Seconds(started.elapsed().as_secs_f64()));
+    run.share_damage(control.damaged_videos)?;
     Ok(control)
 }
 
@@ -184,21 +199,25 @@ fn batches(run: &RunContext, from: Step) -> Result<Batches, TrainError> {
         .dataset
         .subset(Subset::Training)
         .into_iter()
-        .map(|video| Ok((video, run.place.length(video)?)))
+        .map(|video| Ok((video, run.length(video)?)))
         .collect();
     let planner =
         TrimmedPlanner::new(&run.place.config.data, config, &run.place.dataset, &videos?, run.place.root);
     let own = initial_assignment(config.batch, run.assignment.world, run.assignment.rank);
     let reader = Arc::clone(&run.place.reader);
     let read = move |step: Step, _: &Wanted| {
-        let plans = own.iter().filter_map(|place| Some((*place, planner.clip(step, place.index())?)));
-        plans
-            .map(|(place, plan)| {
-                let pixels = reader.trimmed(&plan)?;
-                let id = SampleFingerprint::of_clip(place, &plan);
-                Ok(TrimmedClip { pixels, label: plan.label, key: plan.key, id })
-            })
-            .collect()
+        let mut batch = Batch { clips: Vec::with_capacity(own.len()), unreadable: Vec::new() };
+        for &place in &own {
+            let Some(plan) = planner.clip(step, place.index()) else { continue };
+            match reader.trimmed(&plan) {
+                Ok(pixels) => {
+                    let id = SampleFingerprint::of_clip(place, &plan);
+                    batch.clips.push(TrimmedClip { pixels, label: plan.label, key: plan.key, id });
+                }
+                Err(error) => batch.unreadable.push((plan.video, error)),
+            }
+        }
+        batch
     };
     Ok(Prefetch::spawn(from..Step(config.steps), run.place.config.data.prefetch, 1, read)?)
 }

@@ -5,11 +5,11 @@ use std::time::Instant;
 use burn::tensor::Device;
 use longtake_shared::checkpoint::Stage as SavedStage;
 use longtake_shared::config::MemorySource;
-use longtake_shared::ids::{Epoch, LaneId, Step};
+use longtake_shared::ids::{Epoch, LaneId, Step, VideoIndex};
 use longtake_shared::units::Seconds;
 
 use crate::control::{Ending, Stage, StepPhase};
-use crate::data::loader::{LaneSample, LoadedStep};
+use crate::data::loader::{LaneSample, LoadError, LoadedStep};
 use crate::data::plan::SamplePlan;
 use crate::data::prefetch::Prefetch;
 use crate::model::memory::RowState;
@@ -163,8 +163,8 @@ impl Trainer<'_> {
         collective.check()?;
         let Some(loaded) = loaded else { return Err(TrainError::OutOfSamples { step: now }) };
         let mut control = self.saver.wishes(&self.rhythm);
-        control.skipped = loaded.unreadable() as f32;
         let inputs = self.recall(loaded, &mut control)?;
+        control.damaged_videos = self.run.place.damage.unshared() as f32;
         let enter = |phase| session.enter(now, phase);
         let mut computed = self.steps.compute(&self.state.learner, &inputs, control, &enter)?;
         let rows = std::mem::take(&mut computed.rows);
@@ -193,6 +193,7 @@ impl Trainer<'_> {
             session.enter(now, StepPhase::Reduce);
             replicas::pass_on(self.run, self.memory, rows)?;
         }
+        self.run.share_damage(committed.control.damaged_videos)?;
         Ok(committed.control)
     }
 
@@ -222,12 +223,33 @@ impl Trainer<'_> {
         let mut inputs = Vec::with_capacity(loaded.samples.len());
         for (lane, sample) in loaded.samples {
             let sample = match sample {
-                LaneSample::Ready { plan, clips } => Some(self.recall_sample(*plan, clips, control)?),
-                LaneSample::Idle | LaneSample::Unreadable { .. } => None,
+                LaneSample::Ready { plan, clips } => {
+                    let video = plan.video;
+                    match self.recall_sample(*plan, clips, control) {
+                        Ok(sample) => Some(sample),
+                        // A clip that memory lacks may lie where the file is damaged.
+                        Err(TrainError::Load(error)) => self.skip(video, error, control)?,
+                        Err(error) => return Err(error),
+                    }
+                }
+                LaneSample::Unreadable { video, error } => self.skip(video, error, control)?,
+                LaneSample::Idle => None,
             };
             inputs.push(LaneInput { lane, sample });
         }
         Ok(inputs)
+    }
+
+    /// Counts a sample that cannot be read, and goes on without it.
+    fn skip<S>(
+        &self,
+        video: VideoIndex,
+        error: LoadError,
+        control: &mut Control,
+    ) -> Result<Option<S>, TrainError> {
+        control.skipped += 1.0;
+        self.run.note_unreadable(video, error)?;
+        Ok(None)
     }
 
     fn recall_sample(

@@ -2,15 +2,16 @@
 //!
 //! Takes: the model without a tape. Gives: detections, video by video, to the coordinator.
 
-use longtake_shared::dataset::Subset;
-use longtake_shared::ids::Step;
+use longtake_shared::dataset::{Subset, Video};
+use longtake_shared::ids::{Rank, Step};
 use longtake_shared::units::Seconds;
 
 use crate::control::{Detection, Directive, Stage, StepPhase};
-use crate::infer::video::VideoDetector;
+use crate::infer::video::{DetectError, VideoDetector};
 use crate::model::detector::Detector;
 use crate::train::TrainError;
 use crate::train::run::context::RunContext;
+use crate::train::run::damage::{self, Cause, WITHOUT_DETECTIONS};
 use crate::train::run::report::Reporter;
 use crate::train::step::gradient_sync::{Control, Wish};
 
@@ -26,16 +27,16 @@ pub enum Validated {
 /// Hands over the detections of this rank's share of the validation videos, and waits for the average mAP over all.
 ///
 /// # Errors
-/// A video cannot be read, the generation was aborted, or the agent is gone.
+/// More videos are damaged than the settings tolerate, the generation was aborted, or the agent is gone.
 pub fn validate(run: &RunContext, model: &Detector, step: Step) -> Result<Validated, TrainError> {
     let assignment = &run.assignment;
     let videos = run.place.dataset.subset(Subset::Validation);
     let own = videos.iter().skip(assignment.rank.index()).step_by(assignment.world);
-    let mut reporter = Reporter::new(run, Stage::Validate, own.len() as u64, 0);
+    let mut reporter = Reporter::new(run, Stage::Validate, videos.len() as u64, 0);
     // Chunks take the same time in every video; a whole video may be a hundred times as long as the one before.
     let next_chunk = || {
         run.session.enter(step, StepPhase::Validate);
-        run.collective.check()
+        Ok(run.collective.check()?)
     };
     let detector = VideoDetector {
         model,
@@ -49,10 +50,18 @@ pub fn validate(run: &RunContext, model: &Detector, step: Step) -> Result<Valida
             break;
         }
         run.session.enter(step, StepPhase::Validate);
-        let video = run.place.dataset.video(video);
-        let kept = detector.detect(&video.path)?;
+        let Video { id, path, .. } = run.place.dataset.video(video);
+        let kept = match detector.detect(path) {
+            Ok(kept) => kept,
+            Err(DetectError::Video(error)) => {
+                run.note_damage(video, Cause::of_video(&error), &error.to_string(), WITHOUT_DETECTIONS)?;
+                reporter.unit();
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
         if kept.cut > 0 {
-            tracing::info!(video = %video.id, cut = kept.cut, "more detections than `evaluation.max_detections`");
+            tracing::info!(video = %id, cut = kept.cut, "more detections than `evaluation.max_detections`");
         }
         let detections: Vec<Detection> = kept
             .detections
@@ -64,13 +73,19 @@ pub fn validate(run: &RunContext, model: &Detector, step: Step) -> Result<Valida
                 score: f64::from(found.score),
             })
             .collect();
-        run.session.detections(assignment.generation, step, &video.id, &detections)?;
+        run.session.detections(assignment.generation, step, id, &detections)?;
         reporter.unit();
     }
-    let agreed = Control::wishing(run.session.flags()).sum(&run.collective)?;
+    let found = Control {
+        damaged_videos: run.place.damage.unshared() as f32,
+        ..Control::wishing(run.session.flags())
+    };
+    let agreed = found.sum(&run.collective)?;
+    run.share_damage(agreed.damaged_videos)?;
     if agreed.wish() != Wish::GoOn {
         return Ok(Validated::LeftOff(agreed.wish()));
     }
+    tell_of_damage(run)?;
     run.session.validation_done(assignment.generation, step)?;
     run.session.pause();
     loop {
@@ -81,4 +96,17 @@ pub fn validate(run: &RunContext, model: &Detector, step: Step) -> Result<Valida
             return Ok(Validated::Done(average_map));
         }
     }
+}
+
+/// One rank says for all which videos the report of this validation has no detections of.
+fn tell_of_damage(run: &RunContext) -> Result<(), TrainError> {
+    let damaged = run.place.damage.of_subset(&run.place.dataset, Subset::Validation);
+    if run.assignment.rank != Rank(0) || damaged.is_empty() {
+        return Ok(());
+    }
+    let (count, all) = (damaged.len(), run.place.dataset.subset(Subset::Validation).len());
+    let names = damage::names(&run.place.dataset, damaged.keys());
+    let text =
+        format!("{count} of {all} validation videos have no detections, since they cannot be read: {names}");
+    Ok(run.session.warning(run.assignment.generation, text)?)
 }

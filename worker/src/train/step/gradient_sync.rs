@@ -54,6 +54,8 @@ pub struct Control {
     pub positives: f32,
     /// Samples that could not be read.
     pub skipped: f32,
+    /// Videos that ranks have found damaged and have not told each other of.
+    pub damaged_videos: f32,
     /// Rows that memory lacked.
     pub absent_rows: f32,
     /// Rows of the samples' windows that memory has, but whose bytes are not those that were written.

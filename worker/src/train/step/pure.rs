@@ -12,7 +12,6 @@ use longtake_shared::config::{FeatureGeometry, Replay, RunConfig};
 use longtake_shared::ids::LaneId;
 use longtake_shared::random::Key;
 
-use super::learner::Learner;
 use crate::collective::{CollectiveError, SharedCollective};
 use crate::control::StepPhase;
 use crate::data::plan::SamplePlan;
@@ -25,6 +24,7 @@ use crate::model::pass::Pass;
 use crate::model::truth::Truth;
 use crate::optim::Flat;
 use crate::tensors::host;
+use crate::train::step::learner::Learner;
 
 /// What a step is told besides its samples.
 pub struct StepContext<'a> {

@@ -1,4 +1,4 @@
-//! Published weights: official Video Swin and torchvision `.pth` files become safetensors, safetensors become parameters.
+//! Published weights: files of the official Video Swin and of torchvision (`.pth`, `.safetensors`) become safetensors, safetensors become parameters.
 //!
 //! Both families are one architecture under two sets of names (spec 10, section 7). They also agree on normalisation:
 //! the official weights take pixels of 0 to 255, torchvision's take 0 to 1 with mean and deviation divided by 255.
@@ -11,14 +11,15 @@ use std::{
 
 use burn::{
     module::{Module, ModuleMapper, Param},
-    store::pytorch_reader::{DType, PytorchReader},
     tensor::{Tensor, TensorData},
 };
-use half::{bf16, f16};
-use longtake_shared::hint::Hint;
+use longtake_shared::hint::{ExitCode, Hint};
+use longtake_shared::stop::Stop;
+use longtake_shared::units::counted;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use thiserror::Error;
 
+use super::stored;
 use crate::tensors::path::ModulePath;
 
 /// How parameters of the backbone are called in a file of weights: below this.
@@ -52,7 +53,7 @@ pub struct Weight {
     pub values: Vec<f32>,
 }
 
-/// What a `.pth` file holds, under Longtake's names.
+/// What a file of another program holds, under Longtake's names.
 #[derive(Debug, Clone)]
 pub struct Imported {
     /// By name below the backbone, e.g. `layers.0.blocks.1.attn.qkv.weight`.
@@ -103,6 +104,9 @@ pub enum ImportError {
         /// Its element type.
         dtype: String,
     },
+    /// A signal has asked to stop.
+    #[error("the weights were not written: a signal has asked to stop")]
+    Stopped,
     /// The safetensors file could not be written.
     #[error("weights cannot be written to `{path}`: {reason}")]
     Unwritable {
@@ -112,7 +116,7 @@ pub enum ImportError {
         reason: String,
     },
     /// Parameters without a counterpart in the file.
-    #[error("`{path}` lacks {count} weights of the backbone, the first {first}")]
+    #[error("`{path}` lacks {} of the backbone, the first {first}", counted(*count, "weight"))]
     Missing {
         /// Which file.
         path: PathBuf,
@@ -145,6 +149,7 @@ impl Hint for ImportError {
                     .to_owned()
             }
             Self::NotFloat { .. } => "import the float checkpoint, not a quantised one".to_owned(),
+            Self::Stopped => return None,
             Self::Unwritable { .. } => "check that the folder exists and has room".to_owned(),
             Self::Missing { .. } => {
                 "set `model.backbone.variant` to what the file was trained as, or let the rest begin at random with \
@@ -156,6 +161,14 @@ impl Hint for ImportError {
             }
         })
     }
+
+    fn exit(&self) -> ExitCode {
+        match self {
+            Self::Stopped => ExitCode::Interrupted,
+            Self::Unwritable { .. } => ExitCode::Failed,
+            _ => ExitCode::NeverRestart,
+        }
+    }
 }
 
 /// Names up to three of a list.
@@ -164,11 +177,10 @@ fn first(names: &[String]) -> String {
     shown.join(", ")
 }
 
-/// Reads a `.pth` file of either family.
+/// Reads a `.pth` or `.safetensors` file of either family.
 pub fn read(path: &Path) -> Result<Imported, ImportError> {
     let unreadable = |reason: String| ImportError::Unreadable { path: path.to_owned(), reason };
-    let reader = PytorchReader::new(path).map_err(|error| unreadable(error.to_string()))?;
-    let all: BTreeMap<String, _> = reader.into_tensors().into_iter().collect();
+    let all = stored::tensors(path).map_err(unreadable)?;
     let nested = all.keys().any(|key| key.starts_with("state_dict."));
     let stored: BTreeMap<&str, _> = all
         .iter()
@@ -192,13 +204,12 @@ pub fn read(path: &Path) -> Result<Imported, ImportError> {
             }
             continue;
         };
-        let bytes = tensor.read().map_err(|error| unreadable(error.to_string()))?;
-        let values = floats(&bytes, tensor.dtype()).ok_or_else(|| ImportError::NotFloat {
+        let values = (tensor.values)().map_err(unreadable)?.ok_or_else(|| ImportError::NotFloat {
             path: path.to_owned(),
             key: key.to_owned(),
-            dtype: format!("{:?}", tensor.dtype()),
+            dtype: tensor.dtype.clone(),
         })?;
-        imported.tensors.insert(name, Weight { shape: tensor.shape().to_vec(), values });
+        imported.tensors.insert(name, Weight { shape: tensor.shape.clone(), values });
     }
     Ok(imported)
 }
@@ -243,24 +254,13 @@ fn from_torchvision(name: &str) -> Option<String> {
     Some(format!("layers.{}.{part}.{rest}", place / 2))
 }
 
-fn floats(bytes: &[u8], dtype: DType) -> Option<Vec<f32>> {
-    Some(match dtype {
-        DType::F32 => decode(bytes, f32::from_ne_bytes),
-        DType::F64 => decode(bytes, |bytes| f64::from_ne_bytes(bytes) as f32),
-        DType::F16 => decode(bytes, |bytes| f16::from_ne_bytes(bytes).to_f32()),
-        DType::BF16 => decode(bytes, |bytes| bf16::from_ne_bytes(bytes).to_f32()),
-        _ => return None,
-    })
-}
-
-fn decode<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    bytes.as_chunks::<N>().0.iter().map(|bytes| value(*bytes)).collect()
-}
-
 impl Imported {
     /// Writes the weights as safetensors with the keys of a Longtake checkpoint (`backbone.` and the parameter's name).
     /// The file appears whole or not at all.
-    pub fn save(&self, path: &Path) -> Result<(), ImportError> {
+    ///
+    /// # Errors
+    /// It cannot be written, or a request to stop has come.
+    pub fn save(&self, path: &Path, stop: &Stop) -> Result<(), ImportError> {
         let unwritable = |reason: &dyn std::fmt::Display| ImportError::Unwritable {
             path: path.to_owned(),
             reason: reason.to_string(),
@@ -278,9 +278,18 @@ impl Imported {
         let metadata = HashMap::from([("imported_from".to_owned(), self.family.name().to_owned())]);
         let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| unwritable(&e))?;
         let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        fs::write(&partial, bytes).map_err(|e| unwritable(&e))?;
-        fs::rename(&partial, path).map_err(|e| unwritable(&e))
+        partial.push(format!(".partial-{}", std::process::id()));
+        let saved = fs::write(&partial, bytes).map_err(|e| unwritable(&e)).and_then(|()| {
+            if stop.asked() {
+                return Err(ImportError::Stopped);
+            }
+            fs::rename(&partial, path).map_err(|e| unwritable(&e))
+        });
+        if saved.is_err() {
+            // The failure that led here is the one to report.
+            drop(fs::remove_file(&partial));
+        }
+        saved
     }
 }
 
@@ -357,13 +366,7 @@ impl ModuleMapper for Loader<'_> {
             self.report.missing.push(name);
             return param;
         };
-        let values = match view.dtype() {
-            Dtype::F32 => floats(view.data(), DType::F32),
-            Dtype::F16 => floats(view.data(), DType::F16),
-            Dtype::BF16 => floats(view.data(), DType::BF16),
-            _ => None,
-        };
-        match values {
+        match stored::floats_of_safetensors(view.data(), view.dtype()) {
             Some(values) if view.shape() == shape => {
                 self.report.used.push(name);
                 param.map(|old| {
@@ -449,11 +452,44 @@ mod tests {
     }
 
     #[test]
+    fn a_published_file_gives_the_same_weights_as_safetensors() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("weights.pth");
+        for name in ["official.pth", "torchvision.pth"] {
+            let all = stored::tensors(&fixture(name)).unwrap();
+            let values: BTreeMap<&String, Vec<f32>> =
+                all.iter().filter_map(|(key, tensor)| Some((key, (tensor.values)().unwrap()?))).collect();
+            let views = values.iter().map(|(key, values)| {
+                let bytes = bytemuck::cast_slice(values);
+                (key.as_str(), TensorView::new(Dtype::F32, all[*key].shape.clone(), bytes).unwrap())
+            });
+            // The ending is another program's: only the content counts.
+            fs::write(&file, safetensors::serialize(views, None).unwrap()).unwrap();
+            let (published, copied) = (read(&fixture(name)).unwrap(), read(&file).unwrap());
+            assert_eq!((copied.family, copied.tensors), (published.family, published.tensors), "{name}");
+        }
+        let imported = read(&fixture("official.pth")).unwrap();
+        imported.save(&file, &Stop::default()).unwrap();
+        assert_eq!(read(&file).unwrap().tensors, imported.tensors, "what was imported is imported again");
+    }
+
+    #[test]
+    fn a_request_to_stop_leaves_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let stop = Stop::default();
+        stop.ask();
+        let imported = read(&fixture("official.pth")).unwrap();
+        let error = imported.save(&folder.path().join("weights.safetensors"), &stop).unwrap_err();
+        assert_eq!(error.exit(), ExitCode::Interrupted);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
     fn imported_weights_are_what_the_backbone_then_holds() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("weights.safetensors");
         let imported = read(&fixture("official.pth")).unwrap();
-        imported.save(&file).unwrap();
+        imported.save(&file, &Stop::default()).unwrap();
         let (loaded, report) = load_into(backbone(4), &file, false).unwrap();
         assert_eq!(parameters(&loaded), imported.tensors);
         assert_eq!(report.used.len(), imported.tensors.len());
@@ -467,7 +503,7 @@ mod tests {
         let mut imported = read(&fixture("torchvision.pth")).unwrap();
         imported.tensors.remove("layers.0.blocks.0.attn.qkv.bias");
         imported.tensors.insert("norm.extra".into(), Weight { shape: vec![1], values: vec![0.5] });
-        imported.save(&file).unwrap();
+        imported.save(&file, &Stop::default()).unwrap();
         let error = load_into(backbone(4), &file, false).unwrap_err();
         assert!(error.to_string().contains("`layers.0.blocks.0.attn.qkv.bias`"), "{error}");
         let fresh = parameters(&backbone(4));
@@ -484,7 +520,7 @@ mod tests {
     fn a_weight_of_another_shape_is_an_error_even_where_missing_ones_are_allowed() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("weights.safetensors");
-        read(&fixture("official.pth")).unwrap().save(&file).unwrap();
+        read(&fixture("official.pth")).unwrap().save(&file, &Stop::default()).unwrap();
         let error = load_into(backbone(8), &file, true).unwrap_err();
         assert!(matches!(error, ImportError::Shape { .. }), "{error}");
         assert!(error.to_string().contains("patch_embed.proj.weight"), "{error}");

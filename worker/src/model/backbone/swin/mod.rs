@@ -9,6 +9,7 @@ mod geometry;
 pub mod import;
 
 mod network;
+mod stored;
 
 pub use block::{Block, BlockSettings, Mlp, WindowAttention};
 pub use geometry::{Geometry, bias_index};
