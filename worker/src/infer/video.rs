@@ -108,7 +108,7 @@ impl VideoDetector<'_> {
             let pixels = renderer.render(&frames, first, data.clip_frames, &centred)?;
             Ok::<_, DetectError>((pixels, Key::root(0)))
         };
-        let go_on = || Ok(self.goes_on.map_or(Ok(()), |goes_on| goes_on())?);
+        let go_on = || self.goes_on.map_or(Ok(()), |goes_on| goes_on());
         let encoder = ClipEncoder::new(self.config, self.device);
         encoder.sequence(&self.model.backbone, data.clips(), Encoding::Evaluate, clip, go_on)
     }

@@ -229,13 +229,15 @@ impl Hint for TrainError {
             Self::Detect(error) => error.hint(),
             Self::Head(error) => error.hint(),
             Self::UnknownPrefix(_) => Some("lower `model.backbone.frozen_stages`".into()),
-            Self::UnknownLayer(_) => None,
             Self::Import(error) => error.hint(),
             Self::Memory(error) => error.hint(),
             Self::Save(error) => error.hint(),
             Self::Archive(source) => source.hint(),
             Self::Checkpoint { source, .. } => source.hint(),
-            Self::Handover(_) | Self::HoldsOther { .. } | Self::OutOfSamples { .. } => None,
+            Self::UnknownLayer(_)
+            | Self::Handover(_)
+            | Self::HoldsOther { .. }
+            | Self::OutOfSamples { .. } => None,
             Self::TensorFile(error) => error.hint(),
             Self::Location(error) => error.hint(),
             Self::Clip(error) => error.hint(),

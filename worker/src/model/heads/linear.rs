@@ -28,7 +28,7 @@ impl LinearLocalizer {
     }
 
     /// Positions of this rank that are judged: all of every sample.
-    pub(super) fn count(&self, truth: &[Option<Truth>]) -> f32 {
+    pub(super) fn count(truth: &[Option<Truth>]) -> f32 {
         truth.iter().flatten().map(|truth| truth.actions.len().max(1) as f32).sum()
     }
 

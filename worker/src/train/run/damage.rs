@@ -116,7 +116,11 @@ impl Damage {
     }
 
     /// Damaged videos of a subset.
-    pub(in crate::train) fn of_subset(&self, dataset: &Dataset, subset: Subset) -> BTreeMap<VideoIndex, Cause> {
+    pub(in crate::train) fn of_subset(
+        &self,
+        dataset: &Dataset,
+        subset: Subset,
+    ) -> BTreeMap<VideoIndex, Cause> {
         let all = self.known().videos.clone();
         all.into_iter().filter(|(video, _)| dataset.video(*video).subset == subset).collect()
     }
@@ -128,7 +132,11 @@ impl Damage {
 
     /// # Errors
     /// A subset has more damaged videos than the settings tolerate.
-    pub(in crate::train) fn judge(&self, dataset: &Dataset, config: &DataConfig) -> Result<(), TooMuchDamage> {
+    pub(in crate::train) fn judge(
+        &self,
+        dataset: &Dataset,
+        config: &DataConfig,
+    ) -> Result<(), TooMuchDamage> {
         for subset in [Subset::Training, Subset::Validation] {
             let damaged = self.of_subset(dataset, subset);
             let videos = dataset.subset(subset).len();
