@@ -1,4 +1,4 @@
-//! Numbers with a unit.
+//! Quantities with a unit, as distinct types.
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,6 +22,24 @@ impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.1} s", self.0)
     }
+}
+
+/// A part of a video in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default, Serialize, Deserialize)]
+pub struct TimeSegment {
+    /// Its start.
+    pub start: Seconds,
+    /// Its end.
+    pub end: Seconds,
+}
+
+/// A part of a window or video in frames at the configured rate; positions between two frames are fractions.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default, Serialize, Deserialize)]
+pub struct FrameSegment {
+    /// Its start.
+    pub start: f32,
+    /// Its end.
+    pub end: f32,
 }
 
 /// Position of a frame in a video that is sampled at the configured rate; negative before the video's start.

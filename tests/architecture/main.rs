@@ -6,5 +6,6 @@ mod data_path;
 mod directions;
 mod documents;
 mod files;
+mod rooms;
 mod rules;
 mod source;

@@ -1,20 +1,18 @@
-//! What the engine does about what workers tell.
+//! Handling of the reports of workers.
 
 use std::time::Duration;
 
 use longtake_shared::ids::{Rank, WorkerId};
-use longtake_shared::protocol::FailureScope;
+use longtake_shared::protocol::{FailureScope, Identity, Progress, WorkerReport};
 
 use super::command::Command;
-use super::event::{Identity, WorkerReport};
-use super::incident::{Incident, Nearness};
 use super::phase::Phase;
-use super::{RunEngine, RunUpdate, speaks_for};
-use crate::updates::{Outcome, Progress};
+use super::{RunEngine, speaks_for};
+use crate::updates::{Incident, Nearness, Outcome, RunUpdate};
 
 impl RunEngine {
-    /// Failures and warnings count in any generation: a worker process has only one life, so they cannot be stale.
-    /// Everything else must speak for the live generation, or for the one that is being left.
+    /// Failures and warnings count in any generation: they concern the process, which cannot be confused with another. All other
+    /// reports must belong to the live generation, or to the one that its members are leaving.
     pub(super) fn worker_reports(
         &mut self,
         now: Duration,
@@ -25,7 +23,7 @@ impl RunEngine {
     ) {
         match report {
             WorkerReport::Failed { message, hint, scope, log } => {
-                let doing = self.state.workers.get(worker).and_then(|worker| worker.doing);
+                let doing = self.state.roster.workers.get(worker).and_then(|worker| worker.doing);
                 let rank = self.rank(worker);
                 let nearness = Nearness::Cause;
                 let incident = Incident { nearness, cause: message, hint, rank, doing, log };
@@ -39,17 +37,17 @@ impl RunEngine {
             }
             report if self.leaves(worker, identity) => match report {
                 WorkerReport::Left { kept } => self.left(now, worker, kept, commands),
-                // The last steps of a generation that is over were taken all the same.
+                // The last steps of an ended generation were taken nevertheless.
                 WorkerReport::Progress(progress) => {
                     self.progress(worker, identity.rank, progress, commands);
                 }
                 _ => {}
             },
-            _ => self.state.stale += 1,
+            _ => self.state.counters.stale += 1,
         }
     }
 
-    /// Whether a message speaks for the generation that is being left.
+    /// Whether an identity belongs to the generation that its members are leaving.
     fn leaves(&self, worker: &WorkerId, identity: &Identity) -> bool {
         match &self.state.phase {
             Phase::Recovering { team, .. } => {
@@ -68,7 +66,7 @@ impl RunEngine {
         commands: &mut Vec<Command>,
     ) {
         if !self.state.is_alive(worker) {
-            self.state.stale += 1;
+            self.state.counters.stale += 1;
             return;
         }
         match scope {
@@ -104,25 +102,26 @@ impl RunEngine {
             }
             WorkerReport::Left { kept } => self.left(now, worker, kept, commands),
             WorkerReport::Finished { step, ending } => self.finished(now, rank, (step, ending), commands),
-            WorkerReport::Failed { .. } | WorkerReport::Warning(_) => {}
+            // Failures and warnings were handled before; the driver collects detections.
+            WorkerReport::Failed { .. } | WorkerReport::Warning(_) | WorkerReport::Detections(_) => {}
         }
     }
 
-    /// Progress of rank 0 is the run's: its numbers are over all ranks.
+    /// The progress of rank 0 is that of the run: its metrics are over all ranks.
     fn progress(&mut self, worker: &WorkerId, rank: Rank, progress: Progress, commands: &mut Vec<Command>) {
-        if let Some(known) = self.state.workers.get_mut(worker) {
+        if let Some(known) = self.state.roster.workers.get_mut(worker) {
             known.done = Some((progress.stage, progress.done));
         }
         if rank != Rank(0) {
             return;
         }
-        self.state.patience.reached(progress.stage, progress.done);
-        let known_stage = self.state.progress.as_ref().map(|progress| progress.stage);
+        self.state.progress.patience.reached(progress.stage, progress.done);
+        let known_stage = self.state.progress.newest.as_ref().map(|progress| progress.stage);
         if known_stage != Some(progress.stage) {
             let Progress { stage, total, done, .. } = progress;
             Self::announce(RunUpdate::Stage { stage, total, done }, commands);
         }
         Self::announce(RunUpdate::Progress(progress.clone()), commands);
-        self.state.progress = Some(progress);
+        self.state.progress.newest = Some(progress);
     }
 }

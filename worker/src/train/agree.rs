@@ -10,43 +10,127 @@ use crate::collective::{CollectiveError, SharedCollective};
 use crate::control::Flags;
 use crate::optim::{Flat, FlatLayout, OptimError};
 
-/// What ranks tell each other with every step. Flags are sums: a flag is up where its sum is above 0.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Control {
+/// A value of [`Control`]: some slots of the control bucket, which are summed over ranks.
+trait ControlValue: Copy {
+    /// Slots it takes.
+    const SLOTS: usize;
+
+    fn write(self, slots: &mut [f32]);
+
+    fn read(slots: &[f32]) -> Self;
+}
+
+impl ControlValue for f32 {
+    const SLOTS: usize = 1;
+
+    fn write(self, slots: &mut [f32]) {
+        slots[0] = self;
+    }
+
+    fn read(slots: &[f32]) -> Self {
+        slots[0]
+    }
+}
+
+impl<const N: usize> ControlValue for [f32; N] {
+    const SLOTS: usize = N;
+
+    fn write(self, slots: &mut [f32]) {
+        slots.copy_from_slice(&self);
+    }
+
+    fn read(slots: &[f32]) -> Self {
+        std::array::from_fn(|slot| slots[slot])
+    }
+}
+
+impl ControlValue for SampleIds {
+    const SLOTS: usize = 2;
+
+    fn write(self, slots: &mut [f32]) {
+        self.0.write(slots);
+    }
+
+    fn read(slots: &[f32]) -> Self {
+        Self(ControlValue::read(slots))
+    }
+}
+
+/// Declares the values of the control bucket, in the order of their slots. A new value is one new line here.
+macro_rules! control_values {
+    ($($(#[$doc:meta])* $name:ident: $kind:ty,)*) => {
+        /// The values that ranks sum with every step. A flag is set if its sum is above 0.
+        #[derive(Debug, Clone, Copy, PartialEq, Default)]
+        pub struct Control {
+            $($(#[$doc])* pub $name: $kind,)*
+        }
+
+        /// Slots of the control bucket.
+        const CONTROL_SLOTS: usize = 0 $(+ <$kind as ControlValue>::SLOTS)*;
+
+        impl Control {
+            fn to_slots(self) -> [f32; CONTROL_SLOTS] {
+                let mut slots = [0.0; CONTROL_SLOTS];
+                let mut rest = &mut slots[..];
+                $(
+                    let (own, others) = rest.split_at_mut(<$kind as ControlValue>::SLOTS);
+                    self.$name.write(own);
+                    rest = others;
+                )*
+                debug_assert!(rest.is_empty(), "the slots of all values fill the bucket");
+                slots
+            }
+
+            fn from_slots(slots: [f32; CONTROL_SLOTS]) -> Self {
+                let mut rest = &slots[..];
+                let mut control = Self::default();
+                $(
+                    let (own, others) = rest.split_at(<$kind as ControlValue>::SLOTS);
+                    control.$name = <$kind as ControlValue>::read(own);
+                    rest = others;
+                )*
+                debug_assert!(rest.is_empty(), "the slots of all values fill the bucket");
+                control
+            }
+        }
+    };
+}
+
+control_values! {
     /// Ranks that were asked to stop.
-    pub stop: f32,
+    stop: f32,
     /// Ranks that were asked to save.
-    pub checkpoint: f32,
-    /// Ranks that were asked to leave the generation and keep everything.
-    pub reconfigure: f32,
+    checkpoint: f32,
+    /// Ranks that were asked to leave the generation with all state.
+    reconfigure: f32,
     /// Ranks whose last save is not in the chain yet.
-    pub saving: f32,
-    /// Loss, already divided by the normaliser of all ranks.
-    pub loss: f32,
-    /// Its part from classification.
-    pub class_loss: f32,
-    /// Its part from regression.
-    pub regression_loss: f32,
-    /// Samples that took part.
-    pub samples: f32,
-    /// Which ones these are.
-    pub sample_ids: SampleIds,
+    saving: f32,
+    /// Loss, divided by the normaliser of all ranks.
+    loss: f32,
+    /// Its classification term.
+    class_loss: f32,
+    /// Its regression term.
+    regression_loss: f32,
+    /// Samples in the step.
+    samples: f32,
+    /// Fingerprint of these samples.
+    sample_ids: SampleIds,
     /// Clips that trained the backbone.
-    pub clips: f32,
-    /// Positive anchors (detector), or clips classified rightly (pretraining).
-    pub positives: f32,
+    clips: f32,
+    /// Positive anchors (detector), or correctly classified clips (pretraining).
+    positives: f32,
     /// Samples that could not be read.
-    pub skipped: f32,
-    /// Rows that memory lacked.
-    pub absent_rows: f32,
-    /// Rows of the samples' windows that memory has, but whose bytes are not those that were written.
-    pub damaged_rows: f32,
+    skipped: f32,
+    /// Rows that the memory lacked.
+    absent_rows: f32,
+    /// Rows of the samples' windows whose bytes in the memory are damaged.
+    damaged_rows: f32,
     /// Sum of the ages of the remembered rows that were read, in steps.
-    pub age_sum: f32,
-    /// How many that were.
-    pub age_count: f32,
-    /// Digest of the parameters in two parts of 16 bits, 0 where none is compared in this step.
-    pub digest: [f32; 2],
+    age_sum: f32,
+    /// Number of these rows.
+    age_count: f32,
+    /// Digest of the parameters in two parts of 16 bits; 0 in steps without a comparison.
+    digest: [f32; 2],
 }
 
 /// What all ranks have agreed to do at a step boundary.
@@ -60,77 +144,7 @@ pub enum Wish {
     Stop,
 }
 
-/// Values of a [`Control`] on the wire.
-const CONTROL_VALUES: usize = 19;
-
 impl Control {
-    fn to_values(self) -> [f32; CONTROL_VALUES] {
-        [
-            self.stop,
-            self.checkpoint,
-            self.reconfigure,
-            self.saving,
-            self.loss,
-            self.class_loss,
-            self.regression_loss,
-            self.samples,
-            self.sample_ids.0[0],
-            self.sample_ids.0[1],
-            self.clips,
-            self.positives,
-            self.skipped,
-            self.absent_rows,
-            self.damaged_rows,
-            self.age_sum,
-            self.age_count,
-            self.digest[0],
-            self.digest[1],
-        ]
-    }
-
-    fn from_values(values: [f32; CONTROL_VALUES]) -> Self {
-        let [
-            stop,
-            checkpoint,
-            reconfigure,
-            saving,
-            loss,
-            class_loss,
-            regression_loss,
-            samples,
-            first_ids,
-            second_ids,
-            clips,
-            positives,
-            skipped,
-            absent_rows,
-            damaged_rows,
-            age_sum,
-            age_count,
-            high,
-            low,
-        ] = values;
-        Self {
-            stop,
-            checkpoint,
-            reconfigure,
-            saving,
-            loss,
-            class_loss,
-            regression_loss,
-            samples,
-            sample_ids: SampleIds([first_ids, second_ids]),
-            clips,
-            positives,
-            skipped,
-            absent_rows,
-            damaged_rows,
-            age_sum,
-            age_count,
-            digest: [high, low],
-        }
-    }
-
     /// This rank's wishes at a boundary.
     pub fn wishing(flags: Flags) -> Self {
         let value = |wish: bool| f32::from(u8::from(wish));
@@ -158,9 +172,9 @@ impl Control {
     /// # Errors
     /// The generation was aborted or a peer was lost.
     pub fn sum(self, collective: &SharedCollective) -> Result<Self, CollectiveError> {
-        let mut values = self.to_values();
+        let mut values = self.to_slots();
         collective.with(|collective| collective.all_reduce(&mut values))?;
-        Ok(Self::from_values(values))
+        Ok(Self::from_slots(values))
     }
 
     /// Whether every rank has the digest that this rank contributed as `own`. Sums of 16-bit parts over fewer than 256
@@ -213,4 +227,17 @@ pub fn digest(bytes: impl Iterator<Item = f32>) -> [f32; 2] {
     let hash = hasher.finalize();
     let part = |at: usize| f32::from(u16::from_le_bytes([hash.as_bytes()[at], hash.as_bytes()[at + 1]]));
     [part(0).max(1.0), part(2)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_slot_belongs_to_one_value_and_survives_the_sum() {
+        let slots: [f32; CONTROL_SLOTS] = std::array::from_fn(|slot| slot as f32 + 1.0);
+        let control = Control::from_slots(slots);
+        assert_eq!(control.to_slots(), slots);
+        assert_eq!((control.stop, control.sample_ids.0, control.digest), (1.0, [9.0, 10.0], [18.0, 19.0]));
+    }
 }

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use longtake_shared::checkpoint::Stage as SavedStage;
 use longtake_shared::config::MemoryInit;
 use longtake_shared::ids::{Generation, Step};
 
@@ -21,7 +20,7 @@ use super::{TrainError, carry, extract, pretrain, start};
 use crate::collective::{
     Aborter, Collective, CollectiveError, Local, Membership, RingListener, SharedCollective,
 };
-use crate::control::{Assignment, Directive, Ending, Kept, Session};
+use crate::control::{Assignment, Directive, Ending, Kept, SavedStage, Session};
 
 /// How long peers of a generation may take to reach each other.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
@@ -83,7 +82,7 @@ impl Worker {
         if let Some(reason) = self.session.over(generation) {
             aborter.abort(reason);
         }
-        let place = Place::of(&mut self.place, &assignment.config_json, &assignment.run_folder)?;
+        let place = Place::of(&mut self.place, &assignment.settings_json, &assignment.run_folder)?;
         let collective = (self.connect)(&assignment, aborter)?;
         let collective = Waiting { collective, session: Arc::clone(&self.session) };
         let collective = SharedCollective::new(Box::new(collective));
@@ -104,12 +103,12 @@ impl Place {
     /// The place for these settings; it is made once.
     fn of<'a>(
         place: &'a mut Option<Self>,
-        config_json: &str,
+        settings_json: &str,
         run_folder: &Path,
     ) -> Result<&'a mut Self, TrainError> {
-        let fitting = place.take().filter(|place| place.workplace.fits(config_json));
+        let fitting = place.take().filter(|place| place.workplace.fits(settings_json));
         let open = || {
-            let workplace = Workplace::open(config_json)?;
+            let workplace = Workplace::open(settings_json)?;
             let archive = Archive::open(workplace.config(), run_folder)?;
             Ok::<_, TrainError>(Self { workplace, archive })
         };

@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData, activation};
-use longtake_shared::checkpoint::Stage as SavedStage;
 use longtake_shared::config::BackboneConfig;
 use longtake_shared::dataset::Subset;
 use longtake_shared::ids::Step;
@@ -26,7 +25,7 @@ use super::rhythm::{Reasons, Rhythm};
 use super::sample_ids::SampleIds;
 use super::save::{Facts, Saver, Snapshot};
 use super::{TrainError, finite, tape};
-use crate::control::{Ending, Stage, StepPhase};
+use crate::control::{Ending, SavedStage, Stage, StepPhase};
 use crate::data::loader::LoadError;
 use crate::data::prefetch::{Prefetch, Wanted};
 use crate::data::trimmed::TrimmedPlanner;

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use burn::tensor::Device;
-use longtake_shared::checkpoint::Stage as SavedStage;
 use longtake_shared::config::MemorySource;
 use longtake_shared::ids::{Epoch, LaneId, Step};
 use longtake_shared::units::Seconds;
@@ -20,7 +19,7 @@ use super::save::{self, Saver, Snapshot};
 use super::step::{FreshRows, InputClip, LaneInput, Sample};
 use super::validate::{self, Validated};
 use super::{TrainError, finite, replicas};
-use crate::control::{Ending, Stage, StepPhase};
+use crate::control::{Ending, SavedStage, Stage, StepPhase};
 use crate::data::loader::{LaneSample, LoadedStep};
 use crate::data::plan::{FRAMES_PER_ROW, SamplePlan};
 use crate::data::prefetch::Prefetch;
@@ -199,7 +198,7 @@ impl Trainer<'_> {
 
     /// Copies go once a checkpoint holds what they are copies of.
     fn forget_saved_copies(&mut self) {
-        if let Some((Stage::Train, step, _)) = self.run.session.committed() {
+        if let Some((SavedStage::Train, step, _)) = self.run.session.committed() {
             self.memory.copies.forget_until(step);
         }
     }

@@ -4,7 +4,7 @@
 
 use longtake_shared::dataset::Subset;
 use longtake_shared::ids::Step;
-use longtake_shared::units::Seconds;
+use longtake_shared::units::{Seconds, TimeSegment};
 
 use super::TrainError;
 use super::agree::{Control, Wish};
@@ -55,12 +55,14 @@ pub fn validate(run: &RunContext, model: &Detector, step: Step) -> Result<Valida
             .into_iter()
             .map(|found| Detection {
                 label: found.label as u32,
-                start: Seconds(f64::from(found.segment[0])),
-                end: Seconds(f64::from(found.segment[1])),
+                segment: TimeSegment {
+                    start: Seconds(f64::from(found.segment[0])),
+                    end: Seconds(f64::from(found.segment[1])),
+                },
                 score: f64::from(found.score),
             })
             .collect();
-        run.session.detections(assignment.generation, step, &video.id, &detections)?;
+        run.session.detections(assignment.generation, step, &video.id, detections)?;
         reporter.unit();
     }
     let agreed = Control::wishing(run.session.flags()).sum(&run.collective)?;
