@@ -215,7 +215,10 @@ async fn begin(
 ) -> Result<(Journal, Fence, Option<Orphan>), TrainError> {
     let (mut journal, history) = Journal::open(run_folder)?;
     if history.torn_bytes > 0 {
-        tracing::warn!(bytes = history.torn_bytes, "the journal ended with an incomplete record, which was removed");
+        tracing::warn!(
+            bytes = history.torn_bytes,
+            "the journal ended with an incomplete record, which was removed"
+        );
     }
     let (had, journaled) = history.newest();
     let Fence { incarnation, generation } = committer.fence().await.map_err(TrainError::Fence)?;

@@ -68,9 +68,9 @@ impl Chain {
         }
     }
 
-    /// Whether the checkpoint of a step is in the chain.
+    /// Whether the checkpoint of a step, or of a later one, is in the chain.
     pub(crate) fn holds(&self, stage: SavedStage, step: Step) -> bool {
-        self.entries.iter().any(|entry| (entry.stage, entry.step) == (stage, step))
+        self.entries.iter().any(|entry| (entry.stage, entry.step) >= (stage, step))
     }
 
     /// Whether that one can be read.

@@ -110,10 +110,14 @@ impl World {
                 self.send_up(node, message);
             }
             AgentOutput::Tell { link, order } => {
-                if let Some(worker) = self.of_link.get(&link).cloned() {
-                    let after = self.dice.millis(0, 1);
-                    self.plan(after, Happening::ToWorker { worker, order: *order });
-                }
+                let now = self.now();
+                let after = self.dice.millis(0, 1);
+                let Some(worker) = self.of_link.get(&link).cloned() else { return };
+                let Some(process) = self.processes.get_mut(&worker) else { return };
+                // The link of a worker is one ordered stream.
+                process.last_order = process.last_order.max(now + after);
+                let after = process.last_order.saturating_sub(now);
+                self.plan(after, Happening::ToWorker { worker, order: *order });
             }
             AgentOutput::Start { worker, index } => self.start_worker(node, worker, index),
             AgentOutput::Kill { .. } if self.has(Bug::LostWorkerNotKilled) => {}
@@ -125,10 +129,14 @@ impl World {
         }
     }
 
-    /// A worker is killed because a fault has made it look dead or late. Without a fault in the last seconds, and before the
-    /// run ends, each kill is an error.
+    /// A member of the newest generation is killed because a fault has made it look dead or late. Without a fault in the last
+    /// seconds, and before the run ends, each kill is an error. A worker that missed the order to form its generation, because
+    /// its node was cut off, may be killed later: it cannot report that it has left.
     fn judge_kill(&self, worker: &WorkerId) {
-        let Some(process) = self.processes.get(worker) else { return };
+        let (Some(process), Some(number)) = (self.processes.get(worker), self.current()) else { return };
+        if process.identity.generation != self.coordinators[number].core.engine().state().generation {
+            return;
+        }
         let ends = self.asked_to_stop || self.is_ending();
         let calm = self.now().saturating_sub(self.disturbed) > LONGEST_CONSEQUENCE;
         assert!(process.frozen || ends || !calm, "{worker} is killed although nothing disturbs it");

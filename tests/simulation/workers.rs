@@ -44,6 +44,8 @@ pub(crate) struct Process {
     pub(crate) sequence: u64,
     pub(crate) step: Step,
     pub(crate) identity: Identity,
+    /// When the latest order arrives.
+    pub(crate) last_order: Duration,
     index: u32,
     doing: Doing,
     whole: bool,
@@ -79,6 +81,7 @@ impl World {
             sequence: 0,
             step: Step(0),
             identity: Identity::default(),
+            last_order: Duration::ZERO,
             index,
             doing: Doing::Nothing,
             whole: false,

@@ -122,7 +122,8 @@ impl Hint for AgentError {
 /// The coordinator is lost or refuses the agent, or a resource of the agent cannot be created.
 pub async fn run(options: AgentOptions, mut stop: StopToken) -> Result<ExitCode, AgentError> {
     socket::remove_leftovers();
-    let folder = SocketFolder::make().map_err(|source| AgentError::Io { verb: "create its socket", source })?;
+    let folder =
+        SocketFolder::make().map_err(|source| AgentError::Io { verb: "create its socket", source })?;
     let children = Children::new()
         .map_err(|source| AgentError::Io { verb: "start the thread that starts workers", source })?;
     let (inputs, from_workers) = mpsc::channel(WORKER_QUEUE);
@@ -225,7 +226,11 @@ impl Agent {
         match (before, self.core.is_welcomed()) {
             (true, false) if self.options.on_loss == OnLoss::Reconnect => {
                 let grace = self.core.terms().grace.as_secs_f64();
-                tracing::warn!(reason, grace_seconds = grace, "the coordinator is lost; the workers continue to train");
+                tracing::warn!(
+                    reason,
+                    grace_seconds = grace,
+                    "the coordinator is lost; the workers continue to train"
+                );
             }
             (false, true) => tracing::info!("the agent belongs to the run"),
             _ => {}

@@ -184,7 +184,12 @@ impl RunEngine {
             Event::CheckpointsUnreadable { message, hint } => self.fail(now, message, hint, commands),
             Event::ReportMade(made) => self.report_made(made, commands),
             Event::ReportFailed { message } => {
-                self.fail(now, format!("the report of the validation could not be computed: {message}"), None, commands);
+                self.fail(
+                    now,
+                    format!("the report of the validation could not be computed: {message}"),
+                    None,
+                    commands,
+                );
             }
             Event::Tick => self.tick(now, commands),
             Event::Stop(source) => self.stop(now, source, commands),
