@@ -1,4 +1,4 @@
-//! The one loop of a coordinator: select an event, hand it to the engine, carry out its commands. Stop signal first.
+//! The event loop of a coordinator: it selects an input, passes it to the engine and executes the commands. Stop signals come first.
 
 mod committer;
 
@@ -7,19 +7,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use longtake_shared::hint::Failure;
-use longtake_shared::ids::{Epoch, Generation, Rank, Step, WorkerId};
-use longtake_shared::protocol::{Detection, Stage, wire};
+use longtake_shared::ids::{AgentId, Epoch, Generation, Rank, Step, WorkerId};
+use longtake_shared::protocol::{
+    AgentCommand, AgentHello, AgentOrder, Detection, GenerationInputs, Identity, Order, SavedStage, Terms,
+    VideoDetections, WorkerOrder,
+};
 use longtake_shared::task::{TaskGroup, TaskKind};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
-use wire::agent_order::Body as AgentOrderBody;
 
-use crate::journal::{Journal, Record};
-use crate::run::command::{Command, Order};
-use crate::run::event::{Event, HeldWorker, Identity, ReportMade, WorkerEnd};
-use crate::run::membership::AgentId;
+use crate::journal::Journal;
+use crate::run::command::Command;
+use crate::run::event::{Event, ReportMade};
+use crate::run::record::Record;
 use crate::run::{Orphan, RunEngine, Settings};
-use crate::server::convert::{self, FormContext};
 use crate::signals::Signals;
 use crate::status::{self, StatusReport};
 use crate::updates::{Outcome, RunUpdate};
@@ -32,11 +33,11 @@ pub use committer::{ChainRequest, Committer, Fence, Resume, Sealed, Whole};
 pub struct Validation {
     /// Steps trained before it.
     pub step: Step,
-    /// By the name of the video.
+    /// The detections by name of the video.
     pub detections: BTreeMap<String, Vec<Detection>>,
 }
 
-/// What a validation has shown.
+/// The result of a validation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
     /// Epochs trained before it.
@@ -49,129 +50,117 @@ pub struct Report {
     pub report: serde_json::Value,
 }
 
-/// Turns a validation into its report; called on a thread where it may take its time.
+/// Computes the report of a validation; called on a thread that may block.
 pub type Reporter = Box<dyn FnMut(Validation) -> Result<Report, Failure> + Send>;
 
-/// What comes into the loop.
+/// An input of the loop.
 #[derive(Debug)]
 pub enum Input {
-    /// Something for the engine.
+    /// An event for the engine.
     Event(Event),
     /// An agent has opened its link.
     AgentAttached {
-        /// Which.
-        agent: AgentId,
-        /// Where it runs.
-        host: String,
-        /// Workers it can start.
-        slots: usize,
-        /// Workers that it holds already.
-        held: Vec<HeldWorker>,
-        /// Workers that have ended since it had a coordinator.
-        ended: Vec<WorkerEnd>,
-        /// Where its orders go.
-        orders: mpsc::UnboundedSender<wire::AgentOrder>,
+        /// Its first message.
+        hello: AgentHello,
+        /// The channel for its orders.
+        orders: mpsc::UnboundedSender<AgentOrder>,
     },
-    /// An agent's link is over.
+    /// An agent's link has closed.
     AgentDetached {
-        /// Which.
+        /// The agent.
         agent: AgentId,
     },
-    /// The detections of one video, complete.
+    /// All detections of one video.
     Detections {
-        /// Who found them.
+        /// The worker that sends them.
         worker: WorkerId,
-        /// What it speaks for.
+        /// The generation and rank they belong to.
         identity: Identity,
-        /// Steps trained before the validation.
-        step: Step,
-        /// The video's name.
-        video: String,
-        /// What was found.
-        detections: Vec<Detection>,
+        /// The detections.
+        found: VideoDetections,
     },
     /// A checkpoint is in the chain.
     Sealed {
         /// The stage that was running.
-        stage: Stage,
-        /// Steps of it done.
+        stage: SavedStage,
+        /// Steps of that stage done.
         step: Step,
-        /// The rest.
+        /// Its position and manifest.
         sealed: Sealed,
     },
-    /// Which checkpoint is whole.
+    /// The newest intact checkpoint was found.
     Whole(Whole),
-    /// Somebody asks how the run stands.
+    /// A request for the status of the run.
     Status(oneshot::Sender<StatusReport>),
 }
 
-/// Messages that wait for the loop.
+/// Capacity of the input queue.
 pub const INPUT_QUEUE: usize = 1024;
 
-/// Ticks in a lease: an expired lease is found at most a fifth of a lease late.
+/// Ticks in a lease: an expired lease is detected at most a fifth of a lease late.
 const TICKS_PER_LEASE: u32 = 5;
 
-/// The loop and what it waits for.
+/// The loop with its inputs.
 pub struct Driver {
     core: Core,
     started: Instant,
     inputs: mpsc::Receiver<Input>,
 }
 
-/// Everything of a driver that does not wait: inputs and the time go in, orders and requests go out through channels.
+/// The part of a driver that does not wait: inputs and the time go in, orders and requests go out through channels.
 pub struct Core {
     engine: RunEngine,
     journal: Journal,
-    context: FormContext,
+    inputs: Arc<GenerationInputs>,
     updates: mpsc::UnboundedSender<RunUpdate>,
     chain: mpsc::UnboundedSender<ChainRequest>,
     validations: mpsc::UnboundedSender<Validation>,
-    agents: BTreeMap<AgentId, mpsc::UnboundedSender<wire::AgentOrder>>,
+    agents: BTreeMap<AgentId, mpsc::UnboundedSender<AgentOrder>>,
     detections: BTreeMap<(Generation, Step), BTreeMap<String, Vec<Detection>>>,
 }
 
-/// Where a core's words go.
+/// The output channels of a core.
 #[derive(Debug, Clone)]
 pub struct Outlets {
-    /// Who watches.
+    /// The observers of the run.
     pub updates: mpsc::UnboundedSender<RunUpdate>,
-    /// What makes checkpoints real.
+    /// The committer.
     pub chain: mpsc::UnboundedSender<ChainRequest>,
-    /// What makes reports.
+    /// The reporter.
     pub validations: mpsc::UnboundedSender<Validation>,
 }
 
-/// What a driver is made of.
+/// The parts of a driver.
 pub struct DriverParts {
-    /// What the run is told.
+    /// The settings of the run.
     pub settings: Settings,
-    /// This start of the coordinator, and the newest generation of any earlier one.
+    /// This coordinator start, and the newest generation of any earlier one.
     pub fence: Fence,
-    /// A generation of an earlier coordinator that may live on.
+    /// A generation of an earlier coordinator that may still run.
     pub orphan: Option<Orphan>,
-    /// Where durable facts go.
+    /// The journal.
     pub journal: Journal,
-    /// What workers are given beside their place.
-    pub context: FormContext,
-    /// Where everything comes in.
+    /// What every member of a generation receives alike.
+    pub generation_inputs: GenerationInputs,
+    /// The input queue of the loop.
     pub inputs: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
-    /// Who watches.
+    /// The observers of the run.
     pub updates: mpsc::UnboundedSender<RunUpdate>,
-    /// What makes checkpoints real.
+    /// The committer.
     pub committer: Box<dyn Committer>,
-    /// What makes reports.
+    /// The reporter.
     pub reporter: Reporter,
 }
 
 impl Driver {
-    /// A driver whose committer and reporter run as tasks of the group.
+    /// Creates a driver; its committer and reporter run as tasks of the group.
     pub fn new(parts: DriverParts, tasks: &mut TaskGroup) -> Self {
         let DriverParts {
             settings,
             fence,
             orphan,
             journal,
-            context,
+            generation_inputs,
             inputs: (sender, inputs),
             updates,
             committer,
@@ -185,11 +174,11 @@ impl Driver {
             Some(orphan) => RunEngine::adopting(settings, fence.incarnation, orphan, Duration::ZERO),
             None => RunEngine::new(settings, fence.incarnation, fence.generation, Duration::ZERO),
         };
-        let core = Core::new(engine, journal, context, Outlets { updates, chain, validations });
+        let core = Core::new(engine, journal, generation_inputs, Outlets { updates, chain, validations });
         Self { core, started: Instant::now(), inputs }
     }
 
-    /// Runs to the end of the run.
+    /// Runs until the run ends.
     pub async fn run(mut self, signals: &mut Signals, tasks: &mut TaskGroup) -> Outcome {
         let settings = self.core.engine().settings();
         let mut ticks = tokio::time::interval(settings.lease / TICKS_PER_LEASE);
@@ -204,8 +193,8 @@ impl Driver {
                 _ = ticks.tick() => Input::Event(Event::Tick),
                 input = self.inputs.recv() => match input {
                     Some(input) => input,
-                    // The committer's task holds a sender as long as the loop lives.
-                    None => Input::Event(Event::Broken { message: "every source of events is gone".to_owned() }),
+                    // The committer's task holds a sender until the loop ends.
+                    None => Input::Event(Event::Broken { message: "all sources of events have ended".to_owned() }),
                 },
             };
             if let Some(outcome) = self.core.take(self.started.elapsed(), input) {
@@ -216,23 +205,25 @@ impl Driver {
 }
 
 impl Core {
-    /// A core whose words go to these outlets.
-    pub fn new(engine: RunEngine, journal: Journal, context: FormContext, outlets: Outlets) -> Self {
+    /// Creates a core with these outputs.
+    pub fn new(engine: RunEngine, journal: Journal, inputs: GenerationInputs, outlets: Outlets) -> Self {
         let Outlets { updates, chain, validations } = outlets;
         let (agents, detections) = (BTreeMap::new(), BTreeMap::new());
-        Self { engine, journal, context, updates, chain, validations, agents, detections }
+        let inputs = Arc::new(inputs);
+        Self { engine, journal, inputs, updates, chain, validations, agents, detections }
     }
 
-    /// What the run knows.
+    /// The engine.
     pub fn engine(&self) -> &RunEngine {
         &self.engine
     }
 
-    /// What is done about an input that comes now, `now` after the coordinator's start. Gives the outcome with the last one.
+    /// Handles an input at `now`, measured from the coordinator's start. Returns the outcome with the last input of the run.
     pub fn take(&mut self, now: Duration, input: Input) -> Option<Outcome> {
         let event = match input {
             Input::Event(event) => event,
-            Input::AgentAttached { agent, host, slots, held, ended, orders } => {
+            Input::AgentAttached { hello, orders } => {
+                let AgentHello { agent, host, slots, held, ended, .. } = hello;
                 self.attach(&agent, &orders);
                 self.agents.insert(agent.clone(), orders);
                 Event::AgentConnected { agent, host, slots, held, ended }
@@ -241,29 +232,35 @@ impl Core {
                 self.agents.remove(&agent);
                 Event::AgentDisconnected { agent }
             }
-            Input::Detections { worker, identity, step, video, detections } => {
+            Input::Detections { worker, identity, found } => {
                 if self.engine.is_current(&worker, &identity) {
+                    let VideoDetections { step, video, detections } = found;
                     let key = (identity.generation, step);
                     self.detections.entry(key).or_default().insert(video, detections);
                 }
                 return None;
             }
             Input::Sealed { stage, step, sealed: Sealed { sequence, manifest_json } } => {
-                self.context.resume_json = Some(manifest_json);
+                self.resume_from(Some(manifest_json));
                 Event::Committed { stage, step, sequence }
             }
             Input::Whole(Whole { found, passed_over }) => {
-                self.context.resume_json = found.as_ref().map(|found| found.manifest.to_string());
+                self.resume_from(found.as_ref().map(|found| found.manifest.to_string()));
                 let found = found.map(|found| (found.stage, found.step));
                 Event::CheckpointFound { found, passed_over }
             }
             Input::Status(answer) => {
-                // Whoever asked may have gone.
+                // The caller may have disconnected.
                 let _ = answer.send(status::report(&self.engine, now));
                 return None;
             }
         };
         self.happen(now, event)
+    }
+
+    /// Generations that form from now on resume from this manifest.
+    fn resume_from(&mut self, manifest_json: Option<String>) {
+        Arc::make_mut(&mut self.inputs).resume_json = manifest_json;
     }
 
     fn happen(&mut self, now: Duration, event: Event) -> Option<Outcome> {
@@ -275,7 +272,7 @@ impl Core {
                     Carried::Out => {}
                     Carried::Finished(outcome) => return Some(outcome),
                     Carried::NotDurable(message) => {
-                        // What follows must not be announced.
+                        // The remaining commands announce what is not durable.
                         events.push(Event::Broken { message });
                         break;
                     }
@@ -290,12 +287,11 @@ impl Core {
             Command::Journal(record) => return self.record(&record),
             Command::Announce(update) => self.announce(update),
             Command::StartWorker { agent, worker, index } => {
-                let start = wire::StartWorker { worker: worker.0, index: index as u32 };
-                self.order(&agent, AgentOrderBody::StartWorker(start));
+                self.order(&agent, AgentCommand::StartWorker { worker, index: index as u32 });
             }
-            Command::Tell { generation, workers, order } => self.tell(generation, &workers, &order),
+            Command::Tell { generation, workers, order } => self.tell(generation, workers, &order),
             Command::CommitCheckpoint(request) => {
-                // A committer that is gone is told by its group.
+                // Its task group reports a committer that has ended.
                 let _ = self.chain.send(ChainRequest::Commit(request));
             }
             Command::FindCheckpoint => {
@@ -307,28 +303,18 @@ impl Core {
                 let _ = self.validations.send(Validation { step, detections });
             }
             Command::KillWorker { agent, worker } => {
-                let kill = wire::KillWorker { worker: worker.0 };
-                self.order(&agent, AgentOrderBody::KillWorker(kill));
+                self.order(&agent, AgentCommand::KillWorker { worker });
             }
-            Command::KillWorkers => {
-                let agents: Vec<AgentId> = self.agents.keys().cloned().collect();
-                for agent in agents {
-                    self.order(&agent, AgentOrderBody::KillWorkers(wire::KillWorkers {}));
-                }
-            }
+            Command::KillWorkers => self.order_all(&AgentCommand::KillWorkers),
             Command::Finish(outcome) => {
-                let agents: Vec<AgentId> = self.agents.keys().cloned().collect();
-                let goodbye = wire::Goodbye { exit_code: outcome.exit_code().code().into() };
-                for agent in agents {
-                    self.order(&agent, AgentOrderBody::Goodbye(goodbye));
-                }
+                self.order_all(&AgentCommand::Goodbye { exit: outcome.exit_code() });
                 return Carried::Finished(outcome);
             }
         }
         Carried::Out
     }
 
-    /// A generation that is not durable must not be announced; the other records are facts that the chain holds as well.
+    /// A generation that is not durable must not be announced; the chain contains the facts of the other records as well.
     fn record(&mut self, record: &Record) -> Carried {
         match self.journal.append(record) {
             Ok(()) => Carried::Out,
@@ -343,70 +329,72 @@ impl Core {
         }
     }
 
-    /// A watcher that is slow misses nothing and holds nothing up: what waits for it is bounded by the steps of the run.
+    /// Sends an update to the observers. A slow observer misses nothing and delays nothing: its queue is bounded by the number of
+    /// steps of the run.
     fn announce(&self, update: RunUpdate) {
         if self.updates.send(update).is_err() {
-            tracing::trace!("nobody watches any more");
+            tracing::trace!("no observer is left");
         }
     }
 
-    fn attach(&self, agent: &AgentId, orders: &mpsc::UnboundedSender<wire::AgentOrder>) {
+    fn attach(&self, agent: &AgentId, orders: &mpsc::UnboundedSender<AgentOrder>) {
         let settings = self.engine.settings();
-        let welcome = wire::Welcome {
-            lease_seconds: settings.lease.as_secs_f64(),
-            coordinator_grace_seconds: settings.coordinator_grace.as_secs_f64(),
-            phase_deadline_seconds: settings.phase_deadline.as_secs_f64(),
+        let terms = Terms {
+            lease: settings.lease,
+            grace: settings.coordinator_grace,
+            phase_deadline: settings.phase_deadline,
         };
-        tracing::debug!(%agent, "an agent has come");
-        let _ = orders.send(self.agent_order(AgentOrderBody::Welcome(welcome)));
+        tracing::debug!(%agent, "an agent has connected");
+        let _ = orders.send(self.agent_order(AgentCommand::Welcome(terms)));
     }
 
-    fn tell(&self, generation: Generation, workers: &[WorkerId], order: &Order) {
+    fn tell(&self, generation: Generation, workers: Vec<WorkerId>, order: &Order) {
         let state = self.engine.state();
-        let body = convert::order(order, &self.context);
         for worker in workers {
-            let Some(known) = state.workers.get(worker) else { continue };
-            let rank = state.phase.team().and_then(|team| team.rank(worker)).unwrap_or(Rank(0));
-            let identity = wire::Identity {
-                run: self.engine.settings().run.0.clone(),
-                incarnation: state.incarnation.0,
-                generation: generation.0,
-                rank: rank.0,
-            };
-            let order = wire::WorkerOrder { identity: Some(identity), body: Some(body.clone()) };
-            let to_worker = wire::ToWorker { worker: worker.0.clone(), order: Some(order) };
-            self.order(&known.agent, AgentOrderBody::ToWorker(to_worker));
+            let Some(known) = state.roster.workers.get(&worker) else { continue };
+            let rank = state.phase.team().and_then(|team| team.rank(&worker)).unwrap_or(Rank(0));
+            let run = self.engine.settings().run.clone();
+            let identity = Identity { run, incarnation: state.incarnation, generation, rank };
+            let inputs = matches!(order, Order::Form(_)).then(|| Arc::clone(&self.inputs));
+            let order = Box::new(WorkerOrder { identity, order: order.clone(), inputs });
+            self.order(&known.agent, AgentCommand::ToWorker { worker, order });
         }
     }
 
-    fn order(&self, agent: &AgentId, body: AgentOrderBody) {
+    fn order(&self, agent: &AgentId, command: AgentCommand) {
         if let Some(orders) = self.agents.get(agent) {
-            // An agent that is gone is found by its lease.
-            let _ = orders.send(self.agent_order(body));
+            // The lease detects an agent whose channel is closed.
+            let _ = orders.send(self.agent_order(command));
         }
     }
 
-    fn agent_order(&self, body: AgentOrderBody) -> wire::AgentOrder {
-        wire::AgentOrder { incarnation: self.engine.state().incarnation.0, body: Some(body) }
+    fn order_all(&self, command: &AgentCommand) {
+        for agent in self.agents.keys() {
+            self.order(agent, command.clone());
+        }
+    }
+
+    fn agent_order(&self, command: AgentCommand) -> AgentOrder {
+        AgentOrder { incarnation: self.engine.state().incarnation, command }
     }
 }
 
-/// What became of a command.
+/// The result of a command.
 enum Carried {
-    /// Done, or under way.
+    /// Executed, or started.
     Out,
-    /// It was the last one.
+    /// The run is over.
     Finished(Outcome),
-    /// It should have been durable and is not.
+    /// A record could not be made durable.
     NotDurable(String),
 }
 
-/// The loop is gone, and with it the run.
+/// The loop has ended, and with it the run.
 #[derive(Debug, thiserror::Error)]
-#[error("the coordinator's loop is gone")]
+#[error("the coordinator's loop has ended")]
 struct LoopGone;
 
-/// One report after the other, until the loop has gone.
+/// Computes one report after the other, until the loop ends.
 async fn report_all(
     reporter: Reporter,
     mut validations: mpsc::UnboundedReceiver<Validation>,

@@ -1,8 +1,8 @@
-//! The coordinator's durable state: what it must know again after its own death. Written before it is announced.
+//! The coordinator's journal: the durable records that its successor needs. A record is written before it is announced.
 //!
 //! A file of framed records, appended and synced one by one. Each frame is the payload's length (4 bytes, little endian),
-//! the first 8 bytes of its BLAKE3, and the payload as JSON. A crash can only tear the last frame; what does not check is
-//! cut off when the file is opened.
+//! the first 8 bytes of its BLAKE3, and the payload as JSON. A crash can only tear the last frame; opening the file cuts off
+//! a frame whose checksum does not match.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -10,64 +10,34 @@ use std::path::{Path, PathBuf};
 
 use longtake_shared::hint::Hint;
 use longtake_shared::ids::{Generation, Incarnation};
-use serde::{Deserialize, Serialize};
 
 use crate::run::Orphan;
-use crate::run::commit::Committed;
-use crate::run::phase::Team;
-use crate::updates::Outcome;
+use crate::run::record::Record;
 
 /// The first bytes of every journal; the last of them is the format's version.
 const MAGIC: [u8; 8] = *b"LTJOURN\x02";
 
-/// Bytes before a payload.
+/// Size of a frame header in bytes.
 const FRAME_HEADER: usize = 12;
 
 /// Name of the journal in a run's folder.
 pub const FILE_NAME: &str = "journal";
 
-/// One durable fact.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "record", rename_all = "snake_case")]
-pub enum Record {
-    /// A coordinator has started.
-    Started {
-        /// Its incarnation.
-        incarnation: Incarnation,
-        /// BLAKE3 of the resolved configuration, in hexadecimal.
-        config_hash: String,
-    },
-    /// A generation is about to be announced.
-    Generation {
-        /// Its number, members and lanes.
-        team: Team,
-        /// Which worker of the run each member is, by rank.
-        indices: Vec<usize>,
-    },
-    /// A checkpoint is in the chain.
-    Committed(Committed),
-    /// The run is over.
-    Ended {
-        /// Why.
-        outcome: Outcome,
-    },
-}
-
-/// A journal that cannot be used.
+/// An unusable journal.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// The file cannot be read or written.
     #[error("cannot {verb} the journal `{path}`")]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         verb: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// It is something else.
+    /// The file is not a journal.
     #[error("`{path}` is not a journal of this version of Longtake")]
     Foreign {
         /// The file.
@@ -91,17 +61,17 @@ pub struct Journal {
     file: File,
 }
 
-/// What an opened journal tells.
+/// The content of a journal when it was opened.
 #[derive(Debug, Clone, PartialEq)]
 pub struct History {
-    /// Everything that was recorded.
+    /// All records.
     pub records: Vec<Record>,
-    /// Bytes at the end that did not check and were cut off.
+    /// Bytes at the end that failed the checksum and were cut off.
     pub torn_bytes: u64,
 }
 
 impl History {
-    /// The newest incarnation and generation of the run.
+    /// The newest incarnation and generation recorded.
     pub fn newest(&self) -> (Incarnation, Generation) {
         self.records.iter().fold((Incarnation(0), Generation(0)), |(incarnation, generation), record| {
             match record {
@@ -111,10 +81,8 @@ impl History {
             }
         })
     }
-}
 
-impl History {
-    /// The generation that may live on without its coordinator: the newest, unless the run has ended since.
+    /// The generation that may still run without its coordinator: the newest one, unless the run has ended since.
     pub fn orphan(&self) -> Option<Orphan> {
         self.records.iter().fold(None, |orphan, record| match record {
             Record::Generation { team, indices } => {
@@ -127,10 +95,10 @@ impl History {
 }
 
 impl Journal {
-    /// Opens the journal of a run's folder, or begins it, and tells what is in it.
+    /// Opens or creates the journal of a run's folder and reads its records.
     ///
     /// # Errors
-    /// The file cannot be read or written, or is something else.
+    /// The file cannot be read or written, or is not a journal.
     pub fn open(run_folder: &Path) -> Result<(Self, History), JournalError> {
         let path = run_folder.join(FILE_NAME);
         let failed = |verb| {
@@ -147,15 +115,15 @@ impl Journal {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(failed("read"))?;
         if bytes.len() < MAGIC.len() && MAGIC.starts_with(&bytes) {
-            file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(&MAGIC)).map_err(failed("begin"))?;
-            file.sync_all().map_err(failed("begin"))?;
+            file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(&MAGIC)).map_err(failed("create"))?;
+            file.sync_all().map_err(failed("create"))?;
             return Ok((Self { path, file }, History { records: Vec::new(), torn_bytes: 0 }));
         }
         let frames =
             bytes.strip_prefix(&MAGIC).ok_or_else(|| JournalError::Foreign { path: path.clone() })?;
         let (records, whole) = read_frames(frames);
         let end = (MAGIC.len() + whole) as u64;
-        file.set_len(end).and_then(|()| file.seek(SeekFrom::Start(end))).map_err(failed("mend"))?;
+        file.set_len(end).and_then(|()| file.seek(SeekFrom::Start(end))).map_err(failed("repair"))?;
         let torn_bytes = bytes.len() as u64 - end;
         Ok((Self { path, file }, History { records, torn_bytes }))
     }
@@ -175,7 +143,7 @@ impl Journal {
     }
 }
 
-/// The records of all whole frames, and their bytes.
+/// The records of all whole frames, and their total size in bytes.
 fn read_frames(frames: &[u8]) -> (Vec<Record>, usize) {
     let (mut records, mut whole) = (Vec::new(), 0);
     while let Some((record, length)) = read_frame(&frames[whole..]) {
@@ -206,6 +174,8 @@ mod tests {
     use longtake_shared::ids::{LaneId, WorkerId};
 
     use super::*;
+    use crate::run::phase::Team;
+    use crate::updates::Outcome;
 
     fn records() -> Vec<Record> {
         vec![

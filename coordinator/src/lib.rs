@@ -21,34 +21,31 @@ pub mod timeline;
 pub mod worker_role;
 
 // Control plane: begin.
-/// What a run tells whoever watches it.
+/// The updates of a run for its observers.
 pub mod updates;
 
-/// The protocol as a value: events in, commands out.
+/// The protocol as a pure state machine: events in, commands out.
 pub mod run;
 
-/// The one loop of a coordinator.
+/// The event loop of a coordinator.
 pub mod driver;
 
-/// The coordinator's durable state.
+/// The durable records of a coordinator.
 pub mod journal;
 
 /// Stop signals as an argument.
 pub mod signals;
 
-/// What `longtake status` shows.
+/// The status report of a run.
 pub mod status;
 
-/// The coordinator's server, and where it is found.
+/// The coordinator's server and its address.
 pub mod server;
 
-/// One a node: starts workers and watches them.
+/// The agent of a node: starts workers and watches them.
 pub mod agent;
 
-/// How workers come to be.
-pub mod launch;
-
-/// What an operator asks from another process.
+/// Requests of an operator from another process.
 pub mod operator;
 
 /// A whole run, on this machine or on several.

@@ -1,4 +1,4 @@
-//! What an operator asks of a running coordinator, from another process.
+//! Requests of an operator to a running coordinator in another process.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,41 +14,41 @@ use crate::server::TOKEN_FIELD;
 use crate::server::address::{self, AddressError, Contact, CoordinatorAddress};
 use crate::status::StatusReport;
 
-/// How long a coordinator may take to answer: its loop never blocks for longer.
+/// Longest wait for an answer of the coordinator, whose loop never blocks that long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What can go wrong between operator and coordinator.
+/// A failure between operator and coordinator.
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorError {
-    /// It cannot be found.
+    /// The coordinator was not found.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// It has told its address, and nobody is there.
+    /// The coordinator has published its address but does not answer.
     #[error("the coordinator of run `{run}` (process {pid}) does not answer at {address}")]
     NoAnswer {
         /// The run.
         run: String,
-        /// Its process.
+        /// Its process id.
         pid: u32,
-        /// Where it said it listens.
+        /// Its published address.
         address: std::net::SocketAddr,
-        /// Why.
+        /// The cause.
         #[source]
         source: tonic::transport::Error,
     },
-    /// Nobody is at an address that somebody gave.
+    /// No coordinator answers at a given address.
     #[error("no coordinator answers at {address}")]
     NotThere {
         /// The address.
         address: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: tonic::transport::Error,
     },
-    /// It refuses.
+    /// The coordinator refuses the request.
     #[error("the coordinator refuses: {}", .0.message())]
     Refused(Box<Status>),
-    /// Its answer makes no sense here.
+    /// The answer cannot be parsed.
     #[error("the coordinator's report cannot be read")]
     Garbled(#[source] serde_json::Error),
 }
@@ -58,7 +58,7 @@ impl Hint for OperatorError {
         match self {
             Self::Address(error) => error.hint(),
             Self::NoAnswer { .. } => {
-                Some("if that process is gone, go on with `longtake train --resume`".to_owned())
+                Some("if that process has ended, continue with `longtake train --resume`".to_owned())
             }
             Self::Garbled(_) => Some("use the version of `longtake` that started the run".to_owned()),
             Self::Refused(_) | Self::NotThere { .. } => None,
@@ -66,7 +66,7 @@ impl Hint for OperatorError {
     }
 }
 
-/// How the run in that folder stands.
+/// The status of the run in that folder.
 ///
 /// # Errors
 /// Its coordinator is not running, or does not answer.
@@ -76,7 +76,7 @@ pub async fn status(run_folder: &Path) -> Result<StatusReport, OperatorError> {
     serde_json::from_str(&reply.into_inner().report_json).map_err(OperatorError::Garbled)
 }
 
-/// Asks the run to finish its step, save, and end with exit code 75. Returns when it has been asked.
+/// Asks the run to finish its step, save, and end with exit code 75. Returns when the coordinator has accepted the request.
 ///
 /// # Errors
 /// Its coordinator is not running, or does not answer.
@@ -86,24 +86,14 @@ pub async fn stop(run_folder: &Path) -> Result<(), OperatorError> {
     Ok(())
 }
 
-/// The same, for whoever knows where the coordinator is.
+/// The same for a known coordinator.
 ///
 /// # Errors
-/// It does not answer.
+/// The coordinator does not answer.
 pub async fn stop_at(contact: &Contact) -> Result<(), OperatorError> {
     let no_answer = |source| OperatorError::NotThere { address: contact.address.clone(), source };
     let mut client = OperatorServiceClient::new(channel(&contact.address).await.map_err(no_answer)?);
     client.stop(with_token(wire::StopRequest {}, &contact.token)).await.map_err(refused)?;
-    Ok(())
-}
-
-/// Asks the run to save at its next step boundary and go on. Returns when it has been asked.
-///
-/// # Errors
-/// Its coordinator is not running, or does not answer.
-pub async fn checkpoint(run_folder: &Path) -> Result<(), OperatorError> {
-    let (mut client, address) = connect(run_folder).await?;
-    client.checkpoint(with_token(wire::CheckpointRequest {}, &address.token)).await.map_err(refused)?;
     Ok(())
 }
 

@@ -1,88 +1,87 @@
-//! What `longtake status` shows of a run: a snapshot of the engine and of what the agents see.
+//! The status report of a run: a snapshot of the engine and of the activity that the agents report.
 
 use std::time::Duration;
 
-use longtake_shared::ids::{Generation, Incarnation, LaneId, Rank, RunId, WorkerId};
-use longtake_shared::protocol::{ExitCause, Flags, Stage};
+use longtake_shared::ids::{AgentId, Generation, Incarnation, LaneId, Rank, RunId, WorkerId};
+use longtake_shared::protocol::{Doing, ExitCause, Flags, Progress, Stage};
 use longtake_shared::units::Seconds;
 use serde::{Deserialize, Serialize};
 
 use crate::run::RunEngine;
 use crate::run::commit::Committed;
-use crate::run::event::Doing;
-use crate::run::membership::{AgentId, WorkerState};
+use crate::run::membership::WorkerState;
 use crate::run::phase::{Phase, PhaseKind};
 use crate::run::quorum::Quorum;
-use crate::updates::{Outcome, Progress};
+use crate::updates::Outcome;
 
-/// A run as it stands.
+/// The status of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StatusReport {
     /// Its name.
     pub run: RunId,
-    /// Which start of its coordinator.
+    /// The coordinator start.
     pub incarnation: Incarnation,
     /// Its newest generation.
     pub generation: Generation,
-    /// Where it stands.
+    /// Its phase.
     pub phase: PhaseKind,
-    /// Why no generation has formed, while it gathers or recovers.
+    /// The reason why no generation has formed, while it gathers or recovers.
     pub waiting_for: Option<Quorum>,
-    /// Since the coordinator's start.
+    /// Time since the coordinator's start.
     pub uptime: Seconds,
     /// The agents that belong to the run.
     #[serde(default)]
     pub agents: Vec<AgentStatus>,
-    /// Indexes of workers that the run wants and does not have.
+    /// Indices of the missing workers.
     #[serde(default)]
     pub missing: Vec<usize>,
-    /// Every worker process of this coordinator's time, by index.
+    /// The worker processes, by index.
     pub workers: Vec<WorkerStatus>,
     /// The newest progress.
     pub progress: Option<Progress>,
-    /// What the operator wishes.
+    /// Requests of the operator.
     pub flags: Flags,
-    /// The newest checkpoint of this coordinator's time.
+    /// The newest checkpoint committed by this coordinator.
     pub committed: Option<Committed>,
-    /// Messages dropped because they spoke for something that is over.
+    /// Messages dropped because they belonged to an older generation or worker.
     pub stale_messages: u64,
-    /// What the run will end with, once that is known.
+    /// Outcome of the run, once it is known.
     pub outcome: Option<Outcome>,
 }
 
-/// An agent as it stands.
+/// The status of an agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AgentStatus {
-    /// One start of one agent.
+    /// The agent.
     pub agent: AgentId,
-    /// Where it runs.
+    /// Name of its machine.
     pub host: String,
-    /// Workers it can start.
+    /// Number of workers it can start.
     pub slots: usize,
-    /// Since it was heard of last.
+    /// Time since its latest message.
     pub silent: Seconds,
 }
 
-/// A worker as it stands.
+/// The status of a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerStatus {
-    /// Which worker of the run, from 0.
+    /// Its index in the run, from 0.
     pub index: usize,
-    /// Its process's name.
+    /// Id of its process.
     pub worker: WorkerId,
     /// Its rank in the live generation.
     pub rank: Option<Rank>,
-    /// Its lanes there.
+    /// Its lanes in that generation.
     pub lanes: Vec<LaneId>,
-    /// Its process, once connected.
+    /// Its process id, once connected.
     pub pid: Option<u32>,
-    /// How it ended, where that is known.
+    /// How it ended, if known.
     pub ended: Option<ExitCause>,
     /// Whether it may still run.
     pub alive: bool,
-    /// The stage it is in, and the units of it that are done.
+    /// Its stage, and the units of it that are done.
     pub done: Option<(Stage, u64)>,
-    /// What it did at the agent's last look.
+    /// Its activity at the latest renewal of its agent.
     pub doing: Option<Doing>,
 }
 
@@ -91,6 +90,7 @@ pub fn report(engine: &RunEngine, now: Duration) -> StatusReport {
     let state = engine.state();
     let team = state.phase.team();
     let mut workers: Vec<WorkerStatus> = state
+        .roster
         .workers
         .iter()
         .map(|(id, worker)| {
@@ -118,7 +118,7 @@ pub fn report(engine: &RunEngine, now: Duration) -> StatusReport {
         .collect();
     workers.sort_by_key(|worker| worker.index);
     let missing = engine.missing();
-    let agents = state.agents.iter().map(|(id, agent)| AgentStatus {
+    let agents = state.roster.agents.iter().map(|(id, agent)| AgentStatus {
         agent: id.clone(),
         host: agent.host.clone(),
         slots: agent.slots,
@@ -142,10 +142,10 @@ pub fn report(engine: &RunEngine, now: Duration) -> StatusReport {
         agents,
         missing,
         workers,
-        progress: state.progress.clone(),
-        flags: state.flags,
+        progress: state.progress.newest.clone(),
+        flags: state.requests.flags,
         committed: state.saves.newest(),
-        stale_messages: state.stale,
+        stale_messages: state.counters.stale,
         outcome,
     }
 }

@@ -1,4 +1,4 @@
-//! A whole run: coordinator and agent in this process, or each in its own, as schedulers want it.
+//! A whole run: coordinator and agent in one process, or each in its own for a scheduler.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,67 +7,68 @@ use std::time::Duration;
 use longtake_shared::config::{Resolved, RunConfig};
 use longtake_shared::hint::{Failure, Hint};
 use longtake_shared::ids::{Incarnation, RunId};
+use longtake_shared::protocol::GenerationInputs;
 use longtake_shared::task::{TaskGroup, TaskKind};
 use tokio::sync::mpsc;
 
 use crate::agent::core::OnLoss;
+use crate::agent::worker_command::WorkerCommand;
 use crate::agent::{self, AgentOptions};
 use crate::driver::{Committer, Driver, DriverParts, Fence, INPUT_QUEUE, Reporter, Resume};
-use crate::journal::{Journal, JournalError, Record};
-use crate::launch::local::LocalLauncher;
+use crate::journal::{Journal, JournalError};
+use crate::run::record::Record;
 use crate::run::{Orphan, Settings};
 use crate::server::address::{AddressError, CoordinatorAddress, FolderLock, Whereabouts};
-use crate::server::convert::FormContext;
 use crate::server::{self, ServerError};
 use crate::signals::Signals;
 use crate::updates::{Outcome, RunUpdate};
 
-/// How long the parts of an ended run may take to end.
+/// Longest wait for the tasks of an ended run.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
-/// What is done when nothing keeps a run from beginning any more.
+/// An action that is executed once nothing can prevent the run from starting.
 pub type Begun = Box<dyn FnOnce() -> Result<(), Failure> + Send>;
 
-/// Everything a run on this machine needs.
+/// The parts of a run.
 pub struct TrainRequest {
-    /// The resolved configuration.
-    pub config: RunConfig,
-    /// The run's folder; made where it does not exist.
+    /// The validated settings, with their sources.
+    pub settings: Resolved,
+    /// The run's folder; created if absent.
     pub run_folder: PathBuf,
     /// Program and first arguments of a worker, such as `longtake worker`.
     pub worker_command: Vec<OsString>,
-    /// The checkpoint to go on from.
+    /// The checkpoint to resume from.
     pub resume: Option<Resume>,
-    /// What makes checkpoints real.
+    /// The committer of checkpoints.
     pub committer: Box<dyn Committer>,
-    /// What makes reports of validations.
+    /// The reporter of validations.
     pub reporter: Reporter,
-    /// Who watches: every step arrives.
+    /// The observers of the run; every step arrives.
     pub updates: mpsc::UnboundedSender<RunUpdate>,
-    /// Called once the run is this process's: its folder is locked and its address is taken.
+    /// Called once the folder is locked and the address is bound.
     pub begun: Begun,
-    /// What stops the run.
+    /// The stop signals.
     pub signals: Signals,
 }
 
-/// Why a run could not even begin.
+/// The reason why a run could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// A worker without a lane would have nothing to do.
+    /// More workers than lanes.
     #[error("`cluster.workers` is {workers}, but `train.lanes` is {lanes}: every worker needs a lane")]
     TooManyWorkers {
-        /// Workers asked for.
+        /// Configured workers.
         workers: usize,
-        /// Lanes there are.
+        /// Configured lanes.
         lanes: usize,
     },
-    /// A run needs a worker.
+    /// No workers.
     #[error("`cluster.workers` is 0: a run needs a worker")]
     NoWorkers,
-    /// The lease is no time.
-    #[error("`cluster.lease` is {0} s, which is not a time that an agent could keep")]
+    /// The lease is too short.
+    #[error("`cluster.lease` is {0} s, which is too short; the minimum is 10 ms")]
     Lease(f64),
-    /// The folder is taken, or the address cannot be told.
+    /// The folder is in use, or the address cannot be published.
     #[error(transparent)]
     Address(#[from] AddressError),
     /// The journal cannot be used.
@@ -76,18 +77,18 @@ pub enum TrainError {
     /// The server cannot start.
     #[error(transparent)]
     Server(#[from] ServerError),
-    /// The run's store of checkpoints cannot be used.
+    /// The checkpoint store cannot be used.
     #[error("{}", .0.message)]
     Fence(Failure),
-    /// What should be done at its beginning cannot be.
+    /// The action at the start failed.
     #[error("{}", .0.message)]
     Begun(Failure),
-    /// The store gave an incarnation that this run has had.
-    #[error("the store of checkpoints gave {won}, but this run has already had {had}")]
+    /// The checkpoint store assigned a used incarnation.
+    #[error("the checkpoint store assigned {won}, but this run has already used {had}")]
     Incarnation {
-        /// What the store gave.
+        /// The assigned incarnation.
         won: Incarnation,
-        /// What the journal knows.
+        /// The newest incarnation in the journal.
         had: Incarnation,
     },
 }
@@ -105,32 +106,31 @@ impl Hint for TrainError {
             Self::Server(error) => error.hint(),
             Self::Fence(failure) | Self::Begun(failure) => failure.hint.clone(),
             Self::Incarnation { .. } => Some(
-                "`checkpoint.url` does not belong to this run's folder: put both back together".to_owned(),
+                "`checkpoint.url` does not belong to this run's folder: use the store with which the run was started".to_owned(),
             ),
         }
     }
 }
 
-/// Runs to the end of the run, with coordinator and agent in this process. No process, thread or socket of it is left when
-/// this returns.
+/// Executes a run with coordinator and agent in this process. No process, thread or socket of it is left when this returns.
 ///
 /// # Errors
-/// The run could not even begin; how it ends otherwise is its outcome.
+/// The run could not start; any later failure is its outcome.
 pub async fn train_local(request: TrainRequest) -> Result<Outcome, TrainError> {
     run(request, true).await
 }
 
-/// Runs to the end of the run, with the coordinator in this process and agents elsewhere: see [`agent::join`].
+/// Executes a run with the coordinator in this process and agents in others: see [`agent::join`].
 ///
 /// # Errors
-/// The run could not even begin; how it ends otherwise is its outcome.
+/// The run could not start; any later failure is its outcome.
 pub async fn coordinate(request: TrainRequest) -> Result<Outcome, TrainError> {
     run(request, false).await
 }
 
 async fn run(request: TrainRequest, with_agent: bool) -> Result<Outcome, TrainError> {
     let TrainRequest {
-        config,
+        settings: resolved,
         run_folder,
         worker_command,
         resume,
@@ -140,8 +140,8 @@ async fn run(request: TrainRequest, with_agent: bool) -> Result<Outcome, TrainEr
         begun,
         mut signals,
     } = request;
-    let settings = settings(&config, resume.as_ref())?;
-    let config_json = Resolved::from(config.clone()).to_json();
+    let config = &resolved.config;
+    let settings = settings(config, resume.as_ref())?;
     let lock = FolderLock::take(&run_folder)?;
     let (journal, fence, orphan) = tokio::select! {
         biased;
@@ -150,7 +150,7 @@ async fn run(request: TrainRequest, with_agent: bool) -> Result<Outcome, TrainEr
             let step = settings.started_from.map(|(_, step)| step).unwrap_or_default();
             return Ok(Outcome::Preempted { step });
         }
-        begun = begin(&run_folder, &config_json, committer.as_mut()) => begun?,
+        begun = begin(&run_folder, config, committer.as_mut()) => begun?,
     };
     let (listener, address) = server::bind(&config.cluster.listen).await?;
     let found = CoordinatorAddress {
@@ -174,22 +174,31 @@ async fn run(request: TrainRequest, with_agent: bool) -> Result<Outcome, TrainEr
             coordinator: Whereabouts::Fixed(found.into()),
             on_loss: OnLoss::End,
             slots,
-            launcher: LocalLauncher { command: worker_command, threads, workers },
+            worker_command: WorkerCommand { program: worker_command, threads, workers },
             run_folder: run_folder.clone(),
         };
         let agent = agent::run(agent, tasks.stop_token());
         tasks.spawn(TaskKind::Agent, async move { agent.await.map(drop) });
     }
-    let context = FormContext {
+    let generation_inputs = GenerationInputs {
         run_folder: run_folder.to_string_lossy().into_owned(),
-        config_json,
+        settings_json: resolved.to_json(),
         resume_json: resume.map(|resume| resume.manifest.to_string()),
     };
     let inputs = (sender, receiver);
-    // Workers of an agent in this process would have died with it.
+    // The workers of an agent in this process ended with it.
     let orphan = orphan.filter(|_| !with_agent);
-    let parts =
-        DriverParts { settings, fence, orphan, journal, context, inputs, updates, committer, reporter };
+    let parts = DriverParts {
+        settings,
+        fence,
+        orphan,
+        journal,
+        generation_inputs,
+        inputs,
+        updates,
+        committer,
+        reporter,
+    };
     let outcome = Driver::new(parts, &mut tasks).run(&mut signals, &mut tasks).await;
     for failure in tasks.stop(STOP_GRACE).await {
         tracing::debug!(%failure, "a task failed while the run ended");
@@ -197,23 +206,28 @@ async fn run(request: TrainRequest, with_agent: bool) -> Result<Outcome, TrainEr
     Ok(outcome)
 }
 
-/// Wins an incarnation and writes it down. The generation of the fence is the newest of chain and journal; the generation
-/// that may have outlived the last coordinator is the journal's.
+/// Claims an incarnation and records it. The generation of the fence is the newest of chain and journal; the journal names the
+/// generation that may still run.
 async fn begin(
     run_folder: &Path,
-    config_json: &str,
+    config: &RunConfig,
     committer: &mut dyn Committer,
 ) -> Result<(Journal, Fence, Option<Orphan>), TrainError> {
     let (mut journal, history) = Journal::open(run_folder)?;
     if history.torn_bytes > 0 {
-        tracing::warn!(bytes = history.torn_bytes, "the end of the journal was torn off");
+        tracing::warn!(
+            bytes = history.torn_bytes,
+            "the journal ended with an incomplete record, which was removed"
+        );
     }
     let (had, journaled) = history.newest();
     let Fence { incarnation, generation } = committer.fence().await.map_err(TrainError::Fence)?;
     if incarnation <= had {
         return Err(TrainError::Incarnation { won: incarnation, had });
     }
-    let config_hash = blake3::hash(config_json.as_bytes()).to_hex().to_string();
+    // The settings alone: where a value was set does not change the run.
+    let settings_json = Resolved::from(config.clone()).to_json();
+    let config_hash = blake3::hash(settings_json.as_bytes()).to_hex().to_string();
     journal.append(&Record::Started { incarnation, config_hash })?;
     let fence = Fence { incarnation, generation: generation.max(journaled) };
     Ok((journal, fence, history.orphan()))

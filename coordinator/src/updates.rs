@@ -1,41 +1,43 @@
-//! What a run tells whoever watches it: the terminal, `status`, metrics.jsonl. Events and numbers, no text for people.
+//! The updates of a run for its observers: terminal, status and metrics.jsonl. They are events and numbers, not text.
 
 use longtake_shared::hint::ExitCode;
 use longtake_shared::ids::{Epoch, Generation, Rank, Step};
 pub use longtake_shared::protocol::{Progress, Stage};
 use serde::{Deserialize, Serialize};
 
-use crate::run::incident::Incident;
+mod incident;
 
-/// One thing that happened in a run.
+pub use incident::{Incident, Nearness};
+
+/// An update of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum RunUpdate {
-    /// Workers are being waited for.
+    /// The run waits for its workers.
     Gathering {
-        /// Workers that have come.
+        /// Connected workers.
         present: usize,
-        /// Workers that are needed.
+        /// Required workers.
         needed: usize,
     },
-    /// Too few workers are there, so the run waits.
+    /// Too few workers are connected, so the run waits.
     Waiting {
-        /// Workers that are there.
+        /// Connected workers.
         present: usize,
-        /// Workers without which it waits.
+        /// Fewest workers that a generation may have.
         needed: usize,
-        /// Indices of those that are wanted and not there.
+        /// Indices of the missing workers.
         missing: Vec<usize>,
     },
-    /// A generation is over before its time, and the next one forms.
+    /// A generation ended early, and the next one forms.
     Recovered {
-        /// What ended it; nothing where all agreed to let others join.
+        /// The incident that ended it; absent if all agreed to let waiting workers join.
         incident: Option<Incident>,
-        /// The next one.
+        /// Number of the next one.
         generation: Generation,
         /// Its world size.
         world: usize,
-        /// Steps of the stage that it goes on after.
+        /// Steps of the stage done before it.
         goes_on_at: Step,
     },
     /// A generation has formed and its workers have loaded their state.
@@ -45,9 +47,9 @@ pub enum RunUpdate {
         /// Its world size.
         world: usize,
     },
-    /// A stage began, or goes on where it had stopped.
+    /// A stage began, or continues.
     Stage {
-        /// Which.
+        /// The stage.
         stage: Stage,
         /// Work units of the stage (steps, or videos).
         total: u64,
@@ -73,22 +75,22 @@ pub enum RunUpdate {
     Saved {
         /// Steps trained before it.
         step: Step,
-        /// Its place in the chain.
+        /// Position in the chain.
         sequence: u64,
     },
-    /// Something a user should know that does not end the run.
+    /// A problem that does not end the run.
     Warning {
-        /// As a sentence.
+        /// The problem, as a sentence.
         message: String,
     },
     /// The run is over.
     Finished {
-        /// Why.
+        /// Its outcome.
         outcome: Outcome,
     },
 }
 
-/// Why a run is over.
+/// The outcome of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
@@ -103,21 +105,21 @@ pub enum Outcome {
     Failed {
         /// The first cause, as a sentence.
         cause: String,
-        /// What to do about it.
+        /// Advice for the user.
         hint: Option<String>,
-        /// Whose it was, where it was a worker's.
+        /// Rank of the worker that caused it, if any.
         rank: Option<Rank>,
         /// The last lines of that worker's log.
         log: Vec<String>,
-        /// Whether no restart can mend it: exit code 78.
+        /// Whether no restart can resolve it: exit code 78.
         never_restart: bool,
-        /// The newest committed checkpoint's step, if any: `longtake train --resume` goes on from there.
+        /// Step of the newest committed checkpoint, if any: `longtake train --resume` continues there.
         resumable_at: Option<Step>,
     },
 }
 
 impl Outcome {
-    /// What a process of the run ends with.
+    /// Exit code of the processes of the run.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Done => ExitCode::Done,

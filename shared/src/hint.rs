@@ -1,10 +1,10 @@
-//! Advice that an error carries: printed as `hint: ...` below the sentence that says what is wrong.
+//! Errors for users: one sentence with all causes, a hint that is printed below it as `hint: ...`, and the exit code.
 
 use std::io;
 
-/// An error that knows what its reader can do about it.
+/// An error that can advise its reader.
 pub trait Hint: std::error::Error {
-    /// What to do, as one sentence without a full stop; nothing where there is nothing to say.
+    /// Advice as one sentence without a full stop, if there is any.
     fn hint(&self) -> Option<String> {
         None
     }
@@ -20,27 +20,27 @@ pub trait Hint: std::error::Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitCode {
-    /// The work is done.
+    /// The command succeeded.
     Done = 0,
-    /// Something failed that another try may mend.
+    /// The command failed; a retry may succeed.
     Failed = 1,
-    /// The command line could not be understood (what clap returns).
+    /// The command line is invalid (the code of clap).
     Usage = 2,
-    /// Stopped on request after saving: start me again.
+    /// The run was stopped on request and has saved; restart it.
     Preempted = 75,
-    /// Never start me again: configuration or data are wrong, or the run makes no progress.
+    /// The run must not be restarted: settings or data are wrong, or it makes no progress.
     NeverRestart = 78,
     /// Ended by a signal before there was anything to keep: nothing half-written is left (128 + SIGINT, as shells have it).
     Interrupted = 130,
 }
 
 impl ExitCode {
-    /// As the operating system takes it.
+    /// The number that the process returns.
     pub fn code(self) -> u8 {
         self as u8
     }
 
-    /// What a process meant by its code; anything unknown is a failure.
+    /// The meaning of a number that a process returned; an unknown one is a failure.
     pub fn of_code(code: u32) -> Self {
         [Self::Done, Self::Usage, Self::Preempted, Self::NeverRestart, Self::Interrupted]
             .into_iter()
@@ -64,14 +64,14 @@ impl ExitCode {
     }
 }
 
-/// What every command ends with when it fails: one sentence, what to do, and the exit code.
+/// The failure of a command.
 #[derive(Debug)]
 pub struct Failure {
-    /// What is wrong and where, as one sentence without a full stop.
+    /// The problem and its place, as one sentence without a full stop.
     pub message: String,
-    /// What to do about it.
+    /// Advice for the user.
     pub hint: Option<String>,
-    /// How the process ends.
+    /// Exit code of the process.
     pub exit: ExitCode,
 }
 
@@ -81,14 +81,14 @@ impl Failure {
         Self { message: message.into(), hint: None, exit: ExitCode::Failed }
     }
 
-    /// With advice.
+    /// Adds advice.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// A failure that no restart mends (exit code 78).
+    /// A failure that no restart can resolve (exit code 78).
     #[must_use]
     pub fn never_restart(mut self) -> Self {
         self.exit = ExitCode::NeverRestart;
@@ -103,17 +103,59 @@ impl Failure {
 }
 
 impl<E: Hint> From<E> for Failure {
-    /// The error and its causes as one sentence.
+    /// The error and its causes as one sentence, with the hint of the error.
     fn from(error: E) -> Self {
-        let mut message = error.to_string();
-        let mut cause = std::error::Error::source(&error);
-        while let Some(inner) = cause {
-            let inner_text = inner.to_string();
-            if !message.contains(&inner_text) {
-                message = format!("{message}: {inner_text}");
-            }
-            cause = inner.source();
+        Self { message: with_causes(&error), hint: error.hint(), exit: error.exit() }
+    }
+}
+
+/// An error and its causes as one sentence; a cause that the sentence already contains is left out.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut sentence = error.to_string();
+    append_causes(&mut sentence, error);
+    sentence
+}
+
+/// Appends the causes of an error to a sentence about it; a cause that the sentence already contains is left out.
+pub fn append_causes(sentence: &mut String, error: &dyn std::error::Error) {
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let text = inner.to_string();
+        if !sentence.contains(&text) {
+            sentence.push_str(": ");
+            sentence.push_str(&text);
         }
-        Self { message, hint: error.hint(), exit: error.exit() }
+        cause = inner.source();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Layer {
+        text: &'static str,
+        source: Option<Box<Layer>>,
+    }
+
+    impl Hint for Layer {}
+
+    fn layer(text: &'static str, source: Option<Layer>) -> Layer {
+        Layer { text, source: source.map(Box::new) }
+    }
+
+    #[test]
+    fn causes_are_appended_once() {
+        let error = layer(
+            "cannot read `a`",
+            Some(layer("disk full", Some(layer("disk", Some(layer("os error", None)))))),
+        );
+        assert_eq!(with_causes(&error), "cannot read `a`: disk full: os error");
+        assert_eq!(Failure::from(error).message, "cannot read `a`: disk full: os error");
+        let mut sentence = "the link broke".to_owned();
+        append_causes(&mut sentence, &layer("not repeated", Some(layer("reset by peer", None))));
+        assert_eq!(sentence, "the link broke: reset by peer");
     }
 }

@@ -1,4 +1,4 @@
-//! Names of things in a run, as types that cannot be mixed up.
+//! Identifiers of a run, as distinct types.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ macro_rules! number_id {
         pub struct $name(pub $inner);
 
         impl $name {
-            /// The one after this.
+            /// The next one.
             #[must_use]
             pub fn next(self) -> Self {
                 Self(self.0 + 1)
@@ -33,27 +33,27 @@ macro_rules! number_id {
 }
 
 number_id!(
-    /// Position of a worker in a generation, from 0 to the world size less one. Means nothing in another generation.
+    /// Position of a worker in a generation, from 0 to the world size minus one. Meaningless in another generation.
     Rank(u32), "rank "
 );
 number_id!(
-    /// How often a coordinator of this run has started. Won by create-if-absent in the object store, so no two share one.
+    /// Number of a coordinator start of this run. Claimed by create-if-absent in the object store, so it is unique.
     Incarnation(u64), "i"
 );
 number_id!(
-    /// Membership of the run between two changes; rises with each, over all incarnations, and is never reused.
+    /// Number of a membership of the run. It rises with each change, over all incarnations, and is never reused.
     Generation(u64), "g"
 );
 number_id!(
-    /// Optimizer steps of a stage that have been committed before this one: the first step is 0.
+    /// Optimizer steps of a stage committed before this one; the first step is 0.
     Step(u64), "step "
 );
 number_id!(
-    /// Passes over the training set before this one: the first epoch is 0.
+    /// Passes over the training set before this one; the first epoch is 0.
     Epoch(u64), "epoch "
 );
 number_id!(
-    /// One slot of the global batch, from 0 to the number of lanes less one.
+    /// One slot of the global batch, from 0 to the number of lanes minus one.
     LaneId(u32), "lane "
 );
 number_id!(
@@ -61,24 +61,30 @@ number_id!(
     VideoIndex(u32), "video #"
 );
 
-/// The name of a run: letters, digits, `.`, `_` and `-`; it is also the name of the run's folder.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct RunId(pub String);
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub String);
 
-impl fmt::Display for RunId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
 }
 
-/// One start of one worker process: a worker that is started again is another one.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct WorkerId(pub String);
-
-impl fmt::Display for WorkerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+text_id!(
+    /// Name of a run: letters, digits, `.`, `_` and `-`; it is also the name of the run's folder.
+    RunId
+);
+text_id!(
+    /// One start of one worker process: a restarted worker has a new id.
+    WorkerId
+);
+text_id!(
+    /// One start of one agent process: a restarted agent has a new id.
+    AgentId
+);

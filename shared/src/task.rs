@@ -1,4 +1,4 @@
-//! The one way to spawn a task: its kind declares what happens when it is cancelled, fails or panics.
+//! Supervised async tasks. The kind of a task declares what happens when it is stopped, fails or panics.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,56 +8,58 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 
-/// Every kind of task there is.
+use crate::hint::with_causes;
+
+/// The kinds of tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TaskKind {
-    /// The coordinator's server: agents and operators.
+    /// Serves agents and operators in the coordinator.
     CoordinatorServer,
-    /// Puts checkpoints into the chain.
+    /// Commits checkpoints.
     Committer,
-    /// Makes the reports of validations.
+    /// Computes the reports of validations.
     Reporter,
     /// The agent of this node.
     Agent,
-    /// The agent's server: its workers.
+    /// Serves the workers of an agent.
     WorkerServer,
 }
 
 /// What happens to a task when its group stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnStop {
-    /// It is told by its [`StopToken`], and waited for.
+    /// Its [`StopToken`] fires, and the group waits for it.
     Wait,
-    /// It is dropped at its next await.
+    /// It is dropped at its next await point.
     Drop,
 }
 
 /// What happens to the group when a task fails. A panic always ends the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnError {
-    /// The group has failed.
+    /// The group fails.
     EndGroup,
     /// It is logged.
     Log,
 }
 
 impl TaskKind {
-    /// What happens on stop and on error.
+    /// Its behaviour on stop and on error.
     pub fn fate(self) -> (OnStop, OnError) {
         match self {
             Self::CoordinatorServer | Self::Agent | Self::WorkerServer => (OnStop::Wait, OnError::EndGroup),
-            // These two fail only when the loop they answer to is gone, which ends the group by itself.
+            // Both fail only after the driver loop has ended, which ends the group in any case.
             Self::Committer => (OnStop::Wait, OnError::Log),
             Self::Reporter => (OnStop::Drop, OnError::Log),
         }
     }
 
-    /// As it stands in a sentence.
+    /// Its name within a sentence.
     pub fn name(self) -> &'static str {
         match self {
             Self::CoordinatorServer => "the coordinator's server",
-            Self::Committer => "the committer of checkpoints",
-            Self::Reporter => "the reporter of validations",
+            Self::Committer => "the checkpoint committer",
+            Self::Reporter => "the validation reporter",
             Self::Agent => "the agent",
             Self::WorkerServer => "the agent's server",
         }
@@ -68,20 +70,20 @@ impl TaskKind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} {how}", kind.name())]
 pub struct TaskFailure {
-    /// Which.
+    /// Kind of the task.
     pub kind: TaskKind,
-    /// How, as the rest of a sentence.
+    /// The failure, as the rest of a sentence.
     pub how: String,
 }
 
-/// Tells a task that its group stops.
+/// Fires when the group of a task stops.
 #[derive(Debug, Clone)]
 pub struct StopToken(watch::Receiver<bool>);
 
 impl StopToken {
     /// Waits until the group stops.
     pub async fn stopped(&mut self) {
-        // A group that is gone without a word has stopped as well.
+        // A dropped group counts as stopped.
         let _ = self.0.wait_for(|stopped| *stopped).await;
     }
 }
@@ -106,7 +108,7 @@ impl Default for TaskGroup {
 }
 
 impl TaskGroup {
-    /// What tells its tasks to stop.
+    /// A token that fires when the group stops.
     pub fn stop_token(&self) -> StopToken {
         StopToken(self.stop.subscribe())
     }
@@ -127,12 +129,12 @@ impl TaskGroup {
                     result = task => result,
                 },
             };
-            result.map_err(|error| sentence(&error))
+            result.map_err(|error| with_causes(&error))
         });
         self.kinds.insert(handle.id(), kind);
     }
 
-    /// Waits for the next task whose end ends the group. Never returns while all is well; may be dropped and called again.
+    /// Waits for the next failure that ends the group; pending while there is none. Cancel-safe.
     pub async fn next_failure(&mut self) -> TaskFailure {
         loop {
             match self.tasks.join_next_with_id().await {
@@ -146,7 +148,7 @@ impl TaskGroup {
         }
     }
 
-    /// Stops all tasks and waits for them; what is not through after the grace is dropped. Gives the failures of the end.
+    /// Stops all tasks, waits up to `grace` for them and drops the rest. Returns the failures during the stop.
     pub async fn stop(mut self, grace: Duration) -> Vec<TaskFailure> {
         self.stop.send_replace(true);
         let mut failures = Vec::new();
@@ -164,7 +166,7 @@ impl TaskGroup {
         }
     }
 
-    /// The one place where the end of a task is judged.
+    /// Decides whether the end of a task is a failure of the group.
     fn judge(&mut self, ended: Result<(Id, Result<(), String>), JoinError>) -> Option<TaskFailure> {
         let (id, how) = match ended {
             Ok((id, Ok(()))) => (id, None),
@@ -180,20 +182,6 @@ impl TaskGroup {
         tracing::warn!(task = kind.name(), how, "a task has ended");
         None
     }
-}
-
-/// An error and its causes.
-fn sentence(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Numbers with a unit.
+//! Quantities with a unit, as distinct types.
 
 use std::fmt;
 use std::str::FromStr;
@@ -27,6 +27,24 @@ impl fmt::Display for Seconds {
 /// A number with its noun, which takes an s unless it is one: `1 video`, `2 videos`.
 pub fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A part of a video in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default, Serialize, Deserialize)]
+pub struct TimeSegment {
+    /// Its start.
+    pub start: Seconds,
+    /// Its end.
+    pub end: Seconds,
+}
+
+/// A part of a window or video in frames at the configured rate; positions between two frames are fractions.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default, Serialize, Deserialize)]
+pub struct FrameSegment {
+    /// Its start.
+    pub start: f32,
+    /// Its end.
+    pub end: f32,
 }
 
 /// Position of a frame in a video that is sampled at the configured rate; negative before the video's start.

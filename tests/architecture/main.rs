@@ -7,5 +7,6 @@ mod directions;
 mod documents;
 mod families;
 mod files;
+mod rooms;
 mod rules;
 mod source;

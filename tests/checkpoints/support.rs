@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use longtake_shared::checkpoint::{
     Appender, CheckpointError, CheckpointStore, Conditions, ContentHash, Counters, Depth, FORMAT, LaneState,
-    Manifest, MemorySegment, OptimizerState, Sequence, Settings, Stage,
+    Manifest, MemorySegment, OptimizerState, Sequence, Settings,
 };
 use longtake_shared::config::{MemoryDtype, RunConfig};
 use longtake_shared::ids::{Generation, Incarnation, LaneId, Rank, RunId, Step, VideoIndex};
+use longtake_shared::protocol::SavedStage;
 use longtake_shared::random::Key;
 use rand::Rng as _;
 
@@ -49,7 +50,7 @@ pub(crate) async fn put_parts(
         run: RunId("run".into()),
         incarnation,
         generation: Generation(incarnation.0),
-        stage: Stage::Train,
+        stage: SavedStage::Train,
         step: Step(step),
         world_size: 2,
         lanes: vec![lane(0), lane(1)],

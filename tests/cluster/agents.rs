@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use futures::stream::{Stream, StreamExt as _};
 use longtake_coordinator::agent::AgentOptions;
 use longtake_coordinator::agent::core::OnLoss;
+use longtake_coordinator::agent::worker_command::WorkerCommand;
 use longtake_coordinator::join_as_agent;
-use longtake_coordinator::launch::local::LocalLauncher;
 use longtake_coordinator::server::address::{CoordinatorAddress, FolderLock, Whereabouts};
 use longtake_coordinator::signals::Signals;
 use longtake_shared::hint::{ExitCode, Failure};
@@ -190,7 +190,7 @@ fn join(run_folder: &Path, behaviour: &str) -> JoinHandle<Result<ExitCode, Failu
         coordinator: Whereabouts::Folder(run_folder.to_owned()),
         on_loss: OnLoss::Reconnect,
         slots: 2,
-        launcher: LocalLauncher { command, threads: 1, workers: 2 },
+        worker_command: WorkerCommand { program: command, threads: 1, workers: 2 },
         run_folder: run_folder.to_owned(),
     };
     tokio::spawn(async move {

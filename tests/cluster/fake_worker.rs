@@ -15,10 +15,10 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use longtake_shared::ids::{Epoch, Generation, Rank, Step};
-use longtake_shared::units::Seconds;
+use longtake_shared::units::{Seconds, TimeSegment};
 use longtake_worker::control::{
-    Assignment, ControlError, Detection, Directive, Ending, FailureScope, Hello, Progress, SavedParts,
-    Session, Stage, StepPhase, live_with_parent,
+    Assignment, ControlError, Detection, Directive, Ending, FailureScope, Progress, SavedParts, SavedStage,
+    Session, Stage, StepPhase, WorkerHello, live_with_parent,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -42,8 +42,8 @@ fn main() -> ExitCode {
     }
     let ring = TcpListener::bind((bind, 0)).expect("a free port");
     let ring_address = ring.local_addr().expect("a bound address");
-    let hello = Hello { index, pid: std::process::id(), ring_address };
-    let session = Session::connect(Path::new(socket), Path::new(flight), &hello).expect("an agent");
+    let hello = WorkerHello { index, pid: std::process::id(), ring_address };
+    let session = Session::connect(Path::new(socket), Path::new(flight), hello).expect("an agent");
     match behave(behaviour, &Arc::new(session)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -127,8 +127,9 @@ fn train(session: &Session, assignment: &Assignment) -> Result<u8, ControlError>
         session.progress(generation, &progress(step));
     }
     let step = Step(3);
-    let found = Detection { label: 0, start: Seconds(1.0), end: Seconds(2.0), score: 0.5 };
-    session.detections(generation, step, &format!("video{}", assignment.rank.0), &[found])?;
+    let segment = TimeSegment { start: Seconds(1.0), end: Seconds(2.0) };
+    let found = Detection { label: 0, segment, score: 0.5 };
+    session.detections(generation, step, &format!("video{}", assignment.rank.0), vec![found])?;
     session.validation_done(generation, step)?;
     let Directive::Validated { average_map, .. } = session.next_directive()? else { return Ok(5) };
     save(session, assignment, step, Some(average_map))?;
@@ -167,9 +168,9 @@ fn save(
 ) -> Result<(), ControlError> {
     let parts =
         serde_json::json!({ "rank": assignment.rank, "lanes": assignment.lanes[assignment.rank.index()] });
-    let saved = SavedParts { stage: Stage::Train, step, average_map, parts };
-    session.parts_saved(assignment.generation, &saved)?;
-    session.wait_committed(assignment.generation, Stage::Train, step, PATIENCE).map(drop)
+    let saved = SavedParts { stage: SavedStage::Train, step, average_map, parts };
+    session.parts_saved(assignment.generation, saved)?;
+    session.wait_committed(assignment.generation, SavedStage::Train, step, PATIENCE).map(drop)
 }
 
 /// What a rank of a generation that is over would say.
@@ -178,8 +179,10 @@ fn say_stale_things(session: &Session, assignment: &Assignment) -> Result<(), Co
     session.ready(over)?;
     session.progress(over, &progress(999));
     let parts = serde_json::json!("stale");
-    session
-        .parts_saved(over, &SavedParts { stage: Stage::Train, step: Step(3), average_map: None, parts })?;
+    session.parts_saved(
+        over,
+        SavedParts { stage: SavedStage::Train, step: Step(3), average_map: None, parts },
+    )?;
     session.finished(over, Step(3), Ending::Completed)
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use longtake_coordinator::agent::AgentOptions;
 use longtake_coordinator::agent::core::OnLoss;
-use longtake_coordinator::launch::local::LocalLauncher;
+use longtake_coordinator::agent::worker_command::WorkerCommand;
 use longtake_coordinator::run::event::StopSource;
 use longtake_coordinator::run::phase::PhaseKind;
 use longtake_coordinator::server::address::{self, Whereabouts};
@@ -285,14 +285,14 @@ fn an_agent_of_its_own_joins_and_passes_a_stop_on() {
         let folder = tempfile::tempdir().unwrap();
         let mut run = Run::without_agent(folder.path(), 2);
         run.wait_for(|update| matches!(update, RunUpdate::Gathering { present: 0, needed: 2 })).await;
-        let launcher =
-            LocalLauncher { command: vec![fake_worker().into(), "stop".into()], threads: 1, workers: 2 };
+        let worker_command =
+            WorkerCommand { program: vec![fake_worker().into(), "stop".into()], threads: 1, workers: 2 };
         let (signals, source) = Signals::channel();
         let options = AgentOptions {
             coordinator: Whereabouts::Folder(folder.path().to_owned()),
             on_loss: OnLoss::Reconnect,
             slots: 2,
-            launcher,
+            worker_command,
             run_folder: folder.path().to_owned(),
         };
         let agent = tokio::spawn(join_as_agent(options, source));

@@ -15,7 +15,7 @@ use longtake_coordinator::run::event::StopSource;
 use longtake_coordinator::signals::Signals;
 use longtake_coordinator::updates::{Outcome, RunUpdate};
 use longtake_coordinator::{TrainError, TrainRequest, coordinate as coordinate_only, train_local};
-use longtake_shared::config::RunConfig;
+use longtake_shared::config::{Resolved, RunConfig};
 use longtake_shared::hint::Failure;
 use longtake_shared::ids::{Epoch, Generation, Incarnation};
 use longtake_shared::units::Seconds;
@@ -102,7 +102,7 @@ impl Run {
         let validations = Arc::new(Mutex::new(Vec::new()));
         let validated = Arc::clone(&validations);
         let request = TrainRequest {
-            config: config(workers),
+            settings: Resolved::from(config(workers)),
             run_folder: folder.to_owned(),
             worker_command,
             resume: None,

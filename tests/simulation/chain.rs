@@ -2,14 +2,14 @@
 
 use longtake_coordinator::run::command::CommitRequest;
 use longtake_shared::ids::{Generation, Incarnation, Step};
-use longtake_shared::protocol::Stage;
+use longtake_shared::protocol::SavedStage;
 
 /// One checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) incarnation: Incarnation,
     pub(crate) generation: Generation,
-    pub(crate) stage: Stage,
+    pub(crate) stage: SavedStage,
     pub(crate) step: Step,
     pub(crate) damaged: bool,
 }
@@ -28,8 +28,8 @@ impl Chain {
     }
 
     /// Appends, unless a newer incarnation has taken over. What is appended is whole.
-    pub(crate) fn append(&mut self, request: &CommitRequest) -> Result<u64, String> {
-        if request.incarnation.0 < self.fence {
+    pub(crate) fn append(&mut self, request: &CommitRequest, fenced: bool) -> Result<u64, String> {
+        if fenced && request.incarnation.0 < self.fence {
             return Err(format!("{} has been replaced", request.incarnation));
         }
         assert_eq!(request.parts.len(), request.lanes.len(), "a checkpoint has the parts of every rank");
@@ -66,6 +66,11 @@ impl Chain {
         if let Some(entry) = self.entries.last_mut() {
             entry.damaged = true;
         }
+    }
+
+    /// Whether the checkpoint of a step, or of a later one, is in the chain.
+    pub(crate) fn holds(&self, stage: SavedStage, step: Step) -> bool {
+        self.entries.iter().any(|entry| (entry.stage, entry.step) >= (stage, step))
     }
 
     /// Whether that one can be read.

@@ -4,15 +4,20 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use longtake_coordinator::driver::{ChainRequest, Core, Input, Outlets, Resume, Sealed, Validation, Whole};
-use longtake_coordinator::journal::{FILE_NAME, Journal, Record};
+use longtake_coordinator::journal::{FILE_NAME, Journal};
 use longtake_coordinator::run::RunEngine;
+use longtake_coordinator::run::command::CommitRequest;
 use longtake_coordinator::run::event::Event;
-use longtake_coordinator::server::convert::{self, FormContext};
+use longtake_coordinator::run::record::Record;
+use longtake_coordinator::server::intake;
 use longtake_coordinator::updates::{Outcome, RunUpdate};
-use longtake_shared::ids::Step;
-use longtake_shared::protocol::wire;
+use longtake_shared::ids::{Incarnation, Step};
+use longtake_shared::protocol::{
+    AgentCommand, AgentMessage, AgentOrder, AgentReport, GenerationInputs, wire,
+};
 use tokio::sync::mpsc;
 
+use crate::bugs::Bug;
 use crate::world::{Happening, World};
 
 /// A coordinator's process.
@@ -29,6 +34,9 @@ pub(crate) struct Coordinator {
     _validations: mpsc::UnboundedReceiver<Validation>,
     folder: PathBuf,
 }
+
+/// A run that gives up has lost three generations in a row before they took a step, which one fault cannot do.
+const FEWEST_FAULTS: usize = 2;
 
 const TICK: Duration = Duration::from_millis(200);
 
@@ -54,9 +62,9 @@ impl World {
             Some(orphan) => RunEngine::adopting(settings, incarnation, orphan, Duration::ZERO),
             None => RunEngine::new(settings, incarnation, generation, Duration::ZERO),
         };
-        let context = FormContext {
+        let inputs = GenerationInputs {
             run_folder: "runs/simulated".into(),
-            config_json: "{}".into(),
+            settings_json: "{}".into(),
             resume_json: self
                 .chain
                 .newest()
@@ -65,7 +73,7 @@ impl World {
         let (updates, updates_of) = mpsc::unbounded_channel();
         let (chain, requests) = mpsc::unbounded_channel();
         let (validations, validations_of) = mpsc::unbounded_channel();
-        let core = Core::new(engine, journal, context, Outlets { updates, chain, validations });
+        let core = Core::new(engine, journal, inputs, Outlets { updates, chain, validations });
         let number = self.coordinators.len();
         self.coordinators.push(Coordinator {
             core,
@@ -108,6 +116,12 @@ impl World {
     }
 
     pub(crate) fn coordinator_takes(&mut self, number: usize, input: Input) {
+        for input in self.altered_inputs(number, input) {
+            self.coordinator_handles(number, input);
+        }
+    }
+
+    fn coordinator_handles(&mut self, number: usize, input: Input) {
         let now = self.now();
         let coordinator = &mut self.coordinators[number];
         if !coordinator.up {
@@ -124,7 +138,12 @@ impl World {
         }
         for request in requests {
             let delay = self.store_delay;
+            let sealed =
+                self.has(Bug::CommitBeforeDurable).then(|| self.sealed_too_early(&request)).flatten();
             self.plan(delay, Happening::StoreAnswers { coordinator: number, request: Box::new(request) });
+            if let Some(sealed) = sealed {
+                self.coordinator_takes(number, sealed);
+            }
         }
         self.send_orders(number);
         if let Some(outcome) = outcome {
@@ -141,6 +160,11 @@ impl World {
         match &outcome {
             Outcome::Failed { cause, never_restart, .. } => {
                 assert!(*never_restart, "the run has failed: {cause}");
+                assert!(
+                    self.struck >= FEWEST_FAULTS,
+                    "the run gave up after {} faults: {cause}",
+                    self.struck
+                );
             }
             Outcome::Preempted { .. } => assert!(self.asked_to_stop, "nobody has asked the run to stop"),
             Outcome::Done => panic!("a run without an end is done"),
@@ -148,7 +172,7 @@ impl World {
         self.outcome = Some(outcome);
     }
 
-    pub(crate) fn coordinator_hears(&mut self, link: usize, message: wire::AgentMessage) {
+    pub(crate) fn coordinator_hears(&mut self, link: usize, message: AgentMessage) {
         let (number, agent) = (self.links[link].coordinator, self.links[link].agent.clone());
         let now = self.now();
         let coordinator = &self.coordinators[number];
@@ -162,18 +186,20 @@ impl World {
             self.plan(later, Happening::ToCoordinator { link, message });
             return;
         }
-        if let Some(wire::agent_message::Body::Hello(_)) = &message.body {
+        let message = wire::AgentMessage::from(message);
+        let AgentMessage { report, .. } =
+            AgentMessage::try_from(message.clone()).expect("agents follow the protocol");
+        if matches!(report, AgentReport::Hello(_)) {
             self.attach(link, message);
             return;
         }
         if self.newest_link(number, link) {
-            let renews = matches!(message.body, Some(wire::agent_message::Body::Renewal(_)));
-            for input in convert::agent_message(&agent, message).expect("agents speak the protocol") {
-                self.coordinator_takes(number, input);
-            }
+            let renews = matches!(report, AgentReport::Renewal { .. });
+            let input = intake::input(&agent, report).expect("agents follow the protocol");
+            self.coordinator_takes(number, input);
             if renews {
-                let body = Some(wire::agent_order::Body::Renewed(wire::Renewed {}));
-                self.send_order(link, wire::AgentOrder { incarnation: 0, body });
+                let renewed = AgentOrder { incarnation: Incarnation(0), command: AgentCommand::Renewed };
+                self.send_order(link, renewed);
             }
         }
     }
@@ -181,14 +207,13 @@ impl World {
     fn attach(&mut self, link: usize, message: wire::AgentMessage) {
         let number = self.links[link].coordinator;
         let run = self.shape.settings().run;
-        let hello = convert::hello(message, &run).expect("agents speak the protocol");
+        let hello = intake::hello(message, &run).expect("agents follow the protocol");
         if self.links[link].attached {
             return;
         }
         self.links[link].attached = true;
         let orders = self.links[link].sender.clone();
-        let convert::AgentHello { agent, host, slots, held, ended } = hello;
-        self.coordinator_takes(number, Input::AgentAttached { agent, host, slots, held, ended, orders });
+        self.coordinator_takes(number, Input::AgentAttached { hello, orders });
     }
 
     pub(crate) fn coordinator_sees_the_end(&mut self, link: usize) {
@@ -205,8 +230,17 @@ impl World {
         let input = match request {
             ChainRequest::Commit(request) => {
                 let (stage, step) = (request.stage, request.step);
-                match self.chain.append(request) {
+                let mut request = request.clone();
+                if self.has(Bug::CommitWithoutARank) {
+                    request.parts.pop();
+                }
+                let fenced = !self.has(Bug::FenceIgnored);
+                if self.has(Bug::CommittedTwice) {
+                    drop(self.chain.append(&request, fenced));
+                }
+                match self.chain.append(&request, fenced) {
                     Ok(sequence) => {
+                        self.judge.committed(request.incarnation);
                         let manifest_json = manifest(sequence, step).to_string();
                         Input::Sealed { stage, step, sealed: Sealed { sequence, manifest_json } }
                     }
@@ -223,6 +257,16 @@ impl World {
             }
         };
         self.coordinator_takes(number, input);
+    }
+}
+
+impl World {
+    /// The answer to a commit that the store has not seen yet.
+    fn sealed_too_early(&self, request: &ChainRequest) -> Option<Input> {
+        let ChainRequest::Commit(CommitRequest { stage, step, .. }) = *request else { return None };
+        let sequence = self.chain.entries.len() as u64 + 1;
+        let manifest_json = manifest(sequence, step).to_string();
+        Some(Input::Sealed { stage, step, sealed: Sealed { sequence, manifest_json } })
     }
 }
 

@@ -66,6 +66,8 @@ impl World {
 
     pub(crate) fn fails(&mut self, fault: Fault) {
         let length = self.dice.millis(100, 6000);
+        self.struck += 1;
+        self.disturbed = self.now();
         match &fault {
             Fault::WorkerCrash(number) => {
                 if let Some(worker) = self.some_worker(*number) {
@@ -130,6 +132,7 @@ impl World {
     }
 
     pub(crate) fn mends(&mut self, fault: Fault) {
+        self.disturbed = self.now();
         match fault {
             Fault::Thaw(worker) => {
                 if let Some(process) = self.processes.get_mut(&worker) {

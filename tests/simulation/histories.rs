@@ -9,18 +9,18 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use longtake_coordinator::journal::Record;
-use longtake_coordinator::run::command::{Command, Order};
-use longtake_coordinator::run::event::{
-    Doing, Event, HeldWorker, Identity, StopSource, WorkerEnd, WorkerReport,
-};
-use longtake_coordinator::run::membership::AgentId;
+use longtake_coordinator::run::command::Command;
+use longtake_coordinator::run::event::{Event, StopSource};
+use longtake_coordinator::run::record::Record;
 use longtake_coordinator::run::{Orphan, RunEngine, Settings};
 use longtake_coordinator::updates::Outcome;
 use longtake_shared::config::Recovery;
-use longtake_shared::ids::{Epoch, Generation, Incarnation, LaneId, RunId, Step, WorkerId};
+use longtake_shared::ids::{AgentId, Epoch, Generation, Incarnation, LaneId, RunId, Step, WorkerId};
 use longtake_shared::protocol::stamp::StepPhase;
-use longtake_shared::protocol::{ExitCause, FailureScope, Kept, Progress, SavedParts, Stage};
+use longtake_shared::protocol::{
+    Doing, ExitCause, FailureScope, Formation, HeldWorker, Identity, Kept, Order, Progress, SavedParts,
+    SavedStage, Stage, WorkerEnd, WorkerHello, WorkerReport,
+};
 use longtake_shared::units::Seconds;
 
 use crate::scheduler::Dice;
@@ -33,6 +33,10 @@ const GIVES_UP_ONE_IN: u64 = 50;
 
 fn ring(index: u32) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 4000 + index as u16))
+}
+
+fn hello(index: u32) -> WorkerHello {
+    WorkerHello { index, pid: 1, ring_address: ring(index) }
 }
 
 fn progress(done: u64) -> WorkerReport {
@@ -124,8 +128,8 @@ impl World {
         let held = self.processes.iter().filter(|(_, process)| process.agent == agent);
         let held = held.map(|(worker, process)| HeldWorker {
             worker: worker.clone(),
-            index: process.index,
-            joined: Some((ring(process.index as u32), 1)),
+            index: process.index as u32,
+            hello: Some(hello(process.index as u32)),
         });
         let event = Event::AgentConnected {
             agent: agent.clone(),
@@ -177,7 +181,7 @@ impl World {
                 self.mail.push(Event::Committed { stage, step, sequence: 1 });
             }
             Command::FindCheckpoint => {
-                let found = (self.step > 0).then_some((Stage::Train, Step(self.step / 2)));
+                let found = (self.step > 0).then_some((SavedStage::Train, Step(self.step / 2)));
                 self.mail.push(Event::CheckpointFound { found, passed_over: vec![] });
             }
             Command::KillWorker { worker, .. } => self.dies(&worker, ExitCause::Signal(9)),
@@ -199,9 +203,9 @@ impl World {
         let team = self.engine.state().phase.team().cloned();
         let Some(process) = self.processes.get_mut(id) else { return };
         let newer = process.place.as_ref().is_some_and(|place| place.generation > generation);
-        let Some(place) = process.place.clone().filter(|_| !matches!(order, Order::Form { .. })) else {
+        let Some(place) = process.place.clone().filter(|_| !matches!(order, Order::Form(_))) else {
             let rank = team.and_then(|team| team.rank(id));
-            if let (Order::Form { lanes, .. }, Some(rank), false) = (order, rank, newer) {
+            if let (Order::Form(Formation { lanes, .. }), Some(rank), false) = (order, rank, newer) {
                 assert_eq!(generation, self.journaled, "a generation is durable before it is announced");
                 let run = RunId("r".into());
                 process.place = Some(Identity { run, incarnation, generation, rank });
@@ -232,7 +236,7 @@ impl World {
     fn leaving(&self, id: &WorkerId) -> WorkerReport {
         let process = &self.processes[id];
         let kept = Kept {
-            stage: Stage::Train,
+            stage: SavedStage::Train,
             step: Step(process.step),
             lanes: process.lanes.clone(),
             copies: vec![],
@@ -288,7 +292,7 @@ impl World {
         self.says(&team.members[0], progress(self.step));
         if self.dice.one_in(3) {
             for id in &team.members {
-                let (stage, step, average_map) = (Stage::Train, Step(self.step), None);
+                let (stage, step, average_map) = (SavedStage::Train, Step(self.step), None);
                 let parts = serde_json::Value::Null;
                 self.says(id, WorkerReport::PartsSaved(SavedParts { stage, step, average_map, parts }));
             }
@@ -427,7 +431,7 @@ impl World {
             self.step();
             self.deliver_all();
             steps += self.step - before;
-            let stops = self.engine.state().flags.stop;
+            let stops = self.engine.state().requests.flags.stop;
             if self.over || (steps >= 3 && !stops) {
                 return true;
             }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use longtake_shared::ids::{Generation, Incarnation, LaneId};
+use longtake_shared::ids::{Generation, Incarnation, LaneId, WorkerId};
 
 #[derive(Debug, Default)]
 pub(crate) struct Judge {
@@ -10,6 +10,8 @@ pub(crate) struct Judge {
     pub(crate) steps: u64,
     /// What workers have heard of each generation: who formed it, and whose lanes are whose.
     formed: BTreeMap<Generation, (Incarnation, Vec<Vec<LaneId>>)>,
+    /// The newest generation that each worker process has entered.
+    entered: BTreeMap<WorkerId, Generation>,
     stepped: Generation,
     incarnation: Incarnation,
 }
@@ -48,6 +50,17 @@ impl Judge {
         assert_eq!(owned.len(), all, "every lane of {generation} has an owner");
         assert_eq!(lanes.iter().map(Vec::len).sum::<usize>(), all, "no lane of {generation} has two");
         self.formed.insert(generation, (incarnation, lanes.to_vec()));
+    }
+
+    /// A worker enters a generation, never one that is older than its last.
+    pub(crate) fn entered(&mut self, worker: &WorkerId, generation: Generation) {
+        let last = self.entered.insert(worker.clone(), generation).unwrap_or_default();
+        assert!(generation > last, "{worker} enters {generation} after {last}");
+    }
+
+    /// A checkpoint is in the chain. Only the newest coordinator commits.
+    pub(crate) fn committed(&self, incarnation: Incarnation) {
+        assert_eq!(incarnation, self.incarnation, "only the newest coordinator commits");
     }
 
     /// All members of a generation take a step. One generation lives: none that is older ever steps again.

@@ -13,6 +13,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 #![allow(clippy::print_stderr, reason = "a suite tells how far it went")]
 
+mod bugs;
 mod chain;
 mod coordinators;
 mod faults;
@@ -25,6 +26,7 @@ mod world;
 
 use std::time::Instant;
 
+use bugs::Bug;
 use longtake_coordinator::updates::Outcome;
 use world::{Shape, World};
 
@@ -91,7 +93,11 @@ struct Played {
 }
 
 fn play(seed: u64, shape: Shape, tell: bool) -> Played {
-    let mut world = World::new(seed, shape, tell);
+    play_with(None, seed, shape, tell)
+}
+
+fn play_with(bug: Option<Bug>, seed: u64, shape: Shape, tell: bool) -> Played {
+    let mut world = World::new(bug, seed, shape, tell);
     world.run_until(shape.faulty);
     world.heal();
     let before = world.judge.steps;
@@ -101,6 +107,9 @@ fn play(seed: u64, shape: Shape, tell: bool) -> Played {
         "seed {seed}: the run stands still although nothing fails any more\n{}",
         world.describe()
     );
+    if !world.is_over() {
+        world.judge_processes();
+    }
     Played {
         digest: world.digest(),
         happenings: world.happenings(),

@@ -4,14 +4,18 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use longtake_coordinator::agent::core::{
-    AgentCore, AgentEnd, AgentIdentity, AgentInput, AgentOutput, Doing, OnLoss, Reading,
+    AgentCore, AgentEnd, AgentIdentity, AgentInput, AgentOutput, OnLoss, Reading,
 };
-use longtake_coordinator::run::membership::AgentId;
-use longtake_shared::ids::WorkerId;
-use longtake_shared::protocol::{ExitCause, wire};
+use longtake_shared::ids::{AgentId, WorkerId};
+use longtake_shared::protocol::flight::FlightRecord;
+use longtake_shared::protocol::{AgentMessage, AgentOrder, ExitCause, wire};
 use tokio::sync::mpsc;
 
+use crate::bugs::Bug;
 use crate::world::{Happening, World};
+
+/// How long after a fault or its end a worker may still be killed because of it.
+const LONGEST_CONSEQUENCE: Duration = Duration::from_secs(8);
 
 /// A machine.
 #[derive(Default)]
@@ -44,8 +48,8 @@ pub(crate) struct Link {
     pub(crate) attached: bool,
     pub(crate) over_there: bool,
     over_here: bool,
-    pub(crate) sender: mpsc::UnboundedSender<wire::AgentOrder>,
-    orders: mpsc::UnboundedReceiver<wire::AgentOrder>,
+    pub(crate) sender: mpsc::UnboundedSender<AgentOrder>,
+    orders: mpsc::UnboundedReceiver<AgentOrder>,
     /// Nothing overtakes what was sent before.
     last_up: Duration,
     last_down: Duration,
@@ -106,17 +110,36 @@ impl World {
                 self.send_up(node, message);
             }
             AgentOutput::Tell { link, order } => {
-                if let Some(worker) = self.of_link.get(&link).cloned() {
-                    let after = self.dice.millis(0, 1);
-                    self.plan(after, Happening::ToWorker { worker, order });
-                }
+                let now = self.now();
+                let after = self.dice.millis(0, 1);
+                let Some(worker) = self.of_link.get(&link).cloned() else { return };
+                let Some(process) = self.processes.get_mut(&worker) else { return };
+                // The link of a worker is one ordered stream.
+                process.last_order = process.last_order.max(now + after);
+                let after = process.last_order.saturating_sub(now);
+                self.plan(after, Happening::ToWorker { worker, order: *order });
             }
             AgentOutput::Start { worker, index } => self.start_worker(node, worker, index),
+            AgentOutput::Kill { .. } if self.has(Bug::LostWorkerNotKilled) => {}
             AgentOutput::Kill { worker } => {
+                self.judge_kill(&worker);
                 self.plan(Duration::from_millis(1), Happening::WorkerDies { worker });
             }
             AgentOutput::End(end) => self.agent_ends(node, &end),
         }
+    }
+
+    /// A member of the newest generation is killed because a fault has made it look dead or late. Without a fault in the last
+    /// seconds, and before the run ends, each kill is an error. A worker that missed the order to form its generation, because
+    /// its node was cut off, may be killed later: it cannot report that it has left.
+    fn judge_kill(&self, worker: &WorkerId) {
+        let (Some(process), Some(number)) = (self.processes.get(worker), self.current()) else { return };
+        if process.identity.generation != self.coordinators[number].core.engine().state().generation {
+            return;
+        }
+        let ends = self.asked_to_stop || self.is_ending();
+        let calm = self.now().saturating_sub(self.disturbed) > LONGEST_CONSEQUENCE;
+        assert!(process.frozen || ends || !calm, "{worker} is killed although nothing disturbs it");
     }
 
     /// An agent that ends takes its workers with it. A scheduler starts another one.
@@ -145,7 +168,7 @@ impl World {
         }
     }
 
-    fn send_up(&mut self, node: usize, message: wire::AgentMessage) {
+    fn send_up(&mut self, node: usize, message: AgentMessage) {
         let Some(link) = self.nodes[node].link else { return };
         let mut at = self.now() + self.latency();
         if !self.shape.wild {
@@ -177,7 +200,8 @@ impl World {
     /// A link is one ordered stream (an agent that hears of a worker before it is welcome may drop it), so orders to one agent
     /// keep their order by construction; those to different agents overtake each other, in wild histories by far. What is
     /// doubled stands for what is told again although it was heard.
-    pub(crate) fn send_order(&mut self, link: usize, order: wire::AgentOrder) {
+    pub(crate) fn send_order(&mut self, link: usize, order: AgentOrder) {
+        let Some(order) = self.altered_order(order) else { return };
         let late = self.shape.wild && self.dice.one_in(20);
         let latency = if late { self.dice.millis(5, 400) } else { self.latency() };
         let at = (self.now() + latency).max(self.links[link].last_down);
@@ -229,7 +253,7 @@ impl World {
         self.agent_input(node, AgentInput::Reached { run });
     }
 
-    pub(crate) fn agent_hears(&mut self, link: usize, order: wire::AgentOrder) {
+    pub(crate) fn agent_hears(&mut self, link: usize, order: AgentOrder) {
         let Link { node, life, over_here, .. } = self.links[link];
         if over_here || self.nodes[node].life != life || self.nodes[node].link != Some(link) {
             return;
@@ -240,6 +264,7 @@ impl World {
             self.plan(later, Happening::ToAgent { link, order });
             return;
         }
+        let order = wire::AgentOrder::from(order).try_into().expect("coordinators follow the protocol");
         self.agent_input(node, AgentInput::Order(order));
     }
 
@@ -275,13 +300,16 @@ impl World {
             if !process.frozen {
                 process.alive = now;
             }
-            let doing = Doing {
+            let record = FlightRecord {
                 sequence: process.sequence,
-                step: longtake_shared::ids::Step(process.step),
+                generation: process.identity.generation,
+                step: process.step,
                 phase: process.phase,
+                resumed: false,
                 entered_at: process.since,
+                took: None,
             };
-            let reading = Reading { alive: Some(process.alive), doing: Some(doing), finished: vec![] };
+            let reading = Reading { alive: Some(process.alive), current: Some(record), finished: vec![] };
             readings.insert(id.clone(), reading);
         }
         readings

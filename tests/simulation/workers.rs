@@ -1,15 +1,18 @@
 //! A model of training processes: what they hold, what they say, and how the ranks of a generation step together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use longtake_coordinator::agent::core::AgentInput;
-use longtake_shared::ids::{Generation, Incarnation, LaneId, WorkerId};
+use longtake_shared::ids::{Epoch, Generation, LaneId, Rank, Step, WorkerId};
 use longtake_shared::protocol::stamp::StepPhase;
-use longtake_shared::protocol::{PROTOCOL_VERSION, wire};
-use wire::worker_message::Body;
-use wire::worker_order::Body as OrderBody;
+use longtake_shared::protocol::{
+    Ending, FailureScope, Flags, Formation, GenerationInputs, Identity, Kept, Order, Progress, SavedParts,
+    SavedStage, Stage, WorkerHello, WorkerMessage, WorkerOrder, WorkerReport,
+};
+use longtake_shared::units::Seconds;
 
+use crate::bugs::Bug;
 use crate::world::{Happening, World};
 
 /// What a worker does in its generation.
@@ -39,22 +42,25 @@ pub(crate) struct Process {
     /// Since when it is in that phase, by its machine's clock.
     pub(crate) since: Duration,
     pub(crate) sequence: u64,
-    pub(crate) step: u64,
+    pub(crate) step: Step,
+    pub(crate) identity: Identity,
+    /// When the latest order arrives.
+    pub(crate) last_order: Duration,
     index: u32,
-    identity: wire::Identity,
     doing: Doing,
     whole: bool,
     held: Vec<LaneId>,
     lanes: Vec<LaneId>,
-    flags: wire::SetFlags,
-    retained: Vec<wire::WorkerMessage>,
+    flags: Flags,
+    retained: Vec<WorkerMessage>,
 }
 
 /// The ranks of a generation, as they come to know of it.
 #[derive(Debug, Default)]
 pub(crate) struct Crew {
-    ranks: BTreeMap<u32, WorkerId>,
+    ranks: BTreeMap<Rank, WorkerId>,
     lanes: Vec<Vec<LaneId>>,
+    ready: BTreeSet<Rank>,
     stepping: bool,
 }
 
@@ -73,14 +79,15 @@ impl World {
             phase: StepPhase::Idle,
             since: now,
             sequence: 0,
-            step: 0,
+            step: Step(0),
+            identity: Identity::default(),
+            last_order: Duration::ZERO,
             index,
-            identity: wire::Identity::default(),
             doing: Doing::Nothing,
             whole: false,
             held: vec![],
             lanes: vec![],
-            flags: wire::SetFlags::default(),
+            flags: Flags::default(),
             retained: vec![],
         };
         self.processes.insert(worker.clone(), process);
@@ -94,30 +101,25 @@ impl World {
         process.connected = true;
         process.alive = now + self.nodes[process.node].ahead;
         let (node, link) = (process.node, process.link);
-        let hello = wire::WorkerHello {
-            protocol: PROTOCOL_VERSION,
-            index: process.index,
-            pid: 1,
-            ring_address: "10.0.0.1:4000".into(),
-        };
-        let message =
-            wire::WorkerMessage { identity: Some(wire::Identity::default()), body: Some(Body::Hello(hello)) };
-        self.agent_input(node, AgentInput::WorkerJoined { link, hello: message });
+        let ring_address = ([10, 0, 0, 1], 4000).into();
+        let hello = WorkerHello { index: process.index, pid: 1, ring_address };
+        self.agent_input(node, AgentInput::WorkerJoined { link, hello });
     }
 
-    fn says(&mut self, worker: &WorkerId, body: Body) {
+    fn says(&mut self, worker: &WorkerId, report: WorkerReport) {
         let Some(process) = self.processes.get_mut(worker) else { return };
-        let message = wire::WorkerMessage { identity: Some(process.identity.clone()), body: Some(body) };
-        if matches!(message.body, Some(Body::Left(_))) {
+        if matches!(report, WorkerReport::Left { .. }) {
             process.retained.clear();
         }
-        if !matches!(message.body, Some(Body::Progress(_))) {
+        let repeats = !matches!(report, WorkerReport::Progress(_));
+        let message = WorkerMessage::Report { identity: process.identity.clone(), report };
+        if repeats {
             process.retained.push(message.clone());
         }
         self.plan(Duration::from_micros(200), Happening::FromWorker { worker: worker.clone(), message });
     }
 
-    pub(crate) fn worker_says_to_agent(&mut self, worker: &WorkerId, message: wire::WorkerMessage) {
+    pub(crate) fn worker_says_to_agent(&mut self, worker: &WorkerId, message: WorkerMessage) {
         let Some(process) = self.processes.get(worker) else { return };
         let (node, link) = (process.node, process.link);
         let pause = self.nodes[node].paused_until.saturating_sub(self.now());
@@ -128,85 +130,106 @@ impl World {
         }
     }
 
-    pub(crate) fn worker_hears(&mut self, worker: &WorkerId, order: wire::WorkerOrder) {
+    pub(crate) fn worker_hears(&mut self, worker: &WorkerId, order: WorkerOrder) {
         let Some(process) = self.processes.get_mut(worker) else { return };
         if process.frozen {
             self.plan(Duration::from_millis(100), Happening::ToWorker { worker: worker.clone(), order });
             return;
         }
-        let identity = order.identity.unwrap_or_default();
+        let WorkerOrder { identity, order, inputs } = order;
         let older = identity.generation < process.identity.generation;
-        if older || identity.incarnation < process.identity.incarnation {
+        let obeyed = self.bug == Some(Bug::StaleOrderObeyed);
+        if (older && !obeyed) || identity.incarnation < process.identity.incarnation {
             return;
         }
         let same = identity.generation == process.identity.generation;
-        match order.body {
-            Some(OrderBody::Form(form)) if !same => self.forms(worker, identity, &form),
-            Some(OrderBody::Train(_)) if same && process.doing == Doing::Waits => self.trains(worker),
-            Some(OrderBody::Abort(_)) if same && process.doing != Doing::Left => self.leaves(worker),
-            Some(OrderBody::SetFlags(flags)) => process.flags = flags,
-            Some(OrderBody::Committed(committed)) => {
-                let answered = |message: &wire::WorkerMessage| matches!(&message.body, Some(Body::PartsSaved(saved)) if saved.step <= committed.step);
+        match order {
+            Order::Form(formation) if !same => {
+                let inputs = inputs.expect("a generation is formed with its inputs");
+                self.forms(worker, identity, &formation, &inputs);
+            }
+            Order::Train if same && process.doing == Doing::Waits => self.trains(worker),
+            Order::Abort { .. } if same && process.doing != Doing::Left => self.leaves(worker),
+            Order::SetFlags(flags) => process.flags = flags,
+            Order::Committed { stage, step, .. } => {
+                assert!(self.chain.holds(stage, step), "{step} is in the chain before a worker hears of it");
+                let answered = |message: &WorkerMessage| {
+                    let WorkerMessage::Report { report, .. } = message else { return false };
+                    matches!(report, WorkerReport::PartsSaved(saved) if saved.step <= step)
+                };
                 process.retained.retain(|message| !answered(message));
-                if process.doing == Doing::Stops && committed.step >= process.step {
-                    let finished = wire::Finished { step: process.step, stopped: true };
-                    self.says(worker, Body::Finished(finished));
+                if process.doing == Doing::Stops && step >= process.step {
+                    let finished = WorkerReport::Finished { step: process.step, ending: Ending::Stopped };
+                    self.says(worker, finished);
                 }
             }
-            Some(OrderBody::Adopted(_)) => {
+            Order::Adopted => {
                 for message in process.retained.clone() {
                     let after = Duration::from_micros(200);
                     self.plan(after, Happening::FromWorker { worker: worker.clone(), message });
                 }
             }
-            Some(OrderBody::Shutdown(_)) => {
+            Order::Shutdown => {
                 self.plan(Duration::from_millis(5), Happening::WorkerDies { worker: worker.clone() });
             }
             _ => {}
         }
     }
 
-    fn forms(&mut self, worker: &WorkerId, identity: wire::Identity, form: &wire::Form) {
-        let generation = Generation(identity.generation);
-        let rank = identity.rank;
-        let lanes: Vec<Vec<LaneId>> =
-            form.lanes.iter().map(|list| list.lanes.iter().copied().map(LaneId).collect()).collect();
-        self.judge.formed(generation, Incarnation(identity.incarnation), &lanes, self.shape.lanes());
+    fn forms(
+        &mut self,
+        worker: &WorkerId,
+        identity: Identity,
+        formation: &Formation,
+        inputs: &GenerationInputs,
+    ) {
+        let (generation, rank) = (identity.generation, identity.rank);
+        let lanes = &formation.lanes;
+        self.judge.formed(generation, identity.incarnation, lanes, self.shape.lanes());
+        self.judge.entered(worker, generation);
         let now = self.now();
         let Some(process) = self.processes.get_mut(worker) else { return };
         process.identity = identity;
         process.doing = Doing::Loads;
         process.retained.clear();
-        process.flags = wire::SetFlags::default();
+        process.flags = Flags::default();
         (process.phase, process.since) = (StepPhase::Idle, now + self.nodes[process.node].ahead);
-        process.lanes.clone_from(&lanes[rank as usize]);
-        process.step = if let Some(carried) = &form.carried {
+        process.lanes.clone_from(&lanes[rank.index()]);
+        process.step = if let Some(carried) = &formation.carried {
+            let held = process.step;
+            assert!(
+                rank != carried.holder || held == carried.step,
+                "{rank} holds {held}, not {}",
+                carried.step
+            );
             carried.step
         } else {
             process.held.clear();
-            let manifest = form.resume_json.as_deref().map(serde_json::from_str::<serde_json::Value>);
+            let manifest = inputs.resume_json.as_deref().map(serde_json::from_str::<serde_json::Value>);
             let manifest = manifest.and_then(Result::ok);
             let number = |name: &str| manifest.as_ref().and_then(|manifest| manifest[name].as_u64());
             if number("sequence").is_some_and(|sequence| !self.chain.is_whole(sequence)) {
                 return self.cannot_read(worker);
             }
-            number("step").unwrap_or(0)
+            Step(number("step").unwrap_or(0))
         };
         process.whole = false;
         let crew = self.crews.entry(generation).or_default();
-        crew.ranks.insert(rank, worker.clone());
-        crew.lanes = lanes;
+        let other = crew.ranks.insert(rank, worker.clone());
+        assert_eq!(other, None, "{rank} of {generation} is one worker");
+        crew.lanes.clone_from(lanes);
         let after = self.dice.millis(10, 200);
         self.plan(after, Happening::WorkerReady { worker: worker.clone(), generation });
     }
 
     fn cannot_read(&mut self, worker: &WorkerId) {
-        let failed = wire::Failed {
+        let failed = WorkerReport::Failed {
             message: "the checkpoint cannot be used".into(),
-            scope: wire::FailureScope::Checkpoint.into(),
-            ..wire::Failed::default()
+            hint: None,
+            scope: FailureScope::Checkpoint,
+            log: vec![],
         };
-        self.says(worker, Body::Failed(failed));
+        self.says(worker, failed);
         self.plan(Duration::from_millis(5), Happening::WorkerDies { worker: worker.clone() });
     }
 
@@ -217,7 +240,7 @@ impl World {
             self.plan(Duration::from_millis(100), Happening::WorkerReady { worker, generation });
             return;
         }
-        if process.identity.generation != generation.0 || process.doing != Doing::Loads {
+        if process.identity.generation != generation || process.doing != Doing::Loads {
             return;
         }
         process.doing = Doing::Waits;
@@ -226,15 +249,22 @@ impl World {
         process.held.extend(lanes);
         process.held.sort();
         process.held.dedup();
-        self.says(worker, Body::Ready(wire::Ready {}));
+        let rank = process.identity.rank;
+        self.crews.entry(generation).or_default().ready.insert(rank);
+        self.says(worker, WorkerReport::Ready);
     }
 
     fn trains(&mut self, worker: &WorkerId) {
         let Some(process) = self.processes.get_mut(worker) else { return };
         process.doing = Doing::Trains;
         process.held = process.lanes.clone();
-        let generation = Generation(process.identity.generation);
+        let generation = process.identity.generation;
         let crew = self.crews.entry(generation).or_default();
+        assert_eq!(
+            crew.ready.len(),
+            crew.lanes.len(),
+            "all ranks of {generation} are ready before it trains"
+        );
         if !std::mem::replace(&mut crew.stepping, true) {
             let step = self.shape.step;
             self.plan(step, Happening::Steps(generation));
@@ -246,13 +276,13 @@ impl World {
         let Some(process) = self.processes.get_mut(worker) else { return };
         process.doing = Doing::Left;
         (process.phase, process.since) = (StepPhase::Idle, now + self.nodes[process.node].ahead);
-        let kept = process.whole.then(|| wire::Kept {
-            stage: wire::Stage::Train.into(),
+        let kept = process.whole.then(|| Kept {
+            stage: SavedStage::Train,
             step: process.step,
-            lanes: process.held.iter().map(|lane| lane.0).collect(),
+            lanes: process.held.clone(),
             copies: vec![],
         });
-        self.says(worker, Body::Left(wire::Left { kept }));
+        self.says(worker, WorkerReport::Left { kept });
     }
 
     /// All ranks take a step where all can; where one cannot, the others wait in their collective, or see it fail.
@@ -261,7 +291,7 @@ impl World {
         let world = crew.lanes.len();
         let members: Vec<WorkerId> = crew.ranks.values().cloned().collect();
         let here = |id: &WorkerId| {
-            self.processes.get(id).filter(|process| process.identity.generation == generation.0)
+            self.processes.get(id).filter(|process| process.identity.generation == generation)
         };
         let present = members.len() == world && members.iter().all(|id| here(id).is_some());
         let in_it = |id: &WorkerId| {
@@ -292,17 +322,14 @@ impl World {
         let mut waits = false;
         for id in members {
             let Some(process) = self.processes.get_mut(id) else { continue };
-            if process.identity.generation != generation.0 {
+            if process.identity.generation != generation {
                 continue;
             }
             if process.frozen {
                 waits = true;
             } else if process.doing == Doing::Trains {
                 process.doing = Doing::Broken;
-                self.says(
-                    id,
-                    Body::CollectiveFailed(wire::CollectiveFailed { message: "a peer is gone".into() }),
-                );
+                self.says(id, WorkerReport::CollectiveFailed { message: "a peer is gone".into() });
             }
         }
         if waits {
@@ -327,10 +354,10 @@ impl World {
         self.judge.stepped(generation);
         let now = self.now();
         let (mut stop, mut save, mut leave) = (false, false, false);
-        let reached = self.processes[&members[0]].step + 1;
+        let reached = self.processes[&members[0]].step.next();
         for id in members {
             let Some(process) = self.processes.get_mut(id) else { continue };
-            process.step += 1;
+            process.step = process.step.next();
             assert_eq!(process.step, reached, "all ranks of {generation} are at the same step");
             (process.phase, process.since) = (StepPhase::Look, now + self.nodes[process.node].ahead);
             process.sequence += 1;
@@ -338,29 +365,21 @@ impl World {
             save |= process.flags.checkpoint;
             leave |= process.flags.reconfigure;
         }
-        self.says(
-            &members[0],
-            Body::Progress(wire::Progress {
-                stage: wire::Stage::Train.into(),
-                done: reached,
-                total: u64::MAX,
-                ..wire::Progress::default()
-            }),
-        );
+        let progress = Progress {
+            stage: Stage::Train,
+            done: reached.0,
+            total: u64::MAX,
+            epoch: Epoch(0),
+            loss: None,
+            numbers: BTreeMap::new(),
+            elapsed: Seconds(0.0),
+        };
+        self.says(&members[0], WorkerReport::Progress(progress));
         if stop || save {
             for (rank, id) in members.iter().enumerate() {
-                let parts = serde_json::json!({ "rank": rank, "step": reached, "generation": generation.0 });
-                let parts_json = parts.to_string();
-                let stage = wire::Stage::Train.into();
-                self.says(
-                    id,
-                    Body::PartsSaved(wire::PartsSaved {
-                        stage,
-                        step: reached,
-                        average_map: None,
-                        parts_json,
-                    }),
-                );
+                let parts = serde_json::json!({ "rank": rank, "step": reached, "generation": generation });
+                let (stage, step, average_map) = (SavedStage::Train, reached, None);
+                self.says(id, WorkerReport::PartsSaved(SavedParts { stage, step, average_map, parts }));
             }
         }
         if stop {

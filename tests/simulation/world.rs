@@ -6,12 +6,14 @@ use std::time::Duration;
 use longtake_coordinator::agent::core::AgentInput;
 use longtake_coordinator::driver::ChainRequest;
 use longtake_coordinator::run::Settings;
+use longtake_coordinator::run::phase::Phase;
 use longtake_coordinator::updates::Outcome;
 use longtake_shared::config::Recovery;
 use longtake_shared::ids::{Generation, RunId, WorkerId};
-use longtake_shared::protocol::wire;
+use longtake_shared::protocol::{AgentMessage, AgentOrder, WorkerMessage, WorkerOrder};
 use tempfile::TempDir;
 
+use crate::bugs::Bug;
 use crate::chain::Chain;
 use crate::coordinators::Coordinator;
 use crate::faults::Fault;
@@ -104,12 +106,12 @@ pub(crate) enum Happening {
     /// A message of an agent arrives.
     ToCoordinator {
         link: usize,
-        message: wire::AgentMessage,
+        message: AgentMessage,
     },
     /// An order for an agent arrives.
     ToAgent {
         link: usize,
-        order: wire::AgentOrder,
+        order: AgentOrder,
     },
     /// The coordinator sees that a link is over.
     LinkOverThere(usize),
@@ -129,11 +131,11 @@ pub(crate) enum Happening {
     },
     ToWorker {
         worker: WorkerId,
-        order: wire::WorkerOrder,
+        order: WorkerOrder,
     },
     FromWorker {
         worker: WorkerId,
-        message: wire::WorkerMessage,
+        message: WorkerMessage,
     },
     WorkerReady {
         worker: WorkerId,
@@ -186,6 +188,12 @@ pub(crate) struct World {
     /// How long the store takes for a commit.
     pub(crate) store_delay: Duration,
     pub(crate) asked_to_stop: bool,
+    /// The bug that is planted.
+    pub(crate) bug: Option<Bug>,
+    /// Faults so far.
+    pub(crate) struck: usize,
+    /// When the latest fault began or ended.
+    pub(crate) disturbed: Duration,
     /// What the run has ended with.
     pub(crate) outcome: Option<Outcome>,
     trace: blake3::Hasher,
@@ -194,7 +202,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, shape: Shape, tell: bool) -> Self {
+    pub(crate) fn new(bug: Option<Bug>, seed: u64, shape: Shape, tell: bool) -> Self {
         let memory = std::path::Path::new("/dev/shm");
         let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let mut world = Self {
@@ -212,6 +220,9 @@ impl World {
             crews: BTreeMap::new(),
             store_delay: Duration::from_millis(20),
             asked_to_stop: false,
+            bug,
+            struck: 0,
+            disturbed: Duration::ZERO,
             outcome: None,
             trace: blake3::Hasher::new(),
             happenings: 0,
@@ -299,6 +310,21 @@ impl World {
         self.outcome.is_some()
     }
 
+    /// Whether the current coordinator is ending the run.
+    pub(crate) fn is_ending(&self) -> bool {
+        let ends = |phase: &Phase| matches!(phase, Phase::Ending { .. } | Phase::Finished { .. });
+        self.current().is_some_and(|number| ends(&self.coordinators[number].core.engine().state().phase))
+    }
+
+    /// Once nothing fails any more, the coordinator knows every process that runs.
+    pub(crate) fn judge_processes(&self) {
+        let Some(number) = self.current() else { return };
+        let state = self.coordinators[number].core.engine().state();
+        for worker in self.processes.keys() {
+            assert!(state.is_alive(worker), "{worker} runs although the coordinator has declared it lost");
+        }
+    }
+
     pub(crate) fn digest(&self) -> blake3::Hash {
         self.trace.finalize()
     }
@@ -314,8 +340,8 @@ impl World {
                 "{}: {:?}, {} agents, patience {:?}",
                 state.incarnation,
                 state.phase,
-                state.agents.len(),
-                state.patience
+                state.roster.agents.len(),
+                state.progress.patience
             )
         });
         let processes = self.processes.iter().map(|(id, process)| format!("{id}: {process:?}"));

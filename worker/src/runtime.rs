@@ -14,7 +14,7 @@ use longtake_shared::role::WorkRequest;
 
 use crate::collective::RingListener;
 use crate::control::{
-    ControlError, Directive, Ending, FailureScope, Hello, Session, ignore_signals, live_with_parent,
+    ControlError, Directive, Ending, FailureScope, Session, WorkerHello, ignore_signals, live_with_parent,
 };
 use crate::train::TrainError;
 use crate::train::stages::generation::{Ended, Worker, connect};
@@ -29,8 +29,8 @@ pub fn run(request: &WorkRequest) -> Result<ExitCode, Failure> {
     let (listener, ring_address) = RingListener::bind(SocketAddr::new(request.bind, 0)).map_err(|error| {
         Failure::new(format!("cannot listen on {} for the other workers: {error}", request.bind))
     })?;
-    let hello = Hello { index: request.index, pid: std::process::id(), ring_address };
-    let session = Arc::new(Session::connect(&request.socket, &request.flight, &hello)?);
+    let hello = WorkerHello { index: request.index, pid: std::process::id(), ring_address };
+    let session = Arc::new(Session::connect(&request.socket, &request.flight, hello)?);
     let reach = move |assignment: &_, aborter| connect(&listener, assignment, aborter);
     let mut worker = Worker::new(Arc::clone(&session), request.index, Box::new(reach));
     serve(&session, &mut worker)
@@ -98,7 +98,7 @@ impl Stay {
     fn end(&mut self, session: &Session, worker: &Worker) -> Result<(), ControlError> {
         let Some(generation) = self.living.take() else { return Ok(()) };
         self.left = Some(generation);
-        session.left(generation, worker.kept().as_ref())
+        session.left(generation, worker.kept())
     }
 }
 

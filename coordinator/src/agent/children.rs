@@ -1,4 +1,4 @@
-//! The processes of an agent's workers: started by a thread that lives as long as they may, watched by pidfd, killed with it.
+//! The processes of an agent's workers: started by one thread, watched by pidfd, killed with the agent.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,21 +21,21 @@ use tokio::sync::oneshot;
 
 use super::core::Reading;
 use super::log::WorkerLog;
-use crate::launch::local::{LocalLauncher, Place};
+use super::worker_command::{Place, WorkerCommand};
 
 /// All worker processes of an agent. Dropping it kills them.
 pub(super) struct Children {
-    /// Dropped first: the thread that started them must not end before they have.
+    /// Dropped first: the thread that started the processes must end after them.
     processes: BTreeMap<WorkerId, Arc<Process>>,
     ends: FuturesUnordered<BoxFuture<'static, (WorkerId, ExitCause)>>,
     spawner: Spawner,
 }
 
-/// One worker's log and flight recorder, as the agent's loop holds them.
+/// Log and flight recorder of one worker.
 pub(super) struct Running {
     log: WorkerLog,
     flight: FlightLog,
-    /// The newest record at the last reading, which had not ended.
+    /// Sequence number of the newest record at the last reading, whose phase had not ended.
     seen: u64,
 }
 
@@ -45,7 +45,7 @@ impl Running {
         self.log.last_lines()
     }
 
-    /// What its recorder shows since the last reading; nothing where the file cannot be read any more.
+    /// Its flight recorder since the last reading; empty if the file cannot be read.
     pub(super) fn reading(&mut self) -> Reading {
         let flight = match self.flight.read_from(self.seen) {
             Ok(flight) => flight,
@@ -58,7 +58,7 @@ impl Running {
         Reading::from(&flight)
     }
 
-    /// Changes how often it is to give a sign of life.
+    /// Changes the time between two signs of life.
     pub(super) fn set_beat(&self, beat: Duration) {
         if let Err(error) = self.flight.set_beat(beat) {
             tracing::warn!(%error, "a flight recorder cannot be written");
@@ -67,22 +67,22 @@ impl Running {
 }
 
 impl Children {
-    /// Nobody yet.
+    /// No processes yet.
     ///
     /// # Errors
-    /// The starting thread cannot be made.
+    /// The starting thread cannot be created.
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self { processes: BTreeMap::new(), ends: FuturesUnordered::new(), spawner: Spawner::start()? })
     }
 
-    /// Starts a worker, which is to give a sign of life each `beat`.
+    /// Starts a worker that gives a sign of life every `beat`.
     ///
     /// # Errors
     /// Its program, log or flight recorder cannot be opened.
     pub(super) async fn start(
         &mut self,
         id: &WorkerId,
-        launcher: &LocalLauncher,
+        worker_command: &WorkerCommand,
         place: &Place,
         log: &Path,
         beat: Duration,
@@ -90,9 +90,9 @@ impl Children {
         let log = WorkerLog::open(log)?;
         let flight = FlightLog::create(&place.flight, beat).map_err(|error| {
             let path = place.flight.display();
-            io::Error::new(error.kind(), format!("cannot make the flight recorder `{path}`: {error}"))
+            io::Error::new(error.kind(), format!("cannot create the flight recorder `{path}`: {error}"))
         })?;
-        let command = launcher.command(place, &log.file)?;
+        let command = worker_command.command(place, &log.file)?;
         let program = command.get_program().to_string_lossy().into_owned();
         let child =
             self.spawner.spawn(command).await.map_err(|error| {
@@ -107,7 +107,7 @@ impl Children {
         self.processes.insert(id.clone(), Arc::clone(&process));
         let id = id.clone();
         self.ends.push(Box::pin(async move {
-            // A pidfd is readable when its process is over (pidfd_open(2)).
+            // A pidfd becomes readable when its process ends (pidfd_open(2)).
             let readable = pidfd.readable().await.map(drop);
             let cause = readable.and_then(|()| process.reap()).unwrap_or_else(|error| {
                 tracing::error!(worker = %id, %error, "the end of a worker cannot be observed");
@@ -119,7 +119,7 @@ impl Children {
         Ok(Running { log, flight, seen: 1 })
     }
 
-    /// The next worker whose process is over. May be dropped and called again; never returns while there is none.
+    /// The next worker whose process ends; pending while none does. Cancel-safe.
     pub(super) async fn next_end(&mut self) -> (WorkerId, ExitCause) {
         match self.ends.next().await {
             Some(end) => {
@@ -130,14 +130,14 @@ impl Children {
         }
     }
 
-    /// Kills a worker if it still runs, and what it has started.
+    /// Kills a worker and its child processes, if it still runs.
     pub(super) fn kill(&self, worker: &WorkerId) {
         if let Some(process) = self.processes.get(worker) {
             process.kill();
         }
     }
 
-    /// Kills all that still run, and what they have started.
+    /// Kills all running workers and their child processes.
     pub(super) fn kill_all(&self) {
         for process in self.processes.values() {
             process.kill();
@@ -149,7 +149,7 @@ impl Drop for Children {
     fn drop(&mut self) {
         self.kill_all();
         for process in self.processes.values() {
-            // After SIGKILL this returns at once; without it, the process would stay as a zombie until this one ends.
+            // After SIGKILL this returns at once. Without it, the process would remain a zombie until this one ends.
             if let Err(error) = process.reap() {
                 tracing::warn!(%error, "a killed worker cannot be reaped");
             }
@@ -157,7 +157,7 @@ impl Drop for Children {
     }
 }
 
-/// A worker's process, which is also the leader of its own process group.
+/// A worker's process, the leader of its own process group.
 struct Process {
     pid: Pid,
     child: Mutex<Option<Child>>,
@@ -174,16 +174,16 @@ impl Process {
         Ok(pidfd_open(self.pid, PidfdFlags::NONBLOCK)?)
     }
 
-    /// Kills its group. While the process is not reaped, its id cannot be another's.
+    /// Kills its group. Its id cannot be reused before the process is reaped.
     fn kill(&self) {
         let child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
         if child.is_some() {
-            // It may have ended by itself in the meantime.
+            // The process may have ended meanwhile.
             let _ = kill_process_group(self.pid, Signal::KILL);
         }
     }
 
-    /// Takes its end, once. Whoever calls this has seen its end or killed it; what it has started ends with it.
+    /// Reaps the process and kills its children. Called once the process has ended or was killed.
     fn reap(&self) -> io::Result<ExitCause> {
         self.kill();
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
@@ -201,10 +201,10 @@ fn exit_cause(status: ExitStatus) -> ExitCause {
     }
 }
 
-/// A thread that starts processes and does nothing else. Workers ask the kernel to be killed when the *thread* that started
-/// them ends (prctl(2), PR_SET_PDEATHSIG); threads of an async runtime come and go.
+/// A thread that only starts processes. The kernel kills a worker when the *thread* that started it ends (prctl(2),
+/// PR_SET_PDEATHSIG), and threads of an async runtime may end at any time.
 struct Spawner {
-    /// Gone when the thread is to end.
+    /// Absent once the thread must end.
     requests: Option<mpsc::Sender<Request>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -219,7 +219,7 @@ impl Spawner {
         let (requests, queue) = mpsc::channel::<Request>();
         let thread = std::thread::Builder::new().name("spawner".to_owned()).spawn(move || {
             for Request { mut command, reply } in queue {
-                // Whoever asked may have gone; then the child is killed by its death signal when this thread ends.
+                // The caller may have ended; its death signal then kills the child when this thread ends.
                 let _ = reply.send(command.spawn());
             }
         })?;
@@ -227,7 +227,7 @@ impl Spawner {
     }
 
     async fn spawn(&self, command: Command) -> io::Result<Child> {
-        let gone = || io::Error::other("the thread that starts workers is gone");
+        let gone = || io::Error::other("the thread that starts workers has ended");
         let (reply, child) = oneshot::channel();
         let requests = self.requests.as_ref().ok_or_else(gone)?;
         requests.send(Request { command, reply }).map_err(|_| gone())?;

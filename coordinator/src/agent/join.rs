@@ -1,4 +1,4 @@
-//! An agent in a process of its own: it lasts longer than a coordinator, and passes stop signals on.
+//! An agent in a process of its own: it survives the loss of its coordinator and forwards stop signals.
 
 use longtake_shared::hint::{ExitCode, Failure};
 use longtake_shared::task::TaskGroup;
@@ -8,11 +8,11 @@ use crate::operator;
 use crate::run::event::StopSource;
 use crate::signals::Signals;
 
-/// Serves a run until it is over, and gives what it has ended with. The first stop signal is passed on to the coordinator; a
-/// second interrupt ends the agent and its workers.
+/// Serves a run until it is over, and returns its exit code. The first stop signal is forwarded to the coordinator; a second
+/// interrupt ends the agent and its workers.
 ///
 /// # Errors
-/// The coordinator cannot be found, refuses the agent or stays lost, or what the agent needs cannot be made.
+/// The coordinator is not found, refuses the agent or stays lost, or a resource of the agent cannot be created.
 pub async fn join_as_agent(options: AgentOptions, mut signals: Signals) -> Result<ExitCode, Failure> {
     let whereabouts = options.coordinator.clone();
     let tasks = TaskGroup::default();
@@ -34,7 +34,7 @@ pub async fn join_as_agent(options: AgentOptions, mut signals: Signals) -> Resul
                     Err(error) => Err(error.into()),
                 };
                 if let Err(error) = asked {
-                    tracing::warn!(%error, "the coordinator cannot be asked to stop");
+                    tracing::warn!(%error, "the request to stop could not be forwarded to the coordinator");
                 }
             }
             end = &mut agent => return end.map_err(Failure::from),

@@ -1,12 +1,15 @@
-//! The agent's end of the line to its coordinator: looks it up, calls, says hello, and tells what comes and what breaks.
+//! The agent's connection to its coordinator: look-up, connect, hello, messages and failures.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use longtake_shared::ids::RunId;
-use longtake_shared::protocol::{CONNECTION_WINDOW_BYTES, MAX_MESSAGE_BYTES, STREAM_WINDOW_BYTES, wire};
+use longtake_shared::protocol::{
+    AgentMessage, AgentOrder, CONNECTION_WINDOW_BYTES, MAX_MESSAGE_BYTES, STREAM_WINDOW_BYTES, wire,
+};
 use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
@@ -17,38 +20,38 @@ use super::core::AgentInput;
 use crate::server::address::{Contact, Whereabouts};
 use crate::server::{TOKEN_FIELD, reach};
 
-/// Messages that wait for the coordinator.
+/// Capacity of the message queue.
 const QUEUE: usize = 1024;
 
-/// Places of the queue that workers' messages leave to the agent's own.
+/// Places of the queue reserved for the agent's own messages.
 const RESERVED: usize = 256;
 
-/// How long a coordinator may take to be reached.
+/// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The line.
+/// The connection.
 pub(super) struct Line {
     whereabouts: Whereabouts,
     state: State,
-    /// The address of this machine from which the coordinator was reached: other nodes reach it too.
+    /// Address of this machine from which the coordinator was reached; other nodes reach it too.
     local: Option<IpAddr>,
 }
 
 enum State {
-    /// Nobody calls.
+    /// Not connected.
     Closed,
-    /// The coordinator is called.
+    /// Connecting.
     Calling(BoxFuture<'static, Result<Reached, String>>),
-    /// It can be talked to.
+    /// Connected, without a link.
     Reached(Channel, Contact),
-    /// Hello is said.
+    /// The hello is sent.
     Greeting(Outgoing, BoxFuture<'static, Result<Streaming<wire::AgentOrder>, Status>>),
-    /// Orders come.
+    /// The link is open.
     Open(Outgoing, Streaming<wire::AgentOrder>),
 }
 
 /// The queue to the coordinator.
-pub(super) type Outgoing = mpsc::Sender<wire::AgentMessage>;
+pub(super) type Outgoing = mpsc::Sender<AgentMessage>;
 
 struct Reached {
     channel: Channel,
@@ -61,12 +64,12 @@ impl Line {
         Self { whereabouts, state: State::Closed, local: None }
     }
 
-    /// The address of this machine from which the coordinator was reached last.
+    /// Address of this machine from which the coordinator was reached last.
     pub(super) fn local(&self) -> Option<IpAddr> {
         self.local
     }
 
-    /// Begins to call, after a pause.
+    /// Starts to connect, after a pause.
     pub(super) fn call(&mut self, after: Duration) {
         let whereabouts = self.whereabouts.clone();
         self.state = State::Calling(Box::pin(async move {
@@ -76,7 +79,7 @@ impl Line {
         }));
     }
 
-    /// Nothing of this line comes any more.
+    /// Closes the connection; no further input arrives from it.
     pub(super) fn hang_up(&mut self) {
         self.state = State::Closed;
     }
@@ -84,27 +87,27 @@ impl Line {
     /// Sends a message; the first one opens the link.
     ///
     /// # Errors
-    /// The coordinator has been taking nothing for so long that the queue is full.
-    pub(super) fn send(&mut self, message: wire::AgentMessage) -> Result<(), &'static str> {
+    /// The queue is full, because the coordinator receives nothing.
+    pub(super) fn send(&mut self, message: AgentMessage) -> Result<(), &'static str> {
         match &self.state {
             State::Reached(channel, contact) => {
                 let (outgoing, queue) = mpsc::channel(QUEUE);
-                // The queue is empty, and its receiver lives.
+                // The queue is empty, and its receiver exists.
                 let _ = outgoing.try_send(message);
                 let link = link(channel.clone(), contact.token.clone(), queue);
                 self.state = State::Greeting(outgoing, Box::pin(link));
                 Ok(())
             }
             State::Greeting(outgoing, _) | State::Open(outgoing, _) => match outgoing.try_send(message) {
-                Err(mpsc::error::TrySendError::Full(_)) => Err("it takes nothing any more"),
-                // The stream of orders tells why a link is over.
+                Err(mpsc::error::TrySendError::Full(_)) => Err("it receives no messages"),
+                // The stream of orders reports the end of a link.
                 Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
             },
             State::Closed | State::Calling(_) => Ok(()),
         }
     }
 
-    /// The queue where it has no room for messages of workers: these wait on their side.
+    /// The queue, if it has no room for messages of workers, which then wait.
     pub(super) fn full(&self) -> Option<Outgoing> {
         match &self.state {
             State::Greeting(outgoing, _) | State::Open(outgoing, _) => Some(outgoing)
@@ -114,7 +117,7 @@ impl Line {
         }
     }
 
-    /// What comes next. May be dropped and called again; never returns while there is nothing to wait for.
+    /// The next input; pending while the connection is closed. Cancel-safe.
     pub(super) async fn next(&mut self) -> AgentInput {
         loop {
             let input = match &mut self.state {
@@ -136,7 +139,13 @@ impl Line {
                     Err(status) => refused(&status),
                 },
                 State::Open(_, orders) => match orders.message().await {
-                    Ok(Some(order)) => return AgentInput::Order(order),
+                    Ok(Some(order)) => match AgentOrder::try_from(order) {
+                        Ok(order) => return AgentInput::Order(order),
+                        Err(malformed) => {
+                            tracing::error!(%malformed, "an order of the coordinator is malformed");
+                            continue;
+                        }
+                    },
                     Ok(None) => AgentInput::Lost { reason: "it closed the link".to_owned() },
                     Err(status) => AgentInput::Lost { reason: status.message().to_owned() },
                 },
@@ -147,16 +156,16 @@ impl Line {
     }
 }
 
-/// Waits until a queue has room for messages of workers again; for ever where there is none.
+/// Waits until a queue has room for messages of workers; pending without a queue.
 pub(super) async fn room(queue: Option<&Outgoing>) {
     match queue {
-        // Permits that are not used go back at once; a queue that is closed holds nobody up.
+        // The permits are returned at once; a closed queue ends the wait.
         Some(queue) => drop(queue.reserve_many(RESERVED + 1).await),
         None => std::future::pending().await,
     }
 }
 
-/// Whether a refusal is for good. Another token or an ending run may be an earlier coordinator's.
+/// The input for a refusal. One that is not final, such as another token or an ending run, may come from an earlier coordinator.
 fn refused(status: &Status) -> AgentInput {
     let reason = status.message().to_owned();
     match status.code() {
@@ -183,7 +192,7 @@ async fn reach(contact: Contact) -> Result<Reached, String> {
     Ok(Reached { channel, contact, local })
 }
 
-/// The last cause of an error, which says most.
+/// The innermost cause of an error, which is the most specific.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut last = error;
     while let Some(inner) = last.source() {
@@ -195,9 +204,9 @@ fn causes(error: &dyn std::error::Error) -> String {
 async fn link(
     channel: Channel,
     token: String,
-    queue: mpsc::Receiver<wire::AgentMessage>,
+    queue: mpsc::Receiver<AgentMessage>,
 ) -> Result<Streaming<wire::AgentOrder>, Status> {
-    let mut request = Request::new(ReceiverStream::new(queue));
+    let mut request = Request::new(ReceiverStream::new(queue).map(wire::AgentMessage::from));
     if let Ok(token) = MetadataValue::try_from(token.as_str()) {
         request.metadata_mut().insert(TOKEN_FIELD, token);
     }

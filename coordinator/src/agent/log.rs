@@ -1,17 +1,17 @@
-//! The log of a worker: its standard output and error, appended to one file; the last lines go into a failure report.
+//! The log of a worker: its standard output and error in one file, whose last lines go into a failure report.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-/// Lines of a failure report.
+/// Log lines in a failure report.
 const LINES: usize = 20;
 
-/// Characters of a line that are told; the file has the rest.
+/// Longest line of a failure report in characters; the file has the rest.
 const LINE_CHARS: usize = 400;
 
-/// Bytes that are searched for them.
+/// Bytes at the end of the file that are searched for them.
 const TAIL_BYTES: u64 = 16 << 10;
 
 /// A worker's log, open for appending.
@@ -19,12 +19,12 @@ const TAIL_BYTES: u64 = 16 << 10;
 pub(super) struct WorkerLog {
     /// Shared with the worker's standard output and error.
     pub(super) file: File,
-    /// Where this worker's part begins; what is before is of an earlier one.
+    /// Begin of this worker's part; earlier workers wrote the part before.
     begin: u64,
 }
 
 impl WorkerLog {
-    /// Opens a log at its end; makes it, and its folder, where they do not exist.
+    /// Opens a log at its end, and creates it and its folder if absent.
     ///
     /// # Errors
     /// The file cannot be opened.
@@ -38,7 +38,7 @@ impl WorkerLog {
         Ok(Self { file, begin })
     }
 
-    /// The last lines of this worker; none where the file cannot be read any more.
+    /// The last lines of this worker; none if the file cannot be read.
     pub(super) fn last_lines(&self) -> Vec<String> {
         self.read_tail().unwrap_or_default()
     }
@@ -51,7 +51,7 @@ impl WorkerLog {
         let text = String::from_utf8_lossy(&bytes);
         let mut lines: Vec<&str> = text.lines().collect();
         if from > self.begin && lines.len() > 1 {
-            // The first one is cut.
+            // The first line is incomplete.
             lines.remove(0);
         }
         let skip = lines.len().saturating_sub(LINES);

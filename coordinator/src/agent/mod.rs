@@ -1,4 +1,4 @@
-//! One a node: starts workers, watches them, keeps their logs, and holds the node's lease with the coordinator.
+//! The agent of a node: starts workers, watches them, keeps their logs, and holds the node's lease with the coordinator.
 //!
 //! ```text
 //!  coordinator <--tonic, TCP--> agent <--tonic, Unix socket--> worker
@@ -6,14 +6,17 @@
 //!                                 +-------------------------------+
 //! ```
 //!
-//! [`crate::agent::core`] decides; this carries out. A worker never outlives its agent: the kernel kills it when the agent's
-//! process ends, the agent kills it when the agent itself ends in any other way, panics included.
+//! [`crate::agent::core`] decides, and this module executes. A worker never outlives its agent: the kernel kills it when the
+//! agent's process ends, and the agent kills it when its task ends in any other way, panics included.
 
-/// What an agent decides, as a value.
+/// The decisions of an agent as a pure state machine.
 pub mod core;
 
 /// An agent in a process of its own.
 pub mod join;
+
+/// The command line of a worker process.
+pub mod worker_command;
 
 mod children;
 mod line;
@@ -28,69 +31,70 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use longtake_shared::hint::{ExitCode, Hint};
-use longtake_shared::ids::WorkerId;
-use longtake_shared::protocol::{ExitCause, flight, wire};
+use longtake_shared::ids::{AgentId, WorkerId};
+use longtake_shared::protocol::{
+    AgentMessage, AgentReport, ExitCause, WorkerMessage, WorkerOrder, WorkerReport, flight,
+};
 use longtake_shared::task::{StopToken, TaskFailure, TaskGroup, TaskKind};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use self::core::{AgentCore, AgentEnd, AgentIdentity, AgentInput, AgentOutput, LinkId, OnLoss};
-use crate::launch::local::{LocalLauncher, Place};
-use crate::run::membership::AgentId;
 use crate::server::address::Whereabouts;
 use children::{Children, Running};
 use line::Line;
 use socket::SocketFolder;
+use worker_command::{Place, WorkerCommand};
 use worker_link::WorkerInput;
 
-/// Messages of workers that wait for the agent's loop.
+/// Capacity of the queue of workers' messages.
 const WORKER_QUEUE: usize = 256;
 
-/// How long the tasks of an ending agent are waited for.
+/// Longest wait for the tasks of an ending agent.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
 /// The folder of the workers' logs, in the run's folder.
 pub const LOG_FOLDER: &str = "logs";
 
-/// What an agent is told.
+/// The options of an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentOptions {
-    /// Where the coordinator is found, now and later.
+    /// How to find the coordinator.
     pub coordinator: Whereabouts,
-    /// What it does without one.
+    /// Reaction to the loss of the coordinator.
     pub on_loss: OnLoss,
-    /// Workers it can start.
+    /// Number of workers it can start.
     pub slots: usize,
-    /// How it starts them.
-    pub launcher: LocalLauncher,
-    /// The run's folder: logs and flight recorders of its workers go there.
+    /// The command that starts them.
+    pub worker_command: WorkerCommand,
+    /// The run's folder, for logs and flight recorders of its workers.
     pub run_folder: PathBuf,
 }
 
-/// What ends an agent early.
+/// A failure that ends an agent early.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// A socket, folder, thread or file it needs cannot be made.
+    /// A socket, folder, thread or file cannot be created.
     #[error("the agent cannot {verb}")]
     Io {
-        /// What it tried.
+        /// The operation that failed.
         verb: &'static str,
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
     /// The coordinator refuses it.
     #[error("the coordinator refuses the agent: {0}")]
     Refused(String),
-    /// The coordinator has gone without a goodbye.
+    /// The coordinator was lost without a goodbye.
     #[error("the agent has lost the coordinator: {0}")]
     Lost(String),
-    /// It has not come back.
+    /// The coordinator has not come back within the grace.
     #[error("the agent has been without a coordinator for {} s: {reason}", grace.as_secs())]
     GraceOver {
-        /// How long it waits.
+        /// The grace.
         grace: Duration,
-        /// What the last call came to.
+        /// The result of the last attempt to connect.
         reason: String,
     },
     /// One of its tasks has failed.
@@ -103,22 +107,23 @@ impl Hint for AgentError {
         match self {
             Self::Io { .. } | Self::Refused(_) | Self::Lost(_) | Self::Task(_) => None,
             Self::GraceOver { .. } => Some(
-                "see whether the coordinator runs and whether this machine can reach it, start it with \
-                 `longtake coordinator --resume`, then start this agent again"
+                "check that the coordinator runs and that this machine can reach it; restart it with \
+                 `longtake coordinator --resume`, then restart this agent"
                     .to_owned(),
             ),
         }
     }
 }
 
-/// Runs an agent until the coordinator says goodbye, or until it is told to stop. No worker is left when it returns. Gives
-/// what the run has ended with.
+/// Runs an agent until the coordinator says goodbye, or until it is stopped. No worker is left when it returns. Returns the exit
+/// code of the run.
 ///
 /// # Errors
-/// The coordinator is lost or refuses the agent, or what the agent needs cannot be made.
+/// The coordinator is lost or refuses the agent, or a resource of the agent cannot be created.
 pub async fn run(options: AgentOptions, mut stop: StopToken) -> Result<ExitCode, AgentError> {
     socket::remove_leftovers();
-    let folder = SocketFolder::make().map_err(|source| AgentError::Io { verb: "make its socket", source })?;
+    let folder =
+        SocketFolder::make().map_err(|source| AgentError::Io { verb: "create its socket", source })?;
     let children = Children::new()
         .map_err(|source| AgentError::Io { verb: "start the thread that starts workers", source })?;
     let (inputs, from_workers) = mpsc::channel(WORKER_QUEUE);
@@ -143,7 +148,7 @@ pub async fn run(options: AgentOptions, mut stop: StopToken) -> Result<ExitCode,
         end = agent.work(first, from_workers, &mut tasks) => end,
     };
     agent.children.kill_all();
-    // The links of the dead workers end by themselves.
+    // The links of the ended workers close by themselves.
     drop(agent);
     tasks.stop(STOP_GRACE).await;
     end
@@ -160,7 +165,7 @@ fn identity(options: &AgentOptions) -> AgentIdentity {
     }
 }
 
-/// What carries out the core's outputs.
+/// Executes the outputs of the core.
 struct Agent {
     options: AgentOptions,
     folder: SocketFolder,
@@ -168,8 +173,8 @@ struct Agent {
     line: Line,
     core: AgentCore,
     workers: BTreeMap<WorkerId, Running>,
-    /// Where orders of workers go.
-    links: BTreeMap<LinkId, mpsc::UnboundedSender<wire::WorkerOrder>>,
+    /// The channels for the orders of workers.
+    links: BTreeMap<LinkId, mpsc::UnboundedSender<WorkerOrder>>,
 }
 
 impl Agent {
@@ -210,18 +215,22 @@ impl Agent {
         }
     }
 
-    /// Lets the core decide, and tells the log when the coordinator goes and comes.
+    /// Passes an input to the core, and logs the loss and the return of the coordinator.
     fn decide(&mut self, input: AgentInput) -> Vec<AgentOutput> {
         let before = self.core.is_welcomed();
         let reason = match &input {
             AgentInput::Lost { reason } => reason.clone(),
-            _ => "its lease is over".to_owned(),
+            _ => "its lease has expired".to_owned(),
         };
         let outputs = self.core.handle(flight::now(), input);
         match (before, self.core.is_welcomed()) {
             (true, false) if self.options.on_loss == OnLoss::Reconnect => {
                 let grace = self.core.terms().grace.as_secs_f64();
-                tracing::warn!(reason, grace_seconds = grace, "the coordinator is lost; workers train on");
+                tracing::warn!(
+                    reason,
+                    grace_seconds = grace,
+                    "the coordinator is lost; the workers continue to train"
+                );
             }
             (false, true) => tracing::info!("the agent belongs to the run"),
             _ => {}
@@ -244,15 +253,15 @@ impl Agent {
                 }
                 AgentOutput::Send(message) => self.send(message),
                 AgentOutput::SendWithLog { worker, mut message } => {
-                    if let Some(wire::agent_message::Body::WorkerHung(hung)) = &mut message.body {
-                        hung.log = self.log_of(&worker);
+                    if let AgentReport::WorkerHung { log, .. } = &mut message.report {
+                        *log = self.log_of(&worker);
                     }
                     self.send(message)
                 }
                 AgentOutput::Tell { link, order } => {
                     if let Some(orders) = self.links.get(&link) {
-                        // A worker that is gone is told of by its pidfd.
-                        let _ = orders.send(order);
+                        // The pidfd reports a worker that has ended.
+                        let _ = orders.send(*order);
                     }
                     None
                 }
@@ -267,7 +276,7 @@ impl Agent {
         None
     }
 
-    fn send(&mut self, message: wire::AgentMessage) -> Option<AgentInput> {
+    fn send(&mut self, message: AgentMessage) -> Option<AgentInput> {
         let refused = self.line.send(message).err()?;
         self.line.hang_up();
         Some(AgentInput::Lost { reason: refused.to_owned() })
@@ -282,7 +291,7 @@ impl Agent {
         };
         let log = self.options.run_folder.join(LOG_FOLDER).join(format!("worker-{index}.log"));
         let beat = self.core.tick_period();
-        match self.children.start(&worker, &self.options.launcher, &place, &log, beat).await {
+        match self.children.start(&worker, &self.options.worker_command, &place, &log, beat).await {
             Ok(running) => {
                 self.workers.insert(worker, running);
                 None
@@ -295,11 +304,12 @@ impl Agent {
         match input {
             WorkerInput::Joined { link, hello, orders } => {
                 self.links.insert(link, orders);
-                Some(AgentInput::WorkerJoined { link, hello: *hello })
+                Some(AgentInput::WorkerJoined { link, hello })
             }
             WorkerInput::Message { link, mut message } => {
-                if let Some(wire::worker_message::Body::Failed(failed)) = &mut message.body {
-                    failed.log = self.log_of(self.core.worker_of(link)?);
+                if let WorkerMessage::Report { report: WorkerReport::Failed { log, .. }, .. } = &mut *message
+                {
+                    *log = self.log_of(self.core.worker_of(link)?);
                 }
                 Some(AgentInput::WorkerSaid { link, message: *message })
             }
@@ -311,7 +321,7 @@ impl Agent {
     }
 
     fn ended(&mut self, (worker, cause): (WorkerId, ExitCause)) -> AgentInput {
-        let last = self.workers.get_mut(&worker).and_then(|running| running.reading().doing);
+        let last = self.workers.get_mut(&worker).and_then(|running| running.reading().current);
         let log = self.log_of(&worker);
         AgentInput::Ended { worker, cause, log, last }
     }

@@ -1,4 +1,4 @@
-//! The Unix socket of an agent, in a folder that only its owner can enter.
+//! The Unix socket of an agent, in a private folder.
 
 use std::fs::{self, File};
 use std::io;
@@ -8,16 +8,16 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use tokio::net::UnixListener;
 
-/// Longest path of a Unix socket on Linux, its end marker included (unix(7)).
+/// Longest path of a Unix socket on Linux, including the final zero byte (unix(7)).
 const LONGEST_PATH: usize = 108;
 
-/// How the names of these folders begin; 32 hexadecimal digits follow.
+/// Prefix of the folder names; 32 hexadecimal digits follow.
 const NAME: &str = "longtake-";
 
-/// In the folder: locked while its agent lives. The kernel unlocks it however that dies.
+/// File in the folder that a running agent locks. The kernel releases the lock when the agent ends, in whatever way.
 const LOCK: &str = "agent.lock";
 
-/// A folder that goes when it is dropped. It lies outside the run's folder, whose path may be too long for a socket.
+/// A folder that is removed when it is dropped. It lies outside the run's folder, whose path may be too long for a socket.
 #[derive(Debug)]
 pub(super) struct SocketFolder {
     path: PathBuf,
@@ -25,10 +25,10 @@ pub(super) struct SocketFolder {
 }
 
 impl SocketFolder {
-    /// Makes one.
+    /// Creates a folder.
     ///
     /// # Errors
-    /// There is no place for it.
+    /// The folder cannot be created.
     pub(super) fn make() -> io::Result<Self> {
         let name = format!("{NAME}{}", uuid::Uuid::new_v4().simple());
         let wished = std::env::temp_dir();
@@ -37,7 +37,7 @@ impl SocketFolder {
         } else {
             PathBuf::from("/tmp")
         };
-        // Under another name until it is locked: nobody takes it for a leftover.
+        // It has another name until it is locked, so that no agent removes it as a leftover.
         let (draft, path) = (place.join(format!("{name}.new")), place.join(&name));
         fs::DirBuilder::new().mode(0o700).create(&draft)?;
         let lock = File::create(draft.join(LOCK))?;
@@ -46,26 +46,26 @@ impl SocketFolder {
         Ok(Self { path, _lock: lock })
     }
 
-    /// The socket's path.
+    /// Path of the socket.
     pub(super) fn socket(&self) -> PathBuf {
         socket_in(&self.path)
     }
 
-    /// Listens there.
+    /// Listens on the socket.
     ///
     /// # Errors
-    /// The socket cannot be made.
+    /// The socket cannot be created.
     pub(super) fn listen(&self) -> io::Result<UnixListener> {
         UnixListener::bind(self.socket())
     }
 }
 
-/// Removes the folders of agents that were killed.
+/// Removes the folders of killed agents.
 pub(super) fn remove_leftovers() {
     for place in [std::env::temp_dir(), PathBuf::from("/tmp")] {
         for entry in fs::read_dir(place).into_iter().flatten().flatten() {
             if entry.file_name().to_str().is_some_and(is_name) && is_left_over(&entry.path()) {
-                // What another user left is that user's to clean.
+                // Folders of other users cannot be removed.
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
@@ -77,7 +77,7 @@ fn is_name(name: &str) -> bool {
     digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
-/// A folder without the lock file is not one of ours, or another agent is removing it right now.
+/// A folder without the lock file belongs to another program, or is being removed by another agent.
 fn is_left_over(folder: &Path) -> bool {
     File::open(folder.join(LOCK))
         .is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok())
@@ -89,7 +89,7 @@ fn socket_in(folder: &Path) -> PathBuf {
 
 impl Drop for SocketFolder {
     fn drop(&mut self) {
-        // What cannot be removed from the temporary folder is the system's to clean.
+        // The system cleans up the temporary folder.
         let _ = fs::remove_dir_all(&self.path);
     }
 }

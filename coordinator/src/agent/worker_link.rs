@@ -1,50 +1,52 @@
-//! The links of an agent's workers: their messages go to the agent's loop as they came, its orders go back.
+//! The links of an agent's workers: their messages go to the agent's loop, and its orders go back.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::core::LinkId;
 use futures::stream::{self, Stream};
-use longtake_shared::protocol::{CONNECTION_WINDOW_BYTES, MAX_MESSAGE_BYTES, STREAM_WINDOW_BYTES, wire};
+use longtake_shared::protocol::{
+    CONNECTION_WINDOW_BYTES, MAX_MESSAGE_BYTES, STREAM_WINDOW_BYTES, WorkerHello, WorkerMessage, WorkerOrder,
+    wire,
+};
 use longtake_shared::task::StopToken;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
-use wire::worker_message::Body;
 use wire::worker_service_server::{WorkerService, WorkerServiceServer};
 
-/// What the links tell the agent's loop.
+/// An input of the agent's loop from a link.
 #[derive(Debug)]
 pub(super) enum WorkerInput {
-    /// A worker has said hello.
+    /// A worker has sent its hello.
     Joined {
         /// Its link.
         link: LinkId,
-        /// The message it said it with.
-        hello: Box<wire::WorkerMessage>,
-        /// Where its orders go.
-        orders: mpsc::UnboundedSender<wire::WorkerOrder>,
+        /// Its first message.
+        hello: WorkerHello,
+        /// The channel for its orders.
+        orders: mpsc::UnboundedSender<WorkerOrder>,
     },
-    /// A worker says something else.
+    /// A worker has sent a later message.
     Message {
         /// Its link.
         link: LinkId,
-        /// What.
-        message: Box<wire::WorkerMessage>,
+        /// The message.
+        message: Box<WorkerMessage>,
     },
-    /// A worker's link is over; nothing follows.
+    /// A worker's link has closed; no message follows.
     Closed {
         /// The link.
         link: LinkId,
     },
 }
 
-/// Serves until told to stop.
+/// Serves until it is stopped.
 ///
 /// # Errors
-/// The socket breaks.
+/// The socket fails.
 pub(super) async fn serve(
     listener: UnixListener,
     inputs: mpsc::Sender<WorkerInput>,
@@ -63,15 +65,15 @@ pub(super) async fn serve(
 
 struct Workers {
     inputs: mpsc::Sender<WorkerInput>,
-    /// Links so far.
+    /// Number of links so far.
     links: AtomicU64,
 }
 
-/// One link. It lives as long as its answer stream, which also reads: a link needs no task of its own.
+/// One link. Its answer stream also reads the messages, so that it needs no task of its own.
 struct Link {
     link: LinkId,
     incoming: Streaming<wire::WorkerMessage>,
-    orders: mpsc::UnboundedReceiver<wire::WorkerOrder>,
+    orders: mpsc::UnboundedReceiver<WorkerOrder>,
     inputs: mpsc::Sender<WorkerInput>,
 }
 
@@ -85,29 +87,29 @@ impl WorkerService for Workers {
     ) -> Result<Response<Self::LinkStream>, Status> {
         let mut incoming = request.into_inner();
         let first = incoming.message().await?.ok_or_else(|| Status::invalid_argument("no hello"))?;
-        let Some(Body::Hello(_)) = &first.body else {
+        let WorkerMessage::Hello(hello) = accepted(first)? else {
             return Err(Status::invalid_argument("the first message is not a hello"));
         };
         let link = self.links.fetch_add(1, Ordering::Relaxed);
         let (sender, orders) = mpsc::unbounded_channel();
-        let joined = WorkerInput::Joined { link, hello: Box::new(first), orders: sender };
-        self.inputs.send(joined).await.map_err(|_| Status::unavailable("the agent ends"))?;
+        let joined = WorkerInput::Joined { link, hello, orders: sender };
+        self.inputs.send(joined).await.map_err(|_| Status::unavailable("the agent is ending"))?;
         let link = Link { link, incoming, orders, inputs: self.inputs.clone() };
         Ok(Response::new(Box::pin(stream::unfold(link, Link::next))))
     }
 }
 
 impl Link {
-    /// The next order for the worker, while its messages are passed on.
+    /// The next order for the worker; meanwhile its messages are forwarded.
     async fn next(mut self) -> Option<(Result<wire::WorkerOrder, Status>, Self)> {
         loop {
             tokio::select! {
                 biased;
-                order = self.orders.recv() => return order.map(|order| (Ok(order), self)),
+                order = self.orders.recv() => return order.map(|order| (Ok(order.into()), self)),
                 message = self.incoming.message() => {
-                    // A link that breaks is a worker that died, which its pidfd tells.
-                    let message = Box::new(message.ok().flatten()?);
-                    // A loop that is busy slows its workers' messages down; their progress waits on their side.
+                    // When a link breaks, the worker has died, which its pidfd reports.
+                    let message = Box::new(accepted(message.ok().flatten()?).ok()?);
+                    // A busy loop slows down the messages of its workers; their progress waits on their side.
                     self.inputs.send(WorkerInput::Message { link: self.link, message }).await.ok()?;
                 }
             }
@@ -115,9 +117,17 @@ impl Link {
     }
 }
 
+/// A message of a worker as a domain type. The link of a worker that sends a malformed one is closed.
+fn accepted(message: wire::WorkerMessage) -> Result<WorkerMessage, Status> {
+    WorkerMessage::try_from(message).map_err(|malformed| {
+        tracing::error!(%malformed, "a message of a worker is malformed");
+        Status::invalid_argument(malformed.to_string())
+    })
+}
+
 impl Drop for Link {
     fn drop(&mut self) {
-        // Where the queue is full, the death of the worker is told a little later, without this.
+        // If the queue is full, the end of the worker is reported a little later.
         let _ = self.inputs.try_send(WorkerInput::Closed { link: self.link });
     }
 }

@@ -10,9 +10,9 @@ use super::run_folder::RunFolder;
 use super::{Session, runtime};
 use crate::agent::AgentOptions;
 use crate::agent::core::OnLoss;
+use crate::agent::worker_command::WorkerCommand;
 use crate::cli::AgentArgs;
 use crate::join_as_agent;
-use crate::launch::local::LocalLauncher;
 use crate::server::address::{Contact, Whereabouts};
 use crate::signals::Signals;
 
@@ -24,13 +24,13 @@ pub(super) fn run(args: &AgentArgs, session: &Session) -> Result<ExitCode, Failu
     let stored = || RunFolder(args.run.clone()).stored_settings().map(|stored| stored.config.cluster.threads);
     // A run that has not begun has stored nothing yet.
     let threads = args.threads.unwrap_or_else(|| stored().unwrap_or_default());
-    let launcher = LocalLauncher::this_program(threads, slots)
+    let worker_command = WorkerCommand::this_program(threads, slots)
         .map_err(|error| Failure::new(format!("the path of this program cannot be found out: {error}")))?;
     let options = AgentOptions {
         coordinator: whereabouts(args, &run_folder)?,
         on_loss: OnLoss::Reconnect,
         slots,
-        launcher,
+        worker_command,
         run_folder,
     };
     let runtime = runtime::of_role("agent")?;

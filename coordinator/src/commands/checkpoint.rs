@@ -5,9 +5,10 @@ use std::time::SystemTime;
 
 use indicatif::HumanBytes;
 use longtake_shared::checkpoint::{
-    CheckpointError, CheckpointStore, Committed, Damage, Examiner, Manifest, Retention, Stage,
+    CheckpointError, CheckpointStore, Committed, Damage, Examiner, Manifest, Retention,
 };
 use longtake_shared::hint::{ExitCode, Failure};
+use longtake_shared::protocol::SavedStage;
 use longtake_shared::units::counted;
 use serde::Serialize;
 use serde_json::json;
@@ -31,7 +32,7 @@ pub(super) fn run(args: &CheckpointArgs, session: &Session) -> Result<ExitCode, 
 #[derive(Debug, Serialize)]
 struct Row {
     object: String,
-    stage: Stage,
+    stage: SavedStage,
     step: u64,
     incarnation: u64,
     generation: u64,
@@ -72,7 +73,7 @@ fn rows(found: &[(Committed, Option<Manifest>)]) -> Vec<Row> {
         let fresh = parts.iter().filter(|part| known.insert(part.hash, part.bytes).is_none());
         Row {
             object: committed.manifest.object.clone(),
-            stage: manifest.as_ref().map_or(Stage::Train, |manifest| manifest.stage),
+            stage: manifest.as_ref().map_or(SavedStage::Train, |manifest| manifest.stage),
             step: committed.step.0,
             incarnation: committed.incarnation.0,
             generation: committed.generation.0,

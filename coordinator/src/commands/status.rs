@@ -91,14 +91,12 @@ fn line(worker: &WorkerStatus) -> String {
 
 #[cfg(test)]
 mod tests {
-    use longtake_shared::ids::{Generation, Incarnation, Rank, RunId, Step, WorkerId};
-    use longtake_shared::protocol::Flags;
+    use longtake_shared::ids::{AgentId, Generation, Incarnation, Rank, RunId, Step, WorkerId};
     use longtake_shared::protocol::stamp::StepPhase;
+    use longtake_shared::protocol::{Doing, Flags};
     use longtake_shared::units::Seconds;
 
     use super::*;
-    use crate::run::event::Doing;
-    use crate::run::membership::AgentId;
     use crate::run::phase::PhaseKind;
 
     #[test]

@@ -1,75 +1,75 @@
-//! What stands behind a run's checkpoints: a committer, and the task that hands it one request after the other.
+//! The interface to the chain of checkpoints, and the task that passes it one request after the other.
 
 use futures::future::BoxFuture;
 use longtake_shared::hint::Failure;
 use longtake_shared::ids::{Generation, Incarnation, Step};
-use longtake_shared::protocol::Stage;
+use longtake_shared::protocol::SavedStage;
 use tokio::sync::mpsc;
 
 use super::{Input, LoopGone};
 use crate::run::command::CommitRequest;
 use crate::run::event::Event;
 
-/// What a run's chain of checkpoints tells a coordinator that starts.
+/// The result of fencing the chain of checkpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fence {
-    /// This start, won by create-if-absent: no other coordinator of the run has it.
+    /// This coordinator start, claimed by create-if-absent: no other coordinator of the run has it.
     pub incarnation: Incarnation,
-    /// The newest generation that the chain knows.
+    /// The newest generation in the chain.
     pub generation: Generation,
 }
 
-/// What makes checkpoints real.
+/// Commits checkpoints to the chain.
 pub trait Committer: Send {
-    /// Wins an incarnation, so that no earlier coordinator of the run can commit any more.
+    /// Claims an incarnation, so that no earlier coordinator of the run can commit any more.
     fn fence(&mut self) -> BoxFuture<'_, Result<Fence, Failure>>;
 
     /// Writes the manifest, then the commit.
     fn commit(&mut self, request: CommitRequest) -> BoxFuture<'_, Result<Sealed, Failure>>;
 
-    /// Reads the newest checkpoint to its last byte, and older ones until one is whole.
+    /// Verifies every byte of the newest checkpoint, and of older ones until one is intact.
     fn find_whole(&mut self) -> BoxFuture<'_, Result<Whole, Failure>>;
 }
 
-/// What is asked of a committer, one after the other.
+/// A request to the committer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ChainRequest {
-    /// Make a checkpoint real.
+    /// Commit a checkpoint.
     Commit(CommitRequest),
-    /// Find one that is whole.
+    /// Find the newest intact checkpoint.
     FindWhole,
 }
 
-/// The newest whole checkpoint.
+/// The newest intact checkpoint.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Whole {
-    /// It; nothing where none is whole or there is none.
+    /// The checkpoint, if one is intact.
     pub found: Option<Resume>,
-    /// What was passed over, and why.
+    /// The damage of newer checkpoints, as sentences.
     pub passed_over: Vec<String>,
 }
 
-/// The checkpoint a run goes on from.
+/// The checkpoint a run resumes from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resume {
-    /// The stage it was saved in.
-    pub stage: Stage,
-    /// Steps of it done.
+    /// The stage that was running.
+    pub stage: SavedStage,
+    /// Steps of that stage done.
     pub step: Step,
-    /// Its manifest: what the workers are given.
+    /// Its manifest, for the workers.
     pub manifest: serde_json::Value,
 }
 
 /// A checkpoint that is in the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sealed {
-    /// Its place there.
+    /// Position in the chain.
     pub sequence: u64,
-    /// Its manifest, as JSON: what workers are given that go on from it.
+    /// Its manifest as JSON, for the workers that resume from it.
     pub manifest_json: String,
 }
 
-/// One request to the chain after the other, until the loop has gone.
+/// Executes one request after the other, until the loop ends.
 pub(super) async fn keep_chain(
     mut committer: Box<dyn Committer>,
     mut requests: mpsc::UnboundedReceiver<ChainRequest>,

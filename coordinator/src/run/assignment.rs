@@ -1,4 +1,4 @@
-//! Which worker owns which lanes: counts differ by at most one, and as few lanes as possible change hands.
+//! Assignment of lanes to workers: counts differ by at most one, and as few lanes as possible change their owner.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,8 @@ use longtake_shared::lanes::initial_assignment;
 
 /// The lanes of each member, by rank.
 ///
-/// `before` is who owned what in the generation before; empty for the first one, which is dealt contiguously. Members that
-/// own the most keep the larger shares, so that no lane moves that need not.
+/// `before` holds the owners of the previous generation; it is empty for the first one, whose lanes are contiguous. Members that
+/// own the most lanes keep the larger shares, which minimises the moves.
 pub fn assign(
     lanes: usize,
     members: &[WorkerId],
@@ -41,7 +41,7 @@ pub fn assign(
     owned
 }
 
-/// Lanes that no member owns.
+/// Lanes without an owner.
 fn homeless(lanes: usize, owned: &[Vec<LaneId>]) -> Vec<LaneId> {
     let mut free = vec![true; lanes];
     for lane in owned.iter().flatten() {

@@ -1,124 +1,76 @@
-//! The closed list of what the engine may ask of the world. The driver carries them out in their order.
+//! The commands that the engine gives; the list is closed. The driver executes them in order.
 
-use std::net::SocketAddr;
+use longtake_shared::ids::{AgentId, Generation, Incarnation, LaneId, Step, WorkerId};
+use longtake_shared::protocol::{Order, SavedStage};
 
-use longtake_shared::ids::{Generation, Incarnation, LaneId, Step, WorkerId};
-use longtake_shared::protocol::{Carried, Flags, Stage};
-
-use super::membership::AgentId;
-use crate::journal::Record;
+use super::record::Record;
 use crate::updates::{Outcome, RunUpdate};
-
-/// What a worker is told.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Order {
-    /// Load the state of the generation and reach the peers.
-    Form {
-        /// Where each rank's collective listens.
-        peers: Vec<SocketAddr>,
-        /// The lanes of each rank.
-        lanes: Vec<Vec<LaneId>>,
-        /// How the members go on from what they hold; nothing: all begin at the newest checkpoint, or at the start.
-        carried: Option<Carried>,
-    },
-    /// A coordinator has taken over, or has found the agent again, and the generation lives on.
-    Adopted,
-    /// Every rank is ready.
-    Train,
-    /// The generation is over.
-    Abort {
-        /// Why, as a sentence.
-        reason: String,
-    },
-    /// What to agree on at the next step boundary.
-    SetFlags(Flags),
-    /// A checkpoint is in the chain.
-    Committed {
-        /// The stage that was running.
-        stage: Stage,
-        /// Steps of it done.
-        step: Step,
-        /// Its place in the chain.
-        sequence: u64,
-    },
-    /// The report of a validation is made.
-    Validated {
-        /// Steps trained before it.
-        step: Step,
-        /// Mean AP over classes, then over tIoU thresholds.
-        average_map: f64,
-        /// No earlier validation was better.
-        best: bool,
-    },
-    /// End the process.
-    Shutdown,
-}
 
 /// A checkpoint whose parts are all durable.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CommitRequest {
-    /// Start of the coordinator that commits.
+    /// The coordinator start that commits it.
     pub incarnation: Incarnation,
-    /// Generation that has saved.
+    /// The generation that saved it.
     pub generation: Generation,
     /// The stage that was running.
-    pub stage: Stage,
-    /// Steps of it done.
+    pub stage: SavedStage,
+    /// Steps of that stage done.
     pub step: Step,
-    /// Average mAP of the validation of the same step, where there was one.
+    /// Average mAP of the validation at the same step, if one ran.
     pub average_map: Option<f64>,
     /// The lanes of each rank.
     pub lanes: Vec<Vec<LaneId>>,
-    /// What each rank has saved.
+    /// The manifest entries of each rank.
     pub parts: Vec<serde_json::Value>,
 }
 
-/// What the engine may ask of the world.
+/// A command of the engine.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
-    /// Make a record durable, before anything that follows.
+    /// Make a record durable before the next command is executed.
     Journal(Record),
-    /// Tell whoever watches.
+    /// Send an update to the observers of the run.
     Announce(RunUpdate),
-    /// Have an agent start a worker process.
+    /// Start a worker process through its agent.
     StartWorker {
         /// The agent.
         agent: AgentId,
-        /// The new process's name.
+        /// Id of the new process.
         worker: WorkerId,
-        /// Which worker of the run it is, from 0.
+        /// Its index in the run, from 0.
         index: usize,
     },
-    /// Tell workers something; a member's rank is its position.
+    /// Send an order to workers.
     Tell {
-        /// The generation it is about; that of before the first is 0.
+        /// The generation it belongs to; 0 before the first.
         generation: Generation,
-        /// Whom.
+        /// The workers.
         workers: Vec<WorkerId>,
-        /// What.
+        /// The order.
         order: Order,
     },
-    /// Put a checkpoint into the chain; `Committed` or `CommitFailed` follows.
+    /// Commit a checkpoint; `Committed` or `CommitFailed` follows.
     CommitCheckpoint(CommitRequest),
-    /// Read the newest checkpoint to its last byte, and older ones until one is whole: workers begin at that one from now on.
+    /// Verify every byte of the newest checkpoint, and of older ones until one is intact; workers then resume from that one.
     /// `CheckpointFound` or `CheckpointsUnreadable` follows.
     FindCheckpoint,
-    /// Turn the detections of a validation into its report; `ReportMade` or `ReportFailed` follows.
+    /// Compute the report of a validation; `ReportMade` or `ReportFailed` follows.
     ComputeReport {
-        /// The generation that has validated.
+        /// The generation that ran the validation.
         generation: Generation,
-        /// Steps trained before it.
+        /// Steps trained before the validation.
         step: Step,
     },
-    /// Kill one worker process that hangs or was given up.
+    /// Kill one worker process that hangs or was declared lost.
     KillWorker {
         /// Its agent.
         agent: AgentId,
-        /// Which.
+        /// The worker.
         worker: WorkerId,
     },
-    /// Kill every worker process that is left.
+    /// Kill every remaining worker process.
     KillWorkers,
-    /// The run is over: leave the loop.
+    /// The run is over: leave the driver loop.
     Finish(Outcome),
 }

@@ -1,18 +1,18 @@
-//! When is a checkpoint complete? When every rank of one generation has saved its parts of the same step.
+//! Completeness of a checkpoint: every rank of one generation has saved its parts of the same step.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use longtake_shared::ids::{Incarnation, Rank, Step};
-use longtake_shared::protocol::{SavedParts, Stage};
+use longtake_shared::protocol::{SavedParts, SavedStage};
 use serde::{Deserialize, Serialize};
 
 use super::command::CommitRequest;
 use super::phase::Team;
 
-/// A moment of a run that can be saved.
-pub type Moment = (Stage, Step);
+/// A point of a run at which a checkpoint can be taken.
+pub type Moment = (SavedStage, Step);
 
-/// What one moment has gathered.
+/// The parts gathered for one checkpoint.
 #[derive(Debug, Clone, PartialEq, Default)]
 struct Gathered {
     average_map: Option<f64>,
@@ -24,44 +24,46 @@ struct Gathered {
 pub struct Saves {
     gathering: BTreeMap<Moment, Gathered>,
     in_flight: Option<Moment>,
-    /// What the live generation has in the chain, or on its way there.
+    /// Checkpoints of the live generation that are in the chain or in flight.
     done: BTreeSet<Moment>,
     newest: Option<Committed>,
+    /// Whether the newest intact checkpoint is being searched for.
+    searching: bool,
 }
 
 /// A checkpoint in the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Committed {
     /// The stage that was running.
-    pub stage: Stage,
-    /// Steps of it done.
+    pub stage: SavedStage,
+    /// Steps of that stage done.
     pub step: Step,
-    /// Its place in the chain.
+    /// Position in the chain.
     pub sequence: u64,
 }
 
-/// Whether a checkpoint may be committed, and why or why not.
+/// Whether a checkpoint may be committed, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// It may.
+    /// This one may be committed.
     Commit(Moment),
-    /// Another one is on its way into the chain.
+    /// Another commit is in flight.
     Busy(Moment),
-    /// Nobody has saved anything.
+    /// No parts were saved.
     Nothing,
-    /// These ranks have not saved their parts of the oldest one.
+    /// These ranks have not saved their parts of the oldest checkpoint.
     Missing(Moment, Vec<Rank>),
 }
 
 impl Saves {
-    /// One rank has saved. A second report of the same moment replaces the first.
+    /// Adds the parts of one rank. A second report for the same checkpoint replaces the first.
     pub fn add(&mut self, rank: Rank, saved: SavedParts) {
         let gathered = self.gathering.entry((saved.stage, saved.step)).or_default();
         gathered.average_map = gathered.average_map.or(saved.average_map);
         gathered.parts.insert(rank, saved.parts);
     }
 
-    /// Decides on the oldest moment first.
+    /// Decides on the oldest complete checkpoint.
     pub fn decide(&self, world: usize) -> Decision {
         if let Some(moment) = self.in_flight {
             return Decision::Busy(moment);
@@ -77,7 +79,7 @@ impl Saves {
         }
     }
 
-    /// Takes a complete moment out, as it goes to the committer.
+    /// Removes a complete checkpoint and turns it into a request for the committer.
     pub fn start(&mut self, moment: Moment, incarnation: Incarnation, team: &Team) -> Option<CommitRequest> {
         let gathered = self.gathering.remove(&moment)?;
         self.in_flight = Some(moment);
@@ -93,7 +95,7 @@ impl Saves {
         })
     }
 
-    /// The one in flight is in the chain. False for one that is not in flight.
+    /// The commit in flight is complete. False if this one is not in flight.
     pub fn committed(&mut self, committed: Committed) -> bool {
         if self.in_flight != Some((committed.stage, committed.step)) {
             return false;
@@ -103,33 +105,48 @@ impl Saves {
         true
     }
 
-    /// The one in flight will not come into the chain.
+    /// The commit in flight has failed.
     pub fn failed(&mut self) {
         self.in_flight = None;
     }
 
-    /// What a generation has gathered ends with it.
+    /// Drops the gathered parts of an ended generation.
     pub fn forget_gathered(&mut self) {
         self.gathering.clear();
         self.done.clear();
     }
 
-    /// The newest checkpoint does not count any more.
+    /// Drops the newest checkpoint, which is damaged.
     pub fn forget_newest(&mut self) {
         self.newest = None;
     }
 
-    /// Whether the live generation has this moment in the chain, or on its way there: a rank that says it again is not heard twice.
+    /// A search for the newest intact checkpoint begins. False if one is running already.
+    pub fn start_search(&mut self) -> bool {
+        !std::mem::replace(&mut self.searching, true)
+    }
+
+    /// The search has ended.
+    pub fn end_search(&mut self) {
+        self.searching = false;
+    }
+
+    /// Whether the newest intact checkpoint is being searched for.
+    pub fn is_searching(&self) -> bool {
+        self.searching
+    }
+
+    /// Whether the live generation has this checkpoint in the chain or in flight: a repeated report is then ignored.
     pub fn is_done(&self, moment: Moment) -> bool {
         self.done.contains(&moment)
     }
 
-    /// The newest checkpoint of this coordinator's time.
+    /// The newest checkpoint committed by this coordinator.
     pub fn newest(&self) -> Option<Committed> {
         self.newest
     }
 
-    /// The one on its way into the chain.
+    /// The commit in flight.
     pub fn in_flight(&self) -> Option<Moment> {
         self.in_flight
     }

@@ -1,20 +1,20 @@
-//! How a run comes to its end: the first cause is the outcome, workers are let go, a commit in flight is waited for.
+//! The end of a run: the first cause is the outcome, workers are dismissed, and a commit in flight is awaited.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use longtake_shared::ids::{Rank, Step, WorkerId};
-use longtake_shared::protocol::Ending;
+use longtake_shared::protocol::{Ending, Order};
 
-use super::command::{Command, Order};
+use super::RunEngine;
+use super::command::Command;
 use super::membership::WorkerState;
 use super::phase::Phase;
-use super::{RunEngine, RunUpdate};
-use crate::journal::Record;
-use crate::updates::Outcome;
+use super::record::Record;
+use crate::updates::{Outcome, RunUpdate};
 
 impl RunEngine {
-    /// A rank has nothing more to do in its generation.
+    /// A rank has finished its work in the generation.
     pub(super) fn finished(
         &mut self,
         now: Duration,
@@ -37,7 +37,7 @@ impl RunEngine {
         self.end(now, outcome, commands);
     }
 
-    /// A run whose checkpoint is not in the chain has failed, even where its workers were through.
+    /// A run whose checkpoint is not in the chain has failed, even if its workers had finished.
     pub(super) fn commit_failed(
         &mut self,
         now: Duration,
@@ -56,7 +56,7 @@ impl RunEngine {
         }
     }
 
-    /// Ends the run with a failure that is no single worker's.
+    /// Ends the run with a failure that belongs to no single worker.
     pub(super) fn fail(
         &mut self,
         now: Duration,
@@ -67,19 +67,22 @@ impl RunEngine {
         self.end(now, failure(cause, hint), commands);
     }
 
-    /// Lets everyone go. The first outcome stands: what comes after it is mostly its consequence.
+    /// Dismisses all workers. The first outcome stands: later ones are usually its consequence.
     pub(super) fn end(&mut self, now: Duration, outcome: Outcome, commands: &mut Vec<Command>) {
         if matches!(self.state.phase, Phase::Ending { .. } | Phase::Finished { .. }) {
             return;
         }
         let joined: Vec<WorkerId> = self
             .state
+            .roster
             .workers
             .iter()
             .filter(|(_, worker)| matches!(worker.state, WorkerState::Joined { .. }))
             .map(|(id, _)| id.clone())
             .collect();
-        for worker in self.state.workers.values_mut().filter(|worker| worker.state == WorkerState::Unseen) {
+        for worker in
+            self.state.roster.workers.values_mut().filter(|worker| worker.state == WorkerState::Unseen)
+        {
             worker.state = WorkerState::Gone { cause: None };
         }
         if let (Outcome::Failed { cause, .. }, Some(team)) = (&outcome, self.state.phase.team()) {
@@ -87,12 +90,12 @@ impl RunEngine {
             self.tell(members, Order::Abort { reason: cause.clone() }, commands);
         }
         self.state.saves.forget_gathered();
-        self.state.validation = None;
+        self.state.validation.running = None;
         self.state.phase = Phase::Ending { outcome, since: now, killed: false };
         self.tell(joined, Order::Shutdown, commands);
     }
 
-    /// Kills what is left, once.
+    /// Kills the remaining workers, once.
     pub(super) fn kill(&mut self, commands: &mut Vec<Command>) {
         if let Phase::Ending { killed, .. } = &mut self.state.phase
             && !std::mem::replace(killed, true)
@@ -101,10 +104,12 @@ impl RunEngine {
         }
     }
 
-    /// The run is over when nobody is left and nothing is on its way into the chain.
+    /// Finishes the run once no worker is left and no commit is in flight.
     pub(super) fn settle(&mut self, commands: &mut Vec<Command>) {
         let Phase::Ending { outcome, .. } = &self.state.phase else { return };
-        if self.state.saves.in_flight().is_some() || self.state.workers.values().any(super::Worker::alive) {
+        if self.state.saves.in_flight().is_some()
+            || self.state.roster.workers.values().any(super::Worker::alive)
+        {
             return;
         }
         let mut outcome = outcome.clone();
@@ -118,13 +123,13 @@ impl RunEngine {
     }
 }
 
-/// What a run ends with whose ranks are all through.
+/// The outcome of a run whose ranks have all finished.
 fn outcome_of(finished: &BTreeMap<Rank, (Step, Ending)>) -> Outcome {
     let stopped = finished.values().find(|(_, ending)| *ending == Ending::Stopped);
     stopped.map_or(Outcome::Done, |(step, _)| Outcome::Preempted { step: *step })
 }
 
-/// A failure that is no single worker's.
+/// The outcome of a failure that belongs to no single worker.
 fn failure(cause: String, hint: Option<String>) -> Outcome {
     let (rank, log) = (None, Vec::new());
     Outcome::Failed { cause, hint, rank, log, never_restart: false, resumable_at: None }

@@ -1,115 +1,17 @@
-//! The closed list of what can happen to a run.
+//! The events that the engine handles; the list is closed.
 
 use std::net::SocketAddr;
 
-use longtake_shared::ids::{Epoch, Generation, Incarnation, Rank, RunId, Step, WorkerId};
-use longtake_shared::protocol::stamp::StepPhase;
-use longtake_shared::protocol::{Ending, ExitCause, FailureScope, Kept, Progress, SavedParts, Stage};
+use longtake_shared::ids::{AgentId, Epoch, Step, WorkerId};
+use longtake_shared::protocol::{Doing, HeldWorker, Identity, SavedStage, WorkerEnd, WorkerReport};
 use longtake_shared::units::Seconds;
-use serde::{Deserialize, Serialize};
 
-use super::membership::AgentId;
-
-/// What a message is about; older ones are dropped.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// The run.
-    pub run: RunId,
-    /// The coordinator's start that the sender obeys.
-    pub incarnation: Incarnation,
-    /// The membership it speaks for.
-    pub generation: Generation,
-    /// Its rank there.
-    pub rank: Rank,
-}
-
-/// What a worker can tell.
-#[derive(Debug, Clone, PartialEq)]
-pub enum WorkerReport {
-    /// Its state is loaded and its peers are reached.
-    Ready,
-    /// How far it is.
-    Progress(Progress),
-    /// Its share of a checkpoint is durable.
-    PartsSaved(SavedParts),
-    /// It has handed over the detections of all its videos.
-    ValidationDone {
-        /// Steps trained before the validation.
-        step: Step,
-    },
-    /// Something a user should know.
-    Warning(String),
-    /// A collective did not come to its end.
-    CollectiveFailed {
-        /// What the collective said.
-        message: String,
-    },
-    /// It cannot go on.
-    Failed {
-        /// Why, as a sentence.
-        message: String,
-        /// What to do about it.
-        hint: Option<String>,
-        /// Whom it concerns.
-        scope: FailureScope,
-        /// The last lines of its log.
-        log: Vec<String>,
-    },
-    /// It has left its generation, and touches nothing of the run until the next.
-    Left {
-        /// What it could go on from.
-        kept: Option<Kept>,
-    },
-    /// It has nothing more to do in its generation.
-    Finished {
-        /// Steps trained.
-        step: Step,
-        /// Why.
-        ending: Ending,
-    },
-}
-
-/// What a worker does, as its agent sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Doing {
-    /// Steps of its stage done.
-    pub step: Step,
-    /// What it does.
-    pub phase: StepPhase,
-    /// For how long it had been doing it.
-    pub since: Seconds,
-}
-
-/// A worker that an agent holds already when it connects.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HeldWorker {
-    /// Which.
-    pub worker: WorkerId,
-    /// Which worker of the run it is, from 0.
-    pub index: usize,
-    /// Where its collective listens and which process it is; nothing before it has connected.
-    pub joined: Option<(SocketAddr, u32)>,
-}
-
-/// How a worker ended.
-#[derive(Debug, Clone, PartialEq)]
-pub struct WorkerEnd {
-    /// Which.
-    pub worker: WorkerId,
-    /// How.
-    pub cause: ExitCause,
-    /// The last lines of its log.
-    pub log: Vec<String>,
-    /// What it did last.
-    pub last: Option<Doing>,
-}
-
-/// Who asks a run to stop.
+/// The source of a request to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopSource {
-    /// Ctrl-C (SIGINT): the second one kills.
+    /// Ctrl-C (SIGINT). The second one kills the workers.
     Interrupt,
-    /// SIGTERM or SIGUSR1 of a scheduler, which sends both: any number of them asks once.
+    /// SIGTERM or SIGUSR1 of a scheduler. Schedulers send both, so repetitions count once.
     Scheduler,
     /// `longtake stop`.
     Operator,
@@ -130,118 +32,118 @@ pub struct ReportMade {
     pub report: serde_json::Value,
 }
 
-/// What can happen to a run.
+/// An event that the engine handles.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// An agent has opened its link.
     AgentConnected {
-        /// Which.
+        /// The agent.
         agent: AgentId,
-        /// Where it runs.
+        /// Name of its machine.
         host: String,
-        /// Workers it can start.
+        /// Number of workers it can start.
         slots: usize,
-        /// Workers that it holds already: it had lost a coordinator, or its link.
+        /// Workers it holds already: it has lost an earlier coordinator or its link.
         held: Vec<HeldWorker>,
-        /// Workers that have ended since.
+        /// Workers that ended since then.
         ended: Vec<WorkerEnd>,
     },
-    /// An agent was heard of.
+    /// An agent has renewed its lease.
     AgentRenewed {
-        /// Which.
+        /// The agent.
         agent: AgentId,
-        /// What its workers do.
+        /// Current activity of its workers.
         doing: Vec<(WorkerId, Doing)>,
     },
-    /// An agent's link is over. While the run goes on, its lease decides what that means.
+    /// An agent's link has closed. During the run, the agent is lost only when it does not reconnect within its grace.
     AgentDisconnected {
-        /// Which.
+        /// The agent.
         agent: AgentId,
     },
     /// A worker has connected to its agent.
     WorkerJoined {
-        /// Which.
+        /// The worker.
         worker: WorkerId,
-        /// Where its collective listens.
+        /// Address on which its collective listens.
         ring_address: SocketAddr,
-        /// Its process.
+        /// Its process id.
         pid: u32,
     },
-    /// A worker tells something.
+    /// A worker has sent a report.
     FromWorker {
-        /// Which.
+        /// The worker.
         worker: WorkerId,
-        /// What it speaks for.
+        /// The generation and rank of the report.
         identity: Identity,
-        /// What it tells.
+        /// The report.
         report: WorkerReport,
     },
-    /// A worker's process is over.
+    /// A worker's process has ended.
     WorkerExited(WorkerEnd),
     /// A worker makes no progress, or shows no sign of life.
     WorkerHung {
-        /// Which.
+        /// The worker.
         worker: WorkerId,
-        /// What it does, and for how long already.
+        /// Its activity, and for how long.
         doing: Doing,
-        /// The longest that was expected.
+        /// The longest duration expected.
         deadline: Seconds,
         /// The last lines of its log.
         log: Vec<String>,
     },
     /// A worker's process could not be started.
     StartFailed {
-        /// Which.
+        /// The worker.
         worker: WorkerId,
-        /// Why, as a sentence.
+        /// The cause, as a sentence.
         message: String,
     },
     /// A checkpoint is in the chain.
     Committed {
         /// The stage that was running.
-        stage: Stage,
-        /// Steps of it done.
+        stage: SavedStage,
+        /// Steps of that stage done.
         step: Step,
-        /// Its place in the chain.
+        /// Position in the chain.
         sequence: u64,
     },
-    /// A checkpoint could not be put into the chain.
+    /// A checkpoint could not be committed.
     CommitFailed {
-        /// Why, as a sentence.
+        /// The cause, as a sentence.
         message: String,
-        /// What to do about it.
+        /// Advice for the user.
         hint: Option<String>,
     },
-    /// The newest whole checkpoint was looked for.
+    /// The search for an intact checkpoint has ended.
     CheckpointFound {
-        /// It; nothing where none is whole or there is none.
-        found: Option<(Stage, Step)>,
-        /// What was passed over, and why.
+        /// The newest intact checkpoint, if any.
+        found: Option<(SavedStage, Step)>,
+        /// The damage of newer checkpoints, as sentences.
         passed_over: Vec<String>,
     },
-    /// The checkpoints cannot be read at all.
+    /// The object store cannot be read.
     CheckpointsUnreadable {
-        /// Why, as a sentence.
+        /// The cause, as a sentence.
         message: String,
-        /// What to do about it.
+        /// Advice for the user.
         hint: Option<String>,
     },
-    /// The report of a validation is made.
+    /// The report of a validation is complete.
     ReportMade(ReportMade),
-    /// The report of a validation could not be made.
+    /// The report of a validation could not be computed.
     ReportFailed {
-        /// Why, as a sentence.
+        /// The cause, as a sentence.
         message: String,
     },
-    /// Time has passed; leases and deadlines are judged now.
+    /// Time has passed; leases and deadlines are checked.
     Tick,
-    /// The run is asked to save and end.
+    /// A request to save and end.
     Stop(StopSource),
-    /// The run is asked to save and go on.
+    /// A request to save and continue.
     CheckpointWanted,
-    /// A part of the coordinator itself has failed.
+    /// A part of the coordinator has failed.
     Broken {
-        /// What and why, as a sentence.
+        /// The failure, as a sentence.
         message: String,
     },
 }

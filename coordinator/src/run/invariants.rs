@@ -1,4 +1,4 @@
-//! What always holds, written once: asserted after every event, checked over random histories.
+//! The invariants of the engine's state, checked after every event and over random histories.
 
 use std::collections::BTreeSet;
 
@@ -8,51 +8,51 @@ use super::commit::{Committed, Moment};
 use super::phase::{Phase, PhaseKind, Team};
 use super::{RunState, Settings};
 
-/// A state that must not be.
+/// A broken invariant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Broken {
-    /// A phase followed one that it cannot follow.
+    /// An impossible change of phase.
     Move(PhaseKind, PhaseKind),
-    /// A generation number fell, or a phase speaks for another than the newest.
+    /// The generation number fell, or the phase belongs to another generation than the newest.
     Generation,
-    /// A generation has other members than it began with.
+    /// The members of a generation changed.
     Membership,
-    /// A lane is owned twice, or by nobody, or shares are unequal.
+    /// A lane has two owners or none, or shares are unequal.
     Lanes,
-    /// A rank that does not exist has spoken.
+    /// A rank outside of the generation was accepted.
     Ranks,
-    /// A generation trains with a worker that is gone and has not finished.
+    /// A member of the live generation is gone and has not finished.
     DeadMember(WorkerId),
-    /// Somebody who is gone is waited for.
+    /// The run waits for a worker that is gone.
     DeadWaitedFor(WorkerId),
-    /// Two processes that may run hold the same place.
+    /// Two processes with this index may run.
     Twice(usize),
-    /// A checkpoint came into the chain that was not on its way there.
+    /// A commit was accepted that was not in flight.
     CommitOrder,
-    /// A generation formed while a checkpoint of the one before was on its way: a sweep may then remove what it saves.
+    /// A generation formed while a commit of the previous one was in flight: the sweep after it could remove new parts.
     FormedWhileSaving,
-    /// A run has finished with workers left, or with a commit in flight.
+    /// A run has finished although workers may run or a commit is in flight.
     Leftovers,
 }
 
-/// What must be remembered of a state to judge the next one.
+/// The parts of a state that are needed to check the next one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Before {
     phase: PhaseKind,
     generation: Generation,
-    /// A generation lived, or was being left.
+    /// Whether a generation was live, or its members were leaving it.
     lived: bool,
-    /// Its members, where they are few.
+    /// Its members, if they are few.
     members: Option<Vec<WorkerId>>,
     newest: Option<Committed>,
     in_flight: Option<Moment>,
 }
 
 impl Before {
-    /// Of a state that is about to change.
+    /// From a state that is about to change.
     pub fn of(state: &RunState) -> Self {
         let team = match &state.phase {
-            // It lives on where it is found again.
+            // It is live again when its members are found.
             Phase::Recovering { team, .. } => Some(team),
             phase => phase.team(),
         };
@@ -67,10 +67,10 @@ impl Before {
     }
 }
 
-/// Checks a state and the step that led to it.
+/// Checks a state and the change that led to it.
 ///
 /// # Errors
-/// The first invariant that does not hold.
+/// The first broken invariant.
 pub fn check(settings: &Settings, before: &Before, after: &RunState) -> Result<(), Broken> {
     let (from, to) = (before.phase, after.phase.kind());
     if !from.may_become(to) {
@@ -79,24 +79,24 @@ pub fn check(settings: &Settings, before: &Before, after: &RunState) -> Result<(
     generation_rises(before, after)?;
     ranks_exist(after)?;
     commits_rise(before, after)?;
-    let workers = after.workers.len();
-    if from == to && workers > FULLY_CHECKED && !after.handled.is_multiple_of(workers as u64) {
+    let workers = after.roster.workers.len();
+    if from == to && workers > FULLY_CHECKED && !after.counters.handled.is_multiple_of(workers as u64) {
         return Ok(());
     }
     if let Some(team) = after.phase.team() {
         lanes_are_owned_once(settings, team)?;
     }
     members_live(after)?;
-    nobody_waits_for_the_dead(after)?;
+    no_wait_for_the_dead(after)?;
     places_are_taken_once(after)?;
     nothing_is_left(after)
 }
 
-/// Up to this many workers, everything is checked after every event. In a larger run, what takes a look at every worker is
-/// checked with each change of phase, and once in as many events as there are workers: an event then costs the same in both.
+/// Number of workers up to which everything is checked after every event. In a larger run, the checks that visit every worker
+/// run with each change of phase and once in as many events as there are workers, so that their cost per event is constant.
 const FULLY_CHECKED: usize = 64;
 
-/// One generation lives; its number rises strictly with each change of membership.
+/// At most one generation is live, and its number rises with each change of membership.
 fn generation_rises(before: &Before, after: &RunState) -> Result<(), Broken> {
     if after.generation < before.generation {
         return Err(Broken::Generation);
@@ -152,7 +152,7 @@ fn ranks_exist(state: &RunState) -> Result<(), Broken> {
 fn members_live(state: &RunState) -> Result<(), Broken> {
     let Some(team) = state.phase.team() else { return Ok(()) };
     for member in &team.members {
-        let alive = state.workers.get(member).is_some_and(super::Worker::alive);
+        let alive = state.roster.workers.get(member).is_some_and(super::Worker::alive);
         let through = match &state.phase {
             Phase::Training { finished, .. } => {
                 team.rank(member).is_some_and(|rank| finished.contains_key(&rank))
@@ -166,8 +166,8 @@ fn members_live(state: &RunState) -> Result<(), Broken> {
     Ok(())
 }
 
-/// Every wait has an end: who is waited for lives, and is watched.
-fn nobody_waits_for_the_dead(state: &RunState) -> Result<(), Broken> {
+/// Every wait has an end: an awaited worker may run, and is watched.
+fn no_wait_for_the_dead(state: &RunState) -> Result<(), Broken> {
     let Phase::Recovering { waiting, .. } = &state.phase else { return Ok(()) };
     match waiting.iter().find(|member| !state.is_alive(member)) {
         Some(dead) => Err(Broken::DeadWaitedFor(dead.clone())),
@@ -177,14 +177,14 @@ fn nobody_waits_for_the_dead(state: &RunState) -> Result<(), Broken> {
 
 fn places_are_taken_once(state: &RunState) -> Result<(), Broken> {
     let mut taken = BTreeSet::new();
-    let alive = state.workers.values().filter(|worker| worker.alive());
+    let alive = state.roster.workers.values().filter(|worker| worker.alive());
     match alive.map(|worker| worker.index).find(|index| !taken.insert(*index)) {
         Some(index) => Err(Broken::Twice(index)),
         None => Ok(()),
     }
 }
 
-/// Only what was in flight comes into the chain, and one is in flight at a time.
+/// Only the commit in flight can be accepted, and one is in flight at a time.
 fn commits_rise(before: &Before, after: &RunState) -> Result<(), Broken> {
     let newest = after.saves.newest();
     let committed = newest.filter(|_| newest != before.newest);
@@ -198,7 +198,7 @@ fn commits_rise(before: &Before, after: &RunState) -> Result<(), Broken> {
 }
 
 fn nothing_is_left(state: &RunState) -> Result<(), Broken> {
-    let left = state.workers.values().any(super::Worker::alive) || state.saves.in_flight().is_some();
+    let left = state.roster.workers.values().any(super::Worker::alive) || state.saves.in_flight().is_some();
     if left && matches!(state.phase, Phase::Finished { .. }) {
         return Err(Broken::Leftovers);
     }

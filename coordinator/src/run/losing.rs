@@ -1,31 +1,29 @@
-//! How a run survives a loss: the generation is aborted, its members leave it, what is missing is started again.
+//! Recovery from the loss of a worker: the generation is aborted, its members leave it, and missing workers are restarted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use longtake_shared::hint::ExitCode;
-use longtake_shared::ids::{Rank, WorkerId};
-use longtake_shared::protocol::{ExitCause, Kept};
+use longtake_shared::ids::{AgentId, Rank, WorkerId};
+use longtake_shared::protocol::{Doing, ExitCause, HeldWorker, Kept, Order, WorkerEnd};
 use longtake_shared::units::Seconds;
 
-use super::command::{Command, Order};
-use super::event::{Doing, HeldWorker, WorkerEnd};
-use super::incident::{Incident, Nearness};
-use super::membership::{AgentId, WorkerState};
+use super::RunEngine;
+use super::command::Command;
+use super::membership::WorkerState;
 use super::phase::Phase;
 use super::settings::FRUITLESS_GENERATIONS;
-use super::{RunEngine, RunUpdate};
-use crate::updates::Outcome;
+use crate::updates::{Incident, Nearness, Outcome, RunUpdate};
 
 impl RunEngine {
     pub(super) fn worker_exited(&mut self, now: Duration, end: WorkerEnd, commands: &mut Vec<Command>) {
         let WorkerEnd { worker: id, cause, log, last } = end;
         let name = self.name(&id);
-        if self.state.at_large.remove(&id).is_some() {
+        if self.state.roster.at_large.remove(&id).is_some() {
             self.look_for_members(now);
         }
-        let Some(worker) = self.state.workers.get_mut(&id).filter(|worker| worker.alive()) else {
-            self.state.stale += 1;
+        let Some(worker) = self.state.roster.workers.get_mut(&id).filter(|worker| worker.alive()) else {
+            self.state.counters.stale += 1;
             return;
         };
         let connected = worker.state != WorkerState::Starting;
@@ -52,7 +50,7 @@ impl RunEngine {
         self.lose(now, &id, Some(cause), incident, commands);
     }
 
-    /// A worker that makes no progress is killed: it could come back to life at any time.
+    /// A worker without progress is killed, because it could resume at any time.
     pub(super) fn worker_hung(
         &mut self,
         now: Duration,
@@ -61,8 +59,8 @@ impl RunEngine {
         log: Vec<String>,
         commands: &mut Vec<Command>,
     ) {
-        let Some(worker) = self.state.workers.get(id).filter(|worker| worker.alive()) else {
-            self.state.stale += 1;
+        let Some(worker) = self.state.roster.workers.get(id).filter(|worker| worker.alive()) else {
+            self.state.counters.stale += 1;
             return;
         };
         commands.push(Command::KillWorker { agent: worker.agent.clone(), worker: id.clone() });
@@ -85,10 +83,11 @@ impl RunEngine {
         silent: Duration,
         commands: &mut Vec<Command>,
     ) {
-        let Some(agent) = self.state.agents.remove(id) else { return };
-        self.state.lost.insert(id.clone(), agent.clone());
+        let Some(agent) = self.state.roster.agents.remove(id) else { return };
+        self.state.roster.lost.insert(id.clone(), agent.clone());
         let of_agent: Vec<WorkerId> = self
             .state
+            .roster
             .workers
             .iter()
             .filter(|(_, worker)| worker.agent == *id && worker.alive())
@@ -109,7 +108,7 @@ impl RunEngine {
         self.unreachable(now, &of_agent, incident, commands);
     }
 
-    /// Workers are gone with whatever connects them to the run; that says nothing of their processes.
+    /// Workers became unreachable; their processes may still run.
     pub(super) fn unreachable(
         &mut self,
         now: Duration,
@@ -135,15 +134,15 @@ impl RunEngine {
         commands: &mut Vec<Command>,
     ) {
         if !self.state.is_alive(id) {
-            self.state.stale += 1;
+            self.state.counters.stale += 1;
             return;
         }
         let cause = format!("{} could not be started: {message}", self.name(id));
         self.lose(now, id, None, Incident::new(Nearness::Cause, cause), commands);
     }
 
-    /// One worker is gone. Where its process failed in a place that the run waits for, again and again, no start mends that;
-    /// agents that come and go are waited for as long as it takes.
+    /// One worker is lost. Repeated failures of a process that the run waits for end the run, because a restart would meet the
+    /// same; agents that disconnect and reconnect are awaited without limit.
     pub(super) fn lose(
         &mut self,
         now: Duration,
@@ -160,8 +159,8 @@ impl RunEngine {
             }
             phase => matches!(phase, Phase::Gathering { .. }),
         };
-        let index = self.state.workers.get(id).map(|worker| worker.index).filter(|_| waited_for);
-        if index.is_some_and(|index| !self.state.patience.try_again_at(index)) {
+        let index = self.state.roster.workers.get(id).map(|worker| worker.index).filter(|_| waited_for);
+        if index.is_some_and(|index| !self.state.progress.patience.try_again_at(index)) {
             self.end(now, failed(incident, true), commands);
             return;
         }
@@ -169,7 +168,7 @@ impl RunEngine {
         self.start_workers(now, commands);
     }
 
-    /// What the loss of these workers, which are marked as gone, means where the run stands.
+    /// Reacts to the loss of workers, which are already marked as gone, in the current phase.
     fn member_lost(
         &mut self,
         now: Duration,
@@ -189,15 +188,15 @@ impl RunEngine {
                 });
                 self.look_for_members(now);
             }
-            // Of one that stands by: it is not what the run ends with.
+            // The loss of a spare is not the cause of the end.
             Phase::Recovering { hopeless: true, .. } => {}
             Phase::Gathering { .. } | Phase::Recovering { .. } if !lost.is_empty() => {
                 Self::announce(RunUpdate::Warning { message: incident.to_string() }, commands);
             }
             Phase::Forming { .. } | Phase::Training { .. } if !lost.is_empty() => {
-                let indices = lost.iter().filter_map(|worker| self.state.workers.get(worker));
+                let indices = lost.iter().filter_map(|worker| self.state.roster.workers.get(worker));
                 for index in indices.map(|worker| worker.index) {
-                    self.state.patience.lost(index);
+                    self.state.progress.patience.lost(index);
                 }
                 Self::announce(RunUpdate::Warning { message: incident.to_string() }, commands);
             }
@@ -205,7 +204,7 @@ impl RunEngine {
         }
     }
 
-    /// The live generation is over.
+    /// Ends the live generation.
     pub(super) fn recover(&mut self, now: Duration, incident: Option<Incident>, commands: &mut Vec<Command>) {
         let Some(team) = self.state.phase.team().cloned() else { return };
         let survivors: Vec<WorkerId> =
@@ -218,21 +217,21 @@ impl RunEngine {
         if let Some(incident) = &incident {
             let reason = incident.to_string();
             self.tell(survivors.clone(), Order::Abort { reason }, commands);
-            hopeless = !self.state.patience.try_again();
+            hopeless = !self.state.progress.patience.try_again();
         }
         let has_left = |member: &WorkerId| team.rank(member).is_some_and(|rank| left.contains(&rank));
         let waiting: BTreeSet<WorkerId> =
             survivors.iter().filter(|member| !has_left(member)).cloned().collect();
-        self.state.validation = None;
-        self.state.reporting = None;
-        self.state.last_notice = now;
+        self.state.validation.running = None;
+        self.state.validation.reporting = None;
+        self.state.timers.last_notice = now;
         self.state.phase =
             Phase::Recovering { team, since: now, waiting, not_before: now, incident, hopeless };
         self.look_for_members(now);
     }
 
-    /// Ends a run whose patience is used up, once nobody is left who could tell a nearer cause: a collective fails before the
-    /// death that broke it is seen.
+    /// Ends a run whose retry budget is exhausted, once no member can report a nearer cause: a collective fails before the death
+    /// that broke it is detected.
     pub(super) fn end_if_hopeless(&mut self, now: Duration, commands: &mut Vec<Command>) {
         if let Phase::Recovering { waiting, hopeless: true, .. } = &self.state.phase
             && waiting.is_empty()
@@ -241,7 +240,7 @@ impl RunEngine {
         }
     }
 
-    /// The same at once, with what is known.
+    /// The same at once, with the known cause.
     pub(super) fn end_hopeless(&mut self, now: Duration, commands: &mut Vec<Command>) {
         let Phase::Recovering { incident: Some(incident), hopeless: true, .. } = &self.state.phase else {
             return;
@@ -254,12 +253,13 @@ impl RunEngine {
         self.end(now, failed(incident, true), commands);
     }
 
-    /// Where no member of the generation that is over is seen, and one may live unseen, it may be all that is needed to take
-    /// steps: no other generation forms until its end is told, or the time is over in which it may go on by itself.
+    /// If all members of the ended generation are unreachable, they may still take steps together: no other generation forms until
+    /// their ends are reported, or their grace without a coordinator is over.
     fn look_for_members(&mut self, now: Duration) {
         let Phase::Recovering { team, not_before, .. } = &mut self.state.phase else { return };
-        let seen = |member: &WorkerId| self.state.workers.get(member).is_some_and(super::Worker::alive);
-        let unseen = team.members.iter().any(|member| self.state.at_large.contains_key(member));
+        let seen =
+            |member: &WorkerId| self.state.roster.workers.get(member).is_some_and(super::Worker::alive);
+        let unseen = team.members.iter().any(|member| self.state.roster.at_large.contains_key(member));
         if team.members.iter().any(seen) || !unseen {
             *not_before = now;
         } else if *not_before <= now {
@@ -267,9 +267,9 @@ impl RunEngine {
         }
     }
 
-    /// The first agent is back that holds a member of a generation that was lost sight of as a whole: it was the coordinator
-    /// that could not be reached, and they have trained on. It looks for them as one that has been started anew does. Not
-    /// where a member is known to be dead, or another process has its place.
+    /// The first agent reconnects that holds a member of a generation that was lost as a whole: the coordinator itself was
+    /// unreachable, and the generation has continued. The engine looks for its members as after a restart, unless a member is
+    /// known to be dead or was replaced.
     pub(super) fn find_again(
         &mut self,
         now: Duration,
@@ -283,11 +283,11 @@ impl RunEngine {
             return;
         };
         let is_away = |member: &WorkerId| {
-            let holder = self.state.at_large.get(member);
-            holder.is_some_and(|holder| holder == agent || self.state.lost.contains_key(holder))
+            let holder = self.state.roster.at_large.get(member);
+            holder.is_some_and(|holder| holder == agent || self.state.roster.lost.contains_key(holder))
         };
         let has_place = |member: &WorkerId| {
-            self.state.workers.get(member).is_some_and(|worker| self.has_room(worker.index))
+            self.state.roster.workers.get(member).is_some_and(|worker| self.has_room(worker.index))
         };
         if now >= *not_before
             || !held.iter().any(|held| team.members.contains(&held.worker))
@@ -295,12 +295,12 @@ impl RunEngine {
         {
             return;
         }
-        let message = format!("{}: the workers that were out of reach are found again", incident.cause);
+        let message = format!("{}: the unreachable workers have reconnected", incident.cause);
         Self::announce(RunUpdate::Warning { message }, commands);
         let team = team.clone();
         for member in &team.members {
-            self.state.at_large.remove(member);
-            if let Some(worker) = self.state.workers.get_mut(member) {
+            self.state.roster.at_large.remove(member);
+            if let Some(worker) = self.state.roster.workers.get_mut(member) {
                 worker.state = WorkerState::Unseen;
             }
         }
@@ -320,7 +320,7 @@ impl RunEngine {
         match (&mut self.state.phase, rank) {
             (Phase::Recovering { waiting, .. }, _) => {
                 if !waiting.remove(worker) {
-                    self.state.stale += 1;
+                    self.state.counters.stale += 1;
                     return;
                 }
                 self.keep(worker, kept);
@@ -333,7 +333,7 @@ impl RunEngine {
                     self.recover(now, None, commands);
                 }
             }
-            // Its collective has failed before it could be ready, and it did not wait to be told.
+            // Its collective failed before it was ready, and it left without an order.
             (Phase::Forming { .. }, Some(rank)) => {
                 let cause = format!("{} left its generation", self.name(worker));
                 let incident = Incident { rank: Some(rank), ..Incident::new(Nearness::Consequence, cause) };
@@ -343,14 +343,14 @@ impl RunEngine {
                     waiting.remove(worker);
                 }
             }
-            _ => self.state.stale += 1,
+            _ => self.state.counters.stale += 1,
         }
     }
 
     fn keep(&mut self, worker: &WorkerId, kept: Option<Kept>) {
         match kept {
-            Some(kept) => self.state.kept.insert(worker.clone(), kept),
-            None => self.state.kept.remove(worker),
+            Some(kept) => self.state.previous.kept.insert(worker.clone(), kept),
+            None => self.state.previous.kept.remove(worker),
         };
     }
 
@@ -366,22 +366,22 @@ impl RunEngine {
         self.recover(now, Some(incident), commands);
     }
 
-    /// Notes that a process is over, or must be taken for it.
+    /// Marks a process as ended, or as presumed dead.
     pub(super) fn gone(&mut self, id: &WorkerId, cause: Option<ExitCause>) {
-        self.state.kept.remove(id);
-        if let Some(worker) = self.state.workers.get_mut(id) {
+        self.state.previous.kept.remove(id);
+        if let Some(worker) = self.state.roster.workers.get_mut(id) {
             worker.state = WorkerState::Gone { cause };
         }
     }
 
-    /// Notes that a process is given up although it may still run. Its agent must kill it, should that be heard of again.
+    /// Notes that a process was declared lost although it may still run: its agent must kill it when it reconnects.
     pub(super) fn lose_sight(&mut self, id: &WorkerId) {
-        if let Some(worker) = self.state.workers.get(id) {
-            self.state.at_large.insert(id.clone(), worker.agent.clone());
+        if let Some(worker) = self.state.roster.workers.get(id) {
+            self.state.roster.at_large.insert(id.clone(), worker.agent.clone());
         }
     }
 
-    /// Whether a worker has nothing more to do in its generation.
+    /// Whether a worker has finished its work in the generation.
     fn is_through(&self, id: &WorkerId) -> bool {
         match (&self.state.phase, self.rank(id)) {
             (Phase::Training { finished, .. }, Some(rank)) => finished.contains_key(&rank),
@@ -390,14 +390,14 @@ impl RunEngine {
     }
 }
 
-/// A run that has failed because of an incident.
+/// The outcome of a run that failed because of an incident.
 pub(super) fn failed(incident: Incident, never_restart: bool) -> Outcome {
     let cause = incident.to_string();
     let Incident { hint, rank, log, .. } = incident;
     Outcome::Failed { cause, hint, rank, log, never_restart, resumable_at: None }
 }
 
-/// What a kind of death mostly means.
+/// Advice for the usual cause of a death.
 fn death_hint(cause: ExitCause) -> Option<String> {
     const KILLED: i32 = 9;
     matches!(cause, ExitCause::Signal(KILLED)).then(|| {

@@ -1,9 +1,9 @@
-//! The protocol as a value: `(now, event) -> commands`. No I/O, no clock, no tokio, no tonic.
+//! The coordinator's protocol as a pure state machine: `(now, event) -> commands`. It does no I/O and reads no clock.
 //!
 //! ```text
 //!  agents, workers,      +-----------+                     journal, agents,
 //!  committer, reporter,  |           |                     committer, reporter,
-//!  signals, clock  ----> |  driver   | ----> commands ---> whoever watches
+//!  signals, clock  ----> |  driver   | ----> commands ---> observers
 //!                events  |  engine   |
 //!                        +-----------+
 //!
@@ -16,18 +16,18 @@
 //!
 //! Decisions ([`crate::run::quorum`], [`crate::run::assignment`], [`crate::run::commit`], [`crate::run::recovery`], leases in
 //! [`crate::run::membership`], [`crate::run::patience`]) are pure functions that return their reason.
-//! [`crate::run::invariants`] hold after every event.
+//! [`crate::run::invariants`] are checked after every event.
 
 pub mod assignment;
 pub mod command;
 pub mod commit;
 pub mod event;
-pub mod incident;
 pub mod invariants;
 pub mod membership;
 pub mod patience;
 pub mod phase;
 pub mod quorum;
+pub mod record;
 pub mod recovery;
 pub mod settings;
 pub mod state;
@@ -46,25 +46,25 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use longtake_shared::ids::{Generation, Incarnation, Rank, Step, WorkerId};
-use longtake_shared::protocol::Stage;
+use longtake_shared::ids::{AgentId, Generation, Incarnation, Rank, Step, WorkerId};
+use longtake_shared::protocol::{Identity, Order, SavedStage};
 
 use crate::updates::{Outcome, RunUpdate};
-use command::{Command, Order};
+use command::Command;
 use commit::Committed;
-use event::{Event, Identity, StopSource};
-use membership::{Agent, AgentId, Worker, WorkerState};
+use event::{Event, StopSource};
+use membership::{Agent, Worker, WorkerState};
 use phase::{Phase, Team};
 use recovery::ResumePoint;
 pub use settings::Settings;
 pub use state::RunState;
 
-/// A generation of an earlier coordinator that may live on without it.
+/// A generation of an earlier coordinator that may still run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Orphan {
     /// Its members and their lanes.
     pub team: Team,
-    /// Which worker of the run each member is, by rank.
+    /// Index of each member in the run, by rank.
     pub indices: Vec<usize>,
 }
 
@@ -76,13 +76,13 @@ pub struct RunEngine {
 }
 
 impl RunEngine {
-    /// A run in its first phase. `generation` is the newest that any earlier coordinator of the run has announced.
+    /// A run in its first phase. `generation` is the newest one announced by any earlier coordinator of the run.
     pub fn new(settings: Settings, incarnation: Incarnation, generation: Generation, now: Duration) -> Self {
         let state = RunState::new(incarnation, generation, Phase::Gathering { since: now }, now);
         Self { settings, state }
     }
 
-    /// A run whose last generation may have gone on without a coordinator: it is looked for before anything is begun anew.
+    /// A run whose last generation may still run: the engine looks for its members before it forms a new one.
     pub fn adopting(settings: Settings, incarnation: Incarnation, orphan: Orphan, now: Duration) -> Self {
         let Orphan { team, indices } = orphan;
         let (generation, owned) = (team.generation, team.owned());
@@ -102,51 +102,51 @@ impl RunEngine {
             finished: BTreeMap::new(),
         };
         let mut state = RunState::new(incarnation, generation, phase, now);
-        (state.workers, state.owned, state.trained) = (workers, owned, true);
+        (state.roster.workers, state.previous.owned, state.progress.trained) = (workers, owned, true);
         Self { settings, state }
     }
 
-    /// What the engine knows.
+    /// The state of the engine.
     pub fn state(&self) -> &RunState {
         &self.state
     }
 
-    /// What the run was told.
+    /// The settings of the run.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Whether a message speaks for the live generation, in the name of the worker that sent it. Members of a generation
-    /// speak under the incarnation that formed it.
+    /// Whether a message belongs to the live generation and to the worker that sent it. Members of a generation use the
+    /// incarnation that formed it.
     pub fn is_current(&self, worker: &WorkerId, identity: &Identity) -> bool {
         self.state.phase.team().is_some_and(|team| speaks_for(team, worker, identity))
             && identity.run == self.settings.run
     }
 
-    /// What to do about an event that happens now.
+    /// Handles an event that happens now.
     pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Command> {
         self.wake(now);
         if let Event::AgentRenewed { agent, doing } = event {
-            if let Some(given_up) = self.state.lost.get_mut(&agent) {
+            if let Some(given_up) = self.state.roster.lost.get_mut(&agent) {
                 let woken = *given_up.woken.get_or_insert(now);
                 if now.saturating_sub(woken) <= self.settings.lease {
                     return Vec::new();
                 }
-                // It was stopped, or out of reach, and does not know that it was given up.
+                // The agent was suspended or unreachable, and does not know that it was declared lost.
                 let Agent { host, slots, .. } = given_up.clone();
                 let (held, ended) = (Vec::new(), Vec::new());
                 return self.handle(now, Event::AgentConnected { agent, host, slots, held, ended });
             }
-            // The one event that changes nothing that an invariant speaks of, and by far the commonest.
+            // The most frequent event; it changes nothing that the invariants cover.
             self.agent_renewed(now, &agent, doing);
             return Vec::new();
         }
-        self.state.handled += 1;
+        self.state.counters.handled += 1;
         let before = invariants::Before::of(&self.state);
         let mut commands = Vec::new();
         self.react(now, event, &mut commands);
         if let Err(broken) = invariants::check(&self.settings, &before, &self.state) {
-            // Not a matter of input: going on would commit or publish under a broken protocol.
+            // A defect of the engine, not of its input: continuing could commit or announce under a broken protocol.
             panic!("an event broke the run's state: {broken:?}");
         }
         commands
@@ -184,12 +184,17 @@ impl RunEngine {
             Event::CheckpointsUnreadable { message, hint } => self.fail(now, message, hint, commands),
             Event::ReportMade(made) => self.report_made(made, commands),
             Event::ReportFailed { message } => {
-                self.fail(now, format!("the validation has no report: {message}"), None, commands);
+                self.fail(
+                    now,
+                    format!("the report of the validation could not be computed: {message}"),
+                    None,
+                    commands,
+                );
             }
             Event::Tick => self.tick(now, commands),
             Event::Stop(source) => self.stop(now, source, commands),
             Event::CheckpointWanted => {
-                self.state.flags.checkpoint = true;
+                self.state.requests.flags.checkpoint = true;
                 self.tell_flags(commands);
             }
             Event::Broken { message } => self.fail(now, message, None, commands),
@@ -199,10 +204,10 @@ impl RunEngine {
         self.settle(commands);
     }
 
-    /// The first wish to stop is fulfilled at a step boundary; a second Ctrl-C kills.
+    /// The first request to stop takes effect at a step boundary; a second Ctrl-C kills the workers.
     fn stop(&mut self, now: Duration, source: StopSource, commands: &mut Vec<Command>) {
-        let again = source == StopSource::Interrupt && self.state.interrupted;
-        self.state.interrupted |= source == StopSource::Interrupt;
+        let again = source == StopSource::Interrupt && self.state.requests.interrupted;
+        self.state.requests.interrupted |= source == StopSource::Interrupt;
         if again {
             let cause = "killed by a second Ctrl-C".to_owned();
             self.fail(now, cause, None, commands);
@@ -211,28 +216,28 @@ impl RunEngine {
             return;
         }
         if matches!(self.state.phase, Phase::Recovering { hopeless: true, .. }) {
-            // There is nothing to save, and whoever asks does not wait for the cause.
+            // Nothing is left to save, and the operator does not wait for the cause.
             self.end_hopeless(now, commands);
             return;
         }
-        // What members hold between two generations is worth a moment; a checkpoint that would be read again is not.
+        // State that members hold beyond the newest checkpoint is worth a save.
         let holds_more = match &self.state.phase {
             Phase::Training { .. } => true,
-            Phase::Forming { .. } => self.state.trained,
-            Phase::Recovering { .. } => !self.state.kept.is_empty(),
+            Phase::Forming { .. } => self.state.progress.trained,
+            Phase::Recovering { .. } => !self.state.previous.kept.is_empty(),
             Phase::Gathering { .. } | Phase::Ending { .. } | Phase::Finished { .. } => false,
         };
         if !holds_more {
             let step = self.resume_point().step().unwrap_or_default();
             self.end(now, Outcome::Preempted { step }, commands);
-        } else if !self.state.flags.stop {
-            self.state.flags.stop = true;
-            self.state.stop_since = Some(now);
+        } else if !self.state.requests.flags.stop {
+            self.state.requests.flags.stop = true;
+            self.state.requests.stop_since = Some(now);
             self.tell_flags(commands);
         }
     }
 
-    /// The rank of a member of the live generation, or of the one that is being left.
+    /// The rank of a member of the live generation, or of the one that its members are leaving.
     fn rank(&self, worker: &WorkerId) -> Option<Rank> {
         match &self.state.phase {
             Phase::Forming { team, .. } | Phase::Training { team, .. } | Phase::Recovering { team, .. } => {
@@ -246,8 +251,8 @@ impl RunEngine {
         ResumePoint::decide(self.settings.started_from, self.state.saves.newest())
     }
 
-    /// The newest checkpoint there is.
-    fn checkpoint(&self) -> Option<(Stage, Step)> {
+    /// The newest checkpoint, if any.
+    fn checkpoint(&self) -> Option<(SavedStage, Step)> {
         self.resume_point().moment()
     }
 
@@ -264,7 +269,7 @@ impl RunEngine {
 
     fn tell_flags(&self, commands: &mut Vec<Command>) {
         if matches!(self.state.phase, Phase::Training { .. }) {
-            self.tell_team(Order::SetFlags(self.state.flags), commands);
+            self.tell_team(Order::SetFlags(self.state.requests.flags), commands);
         }
     }
 
@@ -273,7 +278,7 @@ impl RunEngine {
     }
 }
 
-/// Whether a message speaks for a generation in the name of one of its members.
+/// Whether an identity belongs to a member of a generation.
 fn speaks_for(team: &Team, worker: &WorkerId, identity: &Identity) -> bool {
     identity.incarnation == team.incarnation
         && identity.generation == team.generation

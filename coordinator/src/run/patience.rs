@@ -1,23 +1,23 @@
-//! Does a run get anywhere? Generations in a row without progress end it: a restart would meet the same.
+//! The retry budget of a run: several generations in a row without progress end it, because a restart would fail as well.
 
 use longtake_shared::protocol::Stage;
 
 use super::settings::FRUITLESS_GENERATIONS;
 
-/// How far the run has come, and how often in a row it has not come further.
+/// The furthest progress of the run, and the number of generations in a row without further progress.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Patience {
     furthest: Option<(Stage, u64)>,
     came_further: bool,
     fruitless: u32,
-    /// Indices of workers that were lost outside of a generation since the last checkpoint.
+    /// Indices of workers lost outside of a generation since the last checkpoint.
     losses: Vec<usize>,
-    /// Indices of workers whose processes failed while the run waited for them, since it came further.
+    /// Indices of workers whose processes failed while the run waited for them, since the last progress.
     failures: Vec<usize>,
 }
 
 impl Patience {
-    /// A unit of a stage is done. Only what was never reached before is progress.
+    /// A unit of a stage is done. Only a unit that was never reached before is progress.
     pub fn reached(&mut self, stage: Stage, done: u64) {
         if done > 0 && self.furthest.is_none_or(|furthest| (stage, done) > furthest) {
             self.furthest = Some((stage, done));
@@ -35,7 +35,7 @@ impl Patience {
         self.failures.clear();
     }
 
-    /// A generation is over before its time. Gives whether the run may try again.
+    /// A generation has ended early. Returns whether the run may retry.
     pub fn try_again(&mut self) -> bool {
         if !std::mem::take(&mut self.came_further) {
             self.fruitless += 1;
@@ -43,18 +43,18 @@ impl Patience {
         self.fruitless < FRUITLESS_GENERATIONS
     }
 
-    /// The process of a worker of that index has failed while the run waits for one. Gives whether the run may try again.
+    /// The process of a worker with that index has failed while the run waits for it. Returns whether the run may retry.
     pub fn try_again_at(&mut self, index: usize) -> bool {
         self.failures.push(index);
         self.failures.iter().filter(|failed| **failed == index).count() < FRUITLESS_GENERATIONS as usize
     }
 
-    /// A worker of that index is lost while the run goes on without it.
+    /// A worker with that index is lost while the run continues without it.
     pub fn lost(&mut self, index: usize) {
         self.losses.push(index);
     }
 
-    /// Whether workers of that index are lost again and again, so that none is started any more before the next checkpoint.
+    /// Whether workers with that index were lost so often that none is started before the next checkpoint.
     pub fn gives_up(&self, index: usize) -> bool {
         self.losses.iter().filter(|lost| **lost == index).count() >= FRUITLESS_GENERATIONS as usize
     }

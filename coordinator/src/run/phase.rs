@@ -1,22 +1,20 @@
-//! Where a run stands: Gathering -> Forming -> Training -> (Recovering ->) Ending -> Finished.
+//! The phases of a run: Gathering -> Forming -> Training -> (Recovering ->) Ending -> Finished.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use longtake_shared::ids::{Generation, Incarnation, LaneId, Rank, Step, WorkerId};
-use longtake_shared::protocol::Ending;
+use longtake_shared::protocol::{Ending, Order};
 use serde::{Deserialize, Serialize};
 
-use super::command::Order;
-use super::incident::Incident;
-use crate::updates::Outcome;
+use crate::updates::{Incident, Outcome};
 
 /// The members of a generation, fixed while it lives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Team {
-    /// Which generation.
+    /// Its number.
     pub generation: Generation,
-    /// The coordinator's start that formed it: its members speak under this number as long as it lives.
+    /// The coordinator start that formed it; its members use this incarnation until it ends.
     pub incarnation: Incarnation,
     /// Its workers, by rank.
     pub members: Vec<WorkerId>,
@@ -25,98 +23,99 @@ pub struct Team {
 }
 
 impl Team {
-    /// The rank of a worker; nothing where it is no member.
+    /// The rank of a worker; none if it is not a member.
     pub fn rank(&self, worker: &WorkerId) -> Option<Rank> {
         (0u32..).zip(&self.members).find(|(_, member)| *member == worker).map(|(rank, _)| Rank(rank))
     }
 
-    /// How many ranks there are.
+    /// Number of ranks.
     pub fn world(&self) -> usize {
         self.members.len()
     }
 
-    /// Who owns which lanes.
+    /// The lanes of each member.
     pub fn owned(&self) -> BTreeMap<WorkerId, Vec<LaneId>> {
         self.members.iter().cloned().zip(self.lanes.iter().cloned()).collect()
     }
 }
 
-/// Where a run stands, with everything that is true only there. Times are since the coordinator's start.
+/// A phase of a run with its own state. Times are measured since the coordinator's start.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Phase {
-    /// Workers are being started and waited for.
+    /// Workers are started and awaited.
     Gathering {
-        /// Since when.
+        /// Time of its begin.
         since: Duration,
     },
-    /// A generation is announced; its workers load their state and reach each other.
+    /// A generation is announced; its workers load their state and connect to each other.
     Forming {
         /// Its members.
         team: Team,
-        /// Ranks that have said so.
+        /// Ranks that are ready.
         ready: BTreeSet<Rank>,
-        /// What its members are told, for those that may have missed it; nothing where an earlier coordinator has told it.
+        /// The order that formed it, for members that may have missed it; absent if an earlier coordinator gave it.
         order: Option<Order>,
-        /// A generation of an earlier coordinator is being looked for, since then: its members may train already.
+        /// Start of the search for a generation of an earlier coordinator, whose members may already train.
         adopted: Option<Duration>,
-        /// Ranks of such a generation that have nothing more to do, with the step and the reason.
+        /// Ranks of such a generation that have finished, with the step and the reason.
         finished: BTreeMap<Rank, (Step, Ending)>,
     },
-    /// Its workers take steps.
+    /// The workers train.
     Training {
         /// Its members.
         team: Team,
-        /// Ranks that have nothing more to do, with the step and the reason.
+        /// Ranks that have finished, with the step and the reason.
         finished: BTreeMap<Rank, (Step, Ending)>,
-        /// Ranks that have left because all agreed to let others join.
+        /// Ranks that have left because all agreed to let waiting workers join.
         left: BTreeSet<Rank>,
     },
-    /// A generation is over; its members leave it, and the next one forms of those that are there.
+    /// A generation is over; its members leave it, and the next one forms from the connected workers.
     Recovering {
         /// The generation that is over.
         team: Team,
-        /// Since when.
+        /// Time of its begin.
         since: Duration,
-        /// Members that have not said that they have left.
+        /// Members that have not left yet.
         waiting: BTreeSet<WorkerId>,
-        /// Members that are out of sight may still take steps until then.
+        /// Until this time, unreachable members may still take steps.
         not_before: Duration,
-        /// What ended it; nothing where all agreed to let others join.
+        /// The incident that ended it; absent if all agreed to let waiting workers join.
         incident: Option<Incident>,
-        /// Patience is used up: none forms after it. The run ends with what is known of the cause once the members have left.
+        /// The retry budget is exhausted; no further generation will form. The run ends with the known cause once the members
+        /// have left.
         hopeless: bool,
     },
-    /// The outcome is known; workers are on their way out.
+    /// The outcome is known; workers are ending.
     Ending {
-        /// What the run will end with.
+        /// Outcome of the run.
         outcome: Outcome,
-        /// Since when.
+        /// Time of its begin.
         since: Duration,
-        /// What was still running has been killed.
+        /// Whether the remaining workers were killed.
         killed: bool,
     },
-    /// Nothing runs any more.
+    /// All workers have ended.
     Finished {
-        /// What the run has ended with.
+        /// Outcome of the run.
         outcome: Outcome,
     },
 }
 
-/// A phase without what belongs to it.
+/// A phase without its state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PhaseKind {
-    /// Workers are being started and waited for.
+    /// Workers are started and awaited.
     Gathering,
     /// A generation loads its state.
     Forming,
-    /// A generation takes steps.
+    /// A generation trains.
     Training,
-    /// A generation is over, and the next has not formed.
+    /// A generation is over, and the next one has not formed.
     Recovering,
-    /// Workers are on their way out.
+    /// Workers are ending.
     Ending,
-    /// Nothing runs any more.
+    /// All workers have ended.
     Finished,
 }
 
@@ -133,7 +132,7 @@ impl Phase {
         }
     }
 
-    /// The live generation's members.
+    /// The members of the live generation.
     pub fn team(&self) -> Option<&Team> {
         match self {
             Self::Forming { team, .. } | Self::Training { team, .. } => Some(team),
@@ -146,7 +145,7 @@ impl Phase {
 }
 
 impl PhaseKind {
-    /// Whether a run may go from here to there in one event, staying included.
+    /// Whether one event may lead from this phase to `next`; a phase may also stay.
     pub fn may_become(self, next: Self) -> bool {
         use PhaseKind::{Ending, Finished, Forming, Gathering, Recovering, Training};
         matches!(

@@ -1,4 +1,4 @@
-//! May a generation form now? A decision and its reason.
+//! The decision whether a generation may form now, with its reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,57 +9,58 @@ use serde::{Deserialize, Serialize};
 use super::membership::{Worker, WorkerState};
 use super::settings::Settings;
 
-/// Whether a generation may form, and why or why not.
+/// Whether a generation may form, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Quorum {
-    /// It may, of these workers by rank.
+    /// It may form.
     Form {
-        /// In the order of their indices.
+        /// Its members by rank, in the order of their indices.
         members: Vec<WorkerId>,
     },
-    /// Too few workers have connected.
+    /// Too few workers are connected.
     WorkersMissing {
-        /// Workers that have.
+        /// Connected workers.
         present: usize,
-        /// Workers that are needed.
+        /// Required workers.
         needed: usize,
     },
-    /// Members of the generation before have not left it yet.
+    /// Members of the previous generation have not left it yet.
     NotLeft {
-        /// Those.
+        /// These members.
         members: Vec<WorkerId>,
     },
-    /// Members of the generation before are out of sight, and may still take steps.
+    /// Members of the previous generation are unreachable and may still take steps.
     OutOfSight,
-    /// A whole checkpoint is being looked for.
+    /// The newest intact checkpoint is being searched for.
     Searching,
-    /// A checkpoint of the generation before is on its way into the chain.
+    /// A commit of the previous generation is in flight.
     Saving,
 }
 
-/// What is asked beside who is there.
+/// The inputs of the decision besides the workers.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
     /// Settings of the run.
     pub settings: &'a Settings,
-    /// Members of the generation before that have not left it.
+    /// Members of the previous generation that have not left it.
     pub waiting: &'a BTreeSet<WorkerId>,
-    /// Members of the generation before: they go first.
+    /// Members of the previous generation; they are preferred.
     pub before: &'a [WorkerId],
-    /// No disjoint generation forms before this time.
+    /// Time before which no disjoint generation may form.
     pub not_before: Duration,
-    /// Whether it is not known which checkpoint is whole.
+    /// Whether the newest intact checkpoint is being searched for.
     pub searching: bool,
-    /// Whether a checkpoint is on its way. What its members would begin at is older, and its sweep knows nothing of what they would save.
+    /// Whether a commit is in flight. A new generation would start from an older checkpoint, and the sweep after the commit
+    /// could remove its parts.
     pub saving: bool,
-    /// Whether the run waits for all, because nothing presses.
+    /// Whether the run waits for all configured workers.
     pub all: bool,
-    /// Now.
+    /// The current time.
     pub now: Duration,
 }
 
-/// Decides on the workers that are known now.
+/// Decides from the known workers.
 pub fn decide(workers: &BTreeMap<WorkerId, Worker>, question: &Question<'_>) -> Quorum {
     let Question { settings, waiting, before, not_before, searching, saving, all, now } = *question;
     if !waiting.is_empty() {

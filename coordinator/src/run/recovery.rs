@@ -1,26 +1,26 @@
-//! What a run goes on from: the newest checkpoint, or what the members of the next generation hold.
+//! The state a run continues from: the newest checkpoint, or the state that the members of the next generation hold.
 
 use std::collections::BTreeMap;
 
 use longtake_shared::ids::{LaneId, Rank, Step, WorkerId};
-use longtake_shared::protocol::{Carried, Kept, LaneMove, Stage};
+use longtake_shared::protocol::{Carried, Kept, LaneMove, SavedStage};
 
 use super::commit::Committed;
 
-/// Where a run can be taken up again, and why there.
+/// The checkpoint a run resumes from, with its origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResumePoint {
-    /// This coordinator has committed it.
-    Newest(Stage, Step),
-    /// Nothing was committed since the run was taken up there.
-    AsStarted(Stage, Step),
-    /// There is no checkpoint: from the start.
+    /// Committed by this coordinator.
+    Newest(SavedStage, Step),
+    /// The checkpoint the run was started from; none was committed since.
+    AsStarted(SavedStage, Step),
+    /// No checkpoint: the run starts anew.
     Start,
 }
 
 impl ResumePoint {
-    /// The newest checkpoint there is.
-    pub fn decide(started_from: Option<(Stage, Step)>, newest: Option<Committed>) -> Self {
+    /// The newest checkpoint.
+    pub fn decide(started_from: Option<(SavedStage, Step)>, newest: Option<Committed>) -> Self {
         match (newest, started_from) {
             (Some(newest), _) => Self::Newest(newest.stage, newest.step),
             (None, Some((stage, step))) => Self::AsStarted(stage, step),
@@ -28,29 +28,28 @@ impl ResumePoint {
         }
     }
 
-    /// Stage and step, where there is a checkpoint.
-    pub fn moment(self) -> Option<(Stage, Step)> {
+    /// Stage and step of the checkpoint, if any.
+    pub fn moment(self) -> Option<(SavedStage, Step)> {
         match self {
             Self::Newest(stage, step) | Self::AsStarted(stage, step) => Some((stage, step)),
             Self::Start => None,
         }
     }
 
-    /// The step, where there is a checkpoint.
+    /// Step of the checkpoint, if any.
     pub fn step(self) -> Option<Step> {
         self.moment().map(|(_, step)| step)
     }
 }
 
-/// How the members go on from what they hold; nothing where that is nothing, or older than the newest checkpoint.
+/// How the members continue from the state they hold; none if they hold none, or only older state than the newest checkpoint.
 ///
-/// The newest state is whole on at least one member: a step counts only where every bucket has arrived, and whoever
-/// has counted it has all of it.
+/// The newest state is complete on at least one member: a member counts a step only after every gradient bucket has arrived.
 pub fn carry(
     members: &[WorkerId],
     lanes: &[Vec<LaneId>],
     kept: &BTreeMap<WorkerId, Kept>,
-    checkpoint: Option<(Stage, Step)>,
+    checkpoint: Option<(SavedStage, Step)>,
 ) -> Option<Carried> {
     let held: Vec<Option<&Kept>> = members.iter().map(|member| kept.get(member)).collect();
     let moment = |kept: &Kept| (kept.stage, kept.step);
@@ -91,7 +90,7 @@ mod tests {
 
     fn kept(step: u64, lanes: &[u32], copies: &[u32]) -> Kept {
         let lanes_of = |lanes: &[u32]| lanes.iter().copied().map(LaneId).collect();
-        Kept { stage: Stage::Train, step: Step(step), lanes: lanes_of(lanes), copies: lanes_of(copies) }
+        Kept { stage: SavedStage::Train, step: Step(step), lanes: lanes_of(lanes), copies: lanes_of(copies) }
     }
 
     fn lanes(lanes: &[&[u32]]) -> Vec<Vec<LaneId>> {
@@ -123,8 +122,8 @@ mod tests {
         let one = lanes(&[&[0]]);
         assert_eq!(carry(&members, &one, &BTreeMap::new(), None), None);
         let held = BTreeMap::from([(worker(0), kept(7, &[0], &[]))]);
-        assert_eq!(carry(&members, &one, &held, Some((Stage::Train, Step(8)))), None);
-        assert!(carry(&members, &one, &held, Some((Stage::Train, Step(7)))).is_some());
-        assert!(carry(&members, &one, &held, Some((Stage::Pretrain, Step(700)))).is_some());
+        assert_eq!(carry(&members, &one, &held, Some((SavedStage::Train, Step(8)))), None);
+        assert!(carry(&members, &one, &held, Some((SavedStage::Train, Step(7)))).is_some());
+        assert!(carry(&members, &one, &held, Some((SavedStage::Pretrain, Step(700)))).is_some());
     }
 }

@@ -1,17 +1,18 @@
-//! When checkpoints are made and what is done about them; what becomes of validations.
+//! Commits of checkpoints, and reports of validations.
 
 use longtake_shared::ids::{Rank, Step, WorkerId};
-use longtake_shared::protocol::SavedParts;
+use longtake_shared::protocol::{Order, SavedParts};
 
-use super::command::{Command, Order};
+use super::RunEngine;
+use super::command::Command;
 use super::commit::{Committed, Decision, Moment};
 use super::event::ReportMade;
 use super::phase::Phase;
-use super::{RunEngine, RunUpdate};
-use crate::journal::Record;
+use super::record::Record;
+use crate::updates::RunUpdate;
 
 impl RunEngine {
-    /// A rank's share is durable. What an earlier coordinator has committed already is only told.
+    /// A rank's parts are durable. If the checkpoint is already committed, the worker is only told so.
     pub(super) fn parts_saved(
         &mut self,
         worker: &WorkerId,
@@ -25,7 +26,7 @@ impl RunEngine {
             && self.state.saves.newest().is_none()
             && self.settings.started_from >= Some((stage, step));
         if by_predecessor || self.state.saves.is_done((stage, step)) {
-            // One that is on its way is told when it is there.
+            // The workers learn of a commit in flight when it is complete.
             if self.state.saves.in_flight() != Some((stage, step)) {
                 let order = Order::Committed { stage, step, sequence: 0 };
                 self.tell(vec![worker.clone()], order, commands);
@@ -38,37 +39,37 @@ impl RunEngine {
 
     pub(super) fn committed(&mut self, committed: Committed, commands: &mut Vec<Command>) {
         if !self.state.saves.committed(committed) {
-            self.state.stale += 1;
+            self.state.counters.stale += 1;
             return;
         }
         let Committed { stage, step, sequence } = committed;
-        self.state.patience.checkpointed();
+        self.state.progress.patience.checkpointed();
         commands.push(Command::Journal(Record::Committed(committed)));
         Self::announce(RunUpdate::Saved { step, sequence }, commands);
         self.tell_team(Order::Committed { stage, step, sequence }, commands);
-        if self.state.flags.checkpoint {
-            self.state.flags.checkpoint = false;
+        if self.state.requests.flags.checkpoint {
+            self.state.requests.flags.checkpoint = false;
             self.tell_flags(commands);
         }
         self.try_commit(commands);
     }
 
-    /// A worker could not read the checkpoint that it was given: nothing forms before a whole one is known.
+    /// A worker could not read its checkpoint: no generation forms before an intact one is found.
     pub(super) fn look_for_checkpoint(&mut self, commands: &mut Vec<Command>) {
         let over = matches!(self.state.phase, Phase::Ending { .. } | Phase::Finished { .. });
-        if !over && !std::mem::replace(&mut self.state.searching, true) {
+        if !over && self.state.saves.start_search() {
             commands.push(Command::FindCheckpoint);
         }
     }
 
-    /// The run goes on from this checkpoint, as if it had been started there.
+    /// The run continues from this checkpoint, as if it had been started there.
     pub(super) fn checkpoint_found(
         &mut self,
         found: Option<Moment>,
         passed_over: Vec<String>,
         commands: &mut Vec<Command>,
     ) {
-        self.state.searching = false;
+        self.state.saves.end_search();
         self.settings.started_from = found;
         self.state.saves.forget_newest();
         for damage in passed_over {
@@ -89,25 +90,25 @@ impl RunEngine {
         let Some(team) = self.state.phase.team() else { return };
         let (world, generation) = (team.world(), team.generation);
         let (known, done) =
-            self.state.validation.get_or_insert_with(|| (step, std::collections::BTreeSet::new()));
+            self.state.validation.running.get_or_insert_with(|| (step, std::collections::BTreeSet::new()));
         if *known != step {
-            // A rank that validates another step than its peers has left the agreed schedule: nothing it says can be merged.
-            self.state.stale += 1;
+            // A rank that validates another step than its peers has left the agreed schedule: its results cannot be merged.
+            self.state.counters.stale += 1;
             return;
         }
         done.insert(worker.clone());
         if done.len() == world {
-            self.state.validation = None;
-            self.state.reporting = Some(generation);
+            self.state.validation.running = None;
+            self.state.validation.reporting = Some(generation);
             commands.push(Command::ComputeReport { generation, step });
         }
     }
 
-    /// The report of a generation that is over is still told to whoever watches; its successor validates again.
+    /// The report of an ended generation still goes to the observers; the next generation validates again.
     pub(super) fn report_made(&mut self, made: ReportMade, commands: &mut Vec<Command>) {
         let ReportMade { step, epoch, average_map, best, report } = made;
         Self::announce(RunUpdate::Validated { step, epoch, average_map, best, report }, commands);
-        let asked_by = self.state.reporting.take();
+        let asked_by = self.state.validation.reporting.take();
         if asked_by.is_some() && asked_by == self.state.phase.team().map(|team| team.generation) {
             self.tell_team(Order::Validated { step, average_map, best }, commands);
         }

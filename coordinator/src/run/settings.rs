@@ -1,73 +1,73 @@
-//! What a run is told before it starts, and the deadlines that derive from its lease.
+//! The settings of a run, and the deadlines that derive from its lease.
 
 use std::time::Duration;
 
 use longtake_shared::config::Recovery;
 use longtake_shared::ids::{RunId, Step};
-use longtake_shared::protocol::Stage;
+use longtake_shared::protocol::SavedStage;
 
-/// What a run is told before it starts.
+/// The settings of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Its name.
     pub run: RunId,
-    /// Workers it wants.
+    /// Number of workers.
     pub workers: usize,
-    /// Workers without which it waits.
+    /// Fewest workers that a generation may have.
     pub fewest: usize,
-    /// Workers that stand by beside these.
+    /// Number of spare workers.
     pub spares: usize,
-    /// Lanes they share.
+    /// Number of lanes.
     pub lanes: usize,
-    /// What it goes on from when a worker is lost.
+    /// The state it continues from after the loss of a worker.
     pub recovery: Recovery,
-    /// How long an agent that is not heard of still belongs to the run.
+    /// Lease: an agent that is silent for longer is declared lost.
     pub lease: Duration,
-    /// How long to wait for all workers to come at first, and for a process that was started to connect.
+    /// Longest wait for all workers at first, and for a started process to connect.
     pub gather_timeout: Duration,
-    /// How long members that are out of sight may go on by themselves: no disjoint generation forms before.
+    /// How long unreachable members may continue by themselves: no disjoint generation forms before.
     pub coordinator_grace: Duration,
-    /// How long a phase of a step may take before anything is known of it.
+    /// Longest duration of a phase before enough phases of its kind were measured.
     pub phase_deadline: Duration,
-    /// How long a run that was asked to stop may take to save.
+    /// Longest time for the save after a request to stop.
     pub stop_grace: Duration,
-    /// The checkpoint it goes on from.
-    pub started_from: Option<(Stage, Step)>,
+    /// The checkpoint it resumes from.
+    pub started_from: Option<(SavedStage, Step)>,
 }
 
-/// Generations in a row without progress after which no restart mends the run.
+/// Generations in a row without progress that exhaust the retry budget.
 pub const FRUITLESS_GENERATIONS: u32 = 3;
 
-/// How often a run that waits says who is missing.
+/// Time between two notices about missing workers.
 pub const NOTICE_EVERY: Duration = Duration::from_secs(10);
 
 impl Settings {
-    /// How long an agent whose link has broken may take to come back before it counts as lost.
+    /// Time for an agent to reconnect after its link broke, before it is declared lost.
     pub fn reconnect_grace(&self) -> Duration {
         self.lease / 2
     }
 
-    /// How long a member may take to leave a generation that is over. It may be in the middle of a clip.
+    /// Time for a member to leave an ended generation; it may have to finish a chunk of clips first.
     pub fn leaving_grace(&self) -> Duration {
         self.lease * 10
     }
 
-    /// How long workers may take to end by themselves once they are told to.
+    /// Time for dismissed workers to end by themselves.
     pub fn ending_grace(&self) -> Duration {
         self.lease * 2
     }
 
-    /// How long a run that could begin with fewer workers waits for one more after the last that came.
+    /// Time that a run which could start with fewer workers waits after the latest worker joined.
     pub fn join_grace(&self) -> Duration {
         self.lease * 2
     }
 
-    /// How long a coordinator that has come back waits for the rest of a generation once it has seen a part of it.
+    /// Time for the remaining members of a found generation to reconnect after the first.
     pub fn adoption_grace(&self) -> Duration {
         self.lease * 2
     }
 
-    /// Worker processes that are started.
+    /// Number of worker processes.
     pub fn processes(&self) -> usize {
         self.workers + self.spares
     }

@@ -1,69 +1,115 @@
-//! What the engine knows. Times are since the coordinator's start.
+//! The state of the engine. Times are measured since the coordinator's start.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use longtake_shared::ids::{Generation, Incarnation, LaneId, Step, WorkerId};
-use longtake_shared::protocol::{Flags, Kept};
+use longtake_shared::ids::{AgentId, Generation, Incarnation, LaneId, Step, WorkerId};
+use longtake_shared::protocol::{Flags, Kept, Progress};
 
 use super::commit::Saves;
-use super::membership::{Agent, AgentId, Worker};
+use super::membership::{Agent, Worker};
 use super::patience::Patience;
 use super::phase::Phase;
-use crate::updates::Progress;
 
-/// What the engine knows. Times are since the coordinator's start.
+/// The state of the engine. Times are measured since the coordinator's start.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunState {
     /// This start of the coordinator.
     pub incarnation: Incarnation,
-    /// The newest generation that was announced, over all incarnations.
+    /// The newest generation announced, over all incarnations.
     pub generation: Generation,
-    /// Where the run stands.
+    /// Phase of the run.
     pub phase: Phase,
+    /// Agents and workers.
+    pub roster: Roster,
+    /// What workers hold from the previous generation.
+    pub previous: Previous,
+    /// Progress of the training.
+    pub progress: RunProgress,
+    /// Checkpoints that are being saved.
+    pub saves: Saves,
+    /// The validation in progress.
+    pub validation: Validation,
+    /// Requests of the operator.
+    pub requests: Requests,
+    /// Times of periodic work.
+    pub timers: Timers,
+    /// Event counters.
+    pub counters: Counters,
+}
+
+/// Agents and workers of a run.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Roster {
     /// Agents that hold a lease.
     pub agents: BTreeMap<AgentId, Agent>,
-    /// Agents whose lease is over; one that is heard of again belongs to the run again, without its workers.
+    /// Agents whose lease has expired. One that reconnects belongs to the run again, without its workers.
     pub lost: BTreeMap<AgentId, Agent>,
-    /// Every worker process that may still run, and the last one that is gone of each index.
+    /// Every worker process that may still run, and for each index the last one that ended.
     pub workers: BTreeMap<WorkerId, Worker>,
-    /// Worker processes that were started in this coordinator's time.
-    pub started: usize,
-    /// Who owned which lanes in the newest generation.
-    pub owned: BTreeMap<WorkerId, Vec<LaneId>>,
-    /// What workers that have left their generation hold.
-    pub kept: BTreeMap<WorkerId, Kept>,
-    /// Workers that were given up and whose end nobody has seen, with their agents: one that was only frozen may go on.
+    /// Workers that were declared lost although their process may still run, with their agents. A frozen process may resume.
     pub at_large: BTreeMap<WorkerId, AgentId>,
-    /// How far the run has come, and how often it has not.
-    pub patience: Patience,
-    /// A generation has trained in this coordinator's time, or lived before it.
-    pub trained: bool,
-    /// Checkpoints on their way.
-    pub saves: Saves,
-    /// The newest checkpoint may be damaged, and a whole one is being looked for.
-    pub searching: bool,
-    /// The validation that is going on: its step, and the workers that are through.
-    pub validation: Option<(Step, BTreeSet<WorkerId>)>,
-    /// The generation whose validation is being reported on.
-    pub reporting: Option<Generation>,
-    /// What the operator wishes.
-    pub flags: Flags,
-    /// When the wish to stop came.
-    pub stop_since: Option<Duration>,
-    /// Ctrl-C was pressed.
-    pub interrupted: bool,
-    /// The newest progress of rank 0.
-    pub progress: Option<Progress>,
-    /// When a worker came last.
+    /// Number of worker processes started by this coordinator.
+    pub started: usize,
+    /// Time at which the latest worker joined.
     pub last_joined: Duration,
-    /// When the run last said whom it waits for.
+}
+
+/// What the workers of the previous generation hold.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Previous {
+    /// The lanes of each member of the newest generation.
+    pub owned: BTreeMap<WorkerId, Vec<LaneId>>,
+    /// The state that each worker held when it left its generation.
+    pub kept: BTreeMap<WorkerId, Kept>,
+}
+
+/// Progress of the training.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RunProgress {
+    /// The retry budget.
+    pub patience: Patience,
+    /// Whether a generation has trained under this coordinator, or was found alive by it.
+    pub trained: bool,
+    /// The latest progress of rank 0.
+    pub newest: Option<Progress>,
+}
+
+/// The validation in progress.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Validation {
+    /// Its step, and the workers that have sent all their detections.
+    pub running: Option<(Step, BTreeSet<WorkerId>)>,
+    /// The generation whose report is being computed.
+    pub reporting: Option<Generation>,
+}
+
+/// Requests of the operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Requests {
+    /// Requests that the ranks agree on.
+    pub flags: Flags,
+    /// Time of the request to stop.
+    pub stop_since: Option<Duration>,
+    /// Whether Ctrl-C was pressed.
+    pub interrupted: bool,
+}
+
+/// Times of periodic work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timers {
+    /// The latest notice about missing workers.
     pub last_notice: Duration,
-    /// When time was looked at last, at a tick or after a sleep.
+    /// The latest tick, or the first event after a sleep.
     pub last_tick: Duration,
-    /// Events that were handled.
+}
+
+/// Event counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Events handled.
     pub handled: u64,
-    /// Messages that were dropped because they spoke for something that is over.
+    /// Messages dropped because they belonged to an older generation or worker.
     pub stale: u64,
 }
 
@@ -73,33 +119,19 @@ impl RunState {
             incarnation,
             generation,
             phase,
-            agents: BTreeMap::new(),
-            lost: BTreeMap::new(),
-            workers: BTreeMap::new(),
-            started: 0,
-            owned: BTreeMap::new(),
-            kept: BTreeMap::new(),
-            at_large: BTreeMap::new(),
-            patience: Patience::default(),
-            trained: false,
+            roster: Roster { last_joined: now, ..Roster::default() },
+            previous: Previous::default(),
+            progress: RunProgress::default(),
             saves: Saves::default(),
-            searching: false,
-            validation: None,
-            reporting: None,
-            flags: Flags::default(),
-            stop_since: None,
-            interrupted: false,
-            progress: None,
-            last_joined: now,
-            last_notice: now,
-            last_tick: now,
-            handled: 0,
-            stale: 0,
+            validation: Validation::default(),
+            requests: Requests::default(),
+            timers: Timers { last_notice: now, last_tick: now },
+            counters: Counters::default(),
         }
     }
 
     /// Whether a worker process may still run.
     pub fn is_alive(&self, worker: &WorkerId) -> bool {
-        self.workers.get(worker).is_some_and(Worker::alive)
+        self.roster.workers.get(worker).is_some_and(Worker::alive)
     }
 }

@@ -1,30 +1,29 @@
-//! What the passing of time means: leases, deadlines, notices.
+//! Reactions to the passing of time: leases, deadlines and notices.
 
 use std::time::Duration;
 
-use longtake_shared::ids::WorkerId;
+use longtake_shared::ids::{AgentId, WorkerId};
 use longtake_shared::protocol::stamp::StepPhase;
 use longtake_shared::units::Seconds;
 
+use super::RunEngine;
 use super::command::Command;
-use super::incident::{Incident, Nearness};
-use super::membership::{self, AgentId, Lease, Worker, WorkerState};
+use super::membership::{self, Lease, Worker, WorkerState};
 use super::phase::Phase;
 use super::quorum::Quorum;
 use super::settings::NOTICE_EVERY;
-use super::{RunEngine, RunUpdate};
-use crate::updates::Outcome;
+use crate::updates::{Incident, Nearness, Outcome, RunUpdate};
 
 impl RunEngine {
-    /// A coordinator that was stopped, or whose machine slept, has heard nobody meanwhile, and its clock says nothing of how
-    /// long the others have waited: what it waits for is prolonged, whatever event comes first.
+    /// After the coordinator was suspended, all its deadlines are extended by that time, whatever event comes first: it received
+    /// no messages meanwhile.
     pub(super) fn wake(&mut self, now: Duration) {
-        let overslept = membership::overslept(self.state.last_tick, now, self.settings.lease);
+        let overslept = membership::overslept(self.state.timers.last_tick, now, self.settings.lease);
         if overslept.is_zero() {
             return;
         }
-        self.state.last_tick = now;
-        for agent in self.state.agents.values_mut() {
+        self.state.timers.last_tick = now;
+        for agent in self.state.roster.agents.values_mut() {
             agent.heard = (agent.heard + overslept).min(now);
             agent.broken = agent.broken.map(|since| (since + overslept).min(now));
         }
@@ -41,10 +40,11 @@ impl RunEngine {
     }
 
     pub(super) fn tick(&mut self, now: Duration, commands: &mut Vec<Command>) {
-        self.state.last_tick = now;
+        self.state.timers.last_tick = now;
         let (lease, grace) = (self.settings.lease, self.settings.reconnect_grace());
         let lost: Vec<(AgentId, Duration)> = self
             .state
+            .roster
             .agents
             .iter()
             .filter_map(|(id, agent)| match membership::lease(agent, now, lease, grace) {
@@ -58,13 +58,13 @@ impl RunEngine {
         self.judge_starts(now, commands);
         self.judge_deadlines(now, commands);
         self.judge_stop(now, commands);
-        self.say_who_is_missing(now, commands);
+        self.report_missing(now, commands);
     }
 
     fn judge_deadlines(&mut self, now: Duration, commands: &mut Vec<Command>) {
         match &self.state.phase {
             Phase::Gathering { since } if now.saturating_sub(*since) > self.settings.gather_timeout => {
-                self.nobody_came(now, commands);
+                self.too_few_joined(now, commands);
             }
             Phase::Forming { adopted: Some(since), .. } => self.judge_adoption(now, *since, commands),
             Phase::Training { .. } => self.judge_stall(now, commands),
@@ -83,8 +83,8 @@ impl RunEngine {
             Phase::Ending { since, killed: true, .. }
                 if now.saturating_sub(*since) > self.settings.ending_grace() * 2 =>
             {
-                // Whoever should have told that they are dead is not there to tell.
-                for worker in self.state.workers.values_mut().filter(|worker| worker.alive()) {
+                // The agents that should report their ends are lost.
+                for worker in self.state.roster.workers.values_mut().filter(|worker| worker.alive()) {
                     worker.state = WorkerState::Gone { cause: None };
                 }
             }
@@ -92,10 +92,10 @@ impl RunEngine {
         }
     }
 
-    /// A process that was started and does not connect is given up, and another one is started in its place.
+    /// A started process that does not connect in time is declared lost and replaced.
     fn judge_starts(&mut self, now: Duration, commands: &mut Vec<Command>) {
         let over = match self.state.phase {
-            // It is itself over then.
+            // The run itself ends then.
             Phase::Gathering { .. } => !self.has_trained(),
             Phase::Ending { .. } | Phase::Finished { .. } => true,
             _ => false,
@@ -109,6 +109,7 @@ impl RunEngine {
         };
         let late: Vec<(WorkerId, AgentId)> = self
             .state
+            .roster
             .workers
             .iter()
             .filter(|(_, worker)| is_late(worker))
@@ -122,19 +123,18 @@ impl RunEngine {
         }
     }
 
-    /// Whether the run, under this coordinator or an earlier one, has got somewhere: then it waits for workers as long as it
-    /// takes.
+    /// Whether the run has trained, under this coordinator or an earlier one: then it waits for workers without limit.
     fn has_trained(&self) -> bool {
-        self.state.trained || self.settings.started_from.is_some()
+        self.state.progress.trained || self.settings.started_from.is_some()
     }
 
-    fn nobody_came(&mut self, now: Duration, commands: &mut Vec<Command>) {
+    fn too_few_joined(&mut self, now: Duration, commands: &mut Vec<Command>) {
         let present = self.joined().count();
         if present >= self.settings.fewest || self.has_trained() {
             return;
         }
         let cause = format!(
-            "only {present} of {} workers came within {:.0} s",
+            "only {present} of {} workers connected within {:.0} s",
             self.settings.fewest,
             self.settings.gather_timeout.as_secs_f64()
         );
@@ -142,15 +142,15 @@ impl RunEngine {
         self.fail(now, cause, Some(hint), commands);
     }
 
-    /// A generation of an earlier coordinator: who is not back soon after the others is lost. Where nobody is back, they may
-    /// be stepping out of sight.
+    /// The search for a generation of an earlier coordinator: a member that does not reconnect soon after the first is lost. While
+    /// none has reconnected, they may still take steps together.
     fn judge_adoption(&mut self, now: Duration, since: Duration, commands: &mut Vec<Command>) {
         let Some(team) = self.state.phase.team() else { return };
         let waited = now.saturating_sub(since);
         let unseen: Vec<WorkerId> = team
             .members
             .iter()
-            .filter(|member| self.state.workers[*member].state == WorkerState::Unseen)
+            .filter(|member| self.state.roster.workers[*member].state == WorkerState::Unseen)
             .cloned()
             .collect();
         let none_is_back = unseen.len() == team.world();
@@ -159,28 +159,28 @@ impl RunEngine {
                 self.gone(member, None);
             }
             self.state.phase = Phase::Gathering { since: now };
-            self.state.owned.clear();
+            self.state.previous.owned.clear();
             self.start_workers(now, commands);
         } else if !none_is_back && waited > self.settings.adoption_grace() {
             if unseen.is_empty() {
-                // All are there, and one has missed that the generation was to form.
-                let cause = "not all workers of the last generation had come to train in it".to_owned();
+                // All have reconnected, but one had missed the order to form the generation.
+                let cause = "not all workers of the last generation had started to train".to_owned();
                 self.recover(now, Some(Incident::new(Nearness::Consequence, cause)), commands);
             }
             for member in unseen {
                 self.lose_sight(&member);
-                let cause = format!("{} did not come back", self.name(&member));
+                let cause = format!("{} did not reconnect", self.name(&member));
                 self.lose(now, &member, None, Incident::new(Nearness::Cause, cause), commands);
             }
         }
     }
 
-    /// All members wait in a collective that does not end, and nobody is known to be gone.
+    /// All members wait in a collective that does not end, although none is known to be lost.
     fn judge_stall(&mut self, now: Duration, commands: &mut Vec<Command>) {
         let Some(team) = self.state.phase.team() else { return };
         let deadline = self.settings.phase_deadline.as_secs_f64();
         let waits = |member: &WorkerId| {
-            let doing = self.state.workers.get(member).and_then(|worker| worker.doing);
+            let doing = self.state.roster.workers.get(member).and_then(|worker| worker.doing);
             doing.is_some_and(|doing| doing.phase == StepPhase::Reduce && doing.since > Seconds(deadline))
         };
         if team.world() > 1 && team.members.iter().all(waits) {
@@ -190,21 +190,21 @@ impl RunEngine {
     }
 
     fn does_not_leave(&mut self, now: Duration, member: &WorkerId, commands: &mut Vec<Command>) {
-        let Some(worker) = self.state.workers.get(member) else { return };
+        let Some(worker) = self.state.roster.workers.get(member) else { return };
         commands.push(Command::KillWorker { agent: worker.agent.clone(), worker: member.clone() });
         self.lose_sight(member);
         let cause = format!("{} did not leave its generation", self.name(member));
         self.lose(now, member, None, Incident::new(Nearness::Consequence, cause), commands);
     }
 
-    /// What is not saved within the grace is left behind: a scheduler would kill it all the same.
+    /// Ends a run that could not save within the grace: a scheduler would kill it soon.
     fn judge_stop(&mut self, now: Duration, commands: &mut Vec<Command>) {
         let late = |since: Duration| now.saturating_sub(since) > self.settings.stop_grace;
         let over = matches!(self.state.phase, Phase::Ending { .. } | Phase::Finished { .. });
-        if over || !self.state.stop_since.is_some_and(late) {
+        if over || !self.state.requests.stop_since.is_some_and(late) {
             return;
         }
-        // Nothing is left to save then.
+        // An exhausted run has nothing to save.
         self.end_hopeless(now, commands);
         if matches!(self.state.phase, Phase::Ending { .. }) {
             self.kill(commands);
@@ -212,7 +212,7 @@ impl RunEngine {
         }
         let step = self.resume_point().step().unwrap_or_default();
         let message = format!(
-            "what was done after {step} could not be saved within {:.0} s (`cluster.stop_grace`)",
+            "the work after {step} could not be saved within {:.0} s (`cluster.stop_grace`)",
             self.settings.stop_grace.as_secs_f64()
         );
         Self::announce(RunUpdate::Warning { message }, commands);
@@ -220,21 +220,21 @@ impl RunEngine {
         self.kill(commands);
     }
 
-    fn say_who_is_missing(&mut self, now: Duration, commands: &mut Vec<Command>) {
+    fn report_missing(&mut self, now: Duration, commands: &mut Vec<Command>) {
         let waits_since = match &self.state.phase {
             Phase::Gathering { since }
             | Phase::Forming { adopted: Some(since), .. }
             | Phase::Recovering { since, .. } => *since,
             _ => return,
         };
-        if now.saturating_sub(self.state.last_notice.max(waits_since)) < NOTICE_EVERY {
+        if now.saturating_sub(self.state.timers.last_notice.max(waits_since)) < NOTICE_EVERY {
             return;
         }
         let needed = match self.quorum(now) {
             Some(Quorum::WorkersMissing { needed, .. }) => needed,
             _ => self.settings.fewest,
         };
-        self.state.last_notice = now;
+        self.state.timers.last_notice = now;
         let (present, missing) = (self.joined().count(), self.missing());
         Self::announce(RunUpdate::Waiting { present, needed, missing }, commands);
     }

@@ -1,20 +1,18 @@
-//! What the engine does about what workers tell.
+//! Handling of the reports of workers.
 
 use std::time::Duration;
 
 use longtake_shared::ids::{Rank, WorkerId};
-use longtake_shared::protocol::FailureScope;
+use longtake_shared::protocol::{FailureScope, Identity, Progress, Stage, WorkerReport};
 
 use super::command::Command;
-use super::event::{Identity, WorkerReport};
-use super::incident::{Incident, Nearness};
 use super::phase::Phase;
-use super::{RunEngine, RunUpdate, speaks_for};
-use crate::updates::{Outcome, Progress, Stage};
+use super::{RunEngine, speaks_for};
+use crate::updates::{Incident, Nearness, Outcome, RunUpdate};
 
 impl RunEngine {
-    /// Failures and warnings count in any generation: a worker process has only one life, so they cannot be stale.
-    /// Everything else must speak for the live generation, or for the one that is being left.
+    /// Failures and warnings count in any generation: they concern the process, which cannot be confused with another. All other
+    /// reports must belong to the live generation, or to the one that its members are leaving.
     pub(super) fn worker_reports(
         &mut self,
         now: Duration,
@@ -25,7 +23,7 @@ impl RunEngine {
     ) {
         match report {
             WorkerReport::Failed { message, hint, scope, log } => {
-                let doing = self.state.workers.get(worker).and_then(|worker| worker.doing);
+                let doing = self.state.roster.workers.get(worker).and_then(|worker| worker.doing);
                 let rank = self.rank(worker);
                 let nearness = Nearness::Cause;
                 let incident = Incident { nearness, cause: message, hint, rank, doing, log };
@@ -39,17 +37,17 @@ impl RunEngine {
             }
             report if self.leaves(worker, identity) => match report {
                 WorkerReport::Left { kept } => self.left(now, worker, kept, commands),
-                // The last steps of a generation that is over were taken all the same.
+                // The last steps of an ended generation were taken nevertheless.
                 WorkerReport::Progress(progress) => {
                     self.progress(worker, identity.rank, progress, commands);
                 }
                 _ => {}
             },
-            _ => self.state.stale += 1,
+            _ => self.state.counters.stale += 1,
         }
     }
 
-    /// Whether a message speaks for the generation that is being left.
+    /// Whether an identity belongs to the generation that its members are leaving.
     fn leaves(&self, worker: &WorkerId, identity: &Identity) -> bool {
         match &self.state.phase {
             Phase::Recovering { team, .. } => {
@@ -68,7 +66,7 @@ impl RunEngine {
         commands: &mut Vec<Command>,
     ) {
         if !self.state.is_alive(worker) {
-            self.state.stale += 1;
+            self.state.counters.stale += 1;
             return;
         }
         match scope {
@@ -104,7 +102,8 @@ impl RunEngine {
             }
             WorkerReport::Left { kept } => self.left(now, worker, kept, commands),
             WorkerReport::Finished { step, ending } => self.finished(now, rank, (step, ending), commands),
-            WorkerReport::Failed { .. } | WorkerReport::Warning(_) => {}
+            // Failures and warnings were handled before; the driver collects detections.
+            WorkerReport::Failed { .. } | WorkerReport::Warning(_) | WorkerReport::Detections(_) => {}
         }
     }
 
@@ -118,15 +117,15 @@ impl RunEngine {
         commands: &mut Vec<Command>,
     ) {
         let (stage, total) = (progress.stage, progress.total);
-        let begins = self.state.progress.as_ref().map(|known| known.stage) != Some(stage);
+        let begins = self.state.progress.newest.as_ref().map(|known| known.stage) != Some(stage);
         if rank == Rank(0) {
-            self.state.patience.reached(stage, progress.done);
+            self.state.progress.patience.reached(stage, progress.done);
             if begins && stage.is_shared_out() {
                 // What the others had done in the last stage of this kind.
-                self.state.workers.values_mut().for_each(|worker| worker.done = None);
+                self.state.roster.workers.values_mut().for_each(|worker| worker.done = None);
             }
         }
-        if let Some(known) = self.state.workers.get_mut(worker) {
+        if let Some(known) = self.state.roster.workers.get_mut(worker) {
             known.done = Some((stage, progress.done));
         }
         if rank != Rank(0) && (begins || !stage.is_shared_out()) {
@@ -139,12 +138,12 @@ impl RunEngine {
             Self::announce(RunUpdate::Stage { stage, total, done: progress.done }, commands);
         }
         Self::announce(RunUpdate::Progress(progress.clone()), commands);
-        self.state.progress = Some(progress);
+        self.state.progress.newest = Some(progress);
     }
 
     /// Units of a stage that the workers which live have done together.
     fn done_by_all(&self, stage: Stage) -> u64 {
-        let workers = self.state.workers.values().filter(|worker| worker.alive());
+        let workers = self.state.roster.workers.values().filter(|worker| worker.alive());
         workers.filter_map(|worker| worker.done).filter(|(at, _)| *at == stage).map(|(_, done)| done).sum()
     }
 }

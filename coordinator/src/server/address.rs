@@ -1,4 +1,4 @@
-//! Where a run's coordinator is found, and that there is only one: two files in the run's folder.
+//! The address of a run's coordinator and the lock that keeps it unique: two files in the run's folder.
 
 use std::fs::{File, Permissions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -11,35 +11,35 @@ use longtake_shared::ids::{Incarnation, RunId};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-/// Name of the file that tells where the coordinator is.
+/// Name of the file with the coordinator's address.
 pub const ADDRESS_FILE: &str = "coordinator.json";
 
-/// Name of the file that is locked while a coordinator lives.
+/// Name of the file that a running coordinator locks.
 pub const LOCK_FILE: &str = "coordinator.lock";
 
-/// Where a run's coordinator is found.
+/// The address of a run's coordinator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CoordinatorAddress {
     /// The run.
     pub run: RunId,
-    /// Which start of its coordinator.
+    /// The coordinator start.
     pub incarnation: Incarnation,
-    /// Where it listens.
+    /// Address on which it listens.
     pub address: SocketAddr,
-    /// Its process.
+    /// Its process id.
     pub pid: u32,
-    /// What whoever connects must show; the file can be read by its owner only.
+    /// Token that clients must present; only its owner can read the file.
     pub token: String,
 }
 
-/// What an agent or an operator needs to reach a run's coordinator.
+/// The data that an agent or operator needs to connect to a run's coordinator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contact {
     /// The run.
     pub run: RunId,
     /// Host and port.
     pub address: String,
-    /// What must be shown.
+    /// Token to present.
     pub token: String,
 }
 
@@ -49,20 +49,20 @@ impl From<CoordinatorAddress> for Contact {
     }
 }
 
-/// Where a coordinator is found, also when it has come back elsewhere.
+/// How to find a coordinator, which may restart at another address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Whereabouts {
-    /// Always there.
+    /// A fixed address.
     Fixed(Contact),
-    /// Where the file in the run's folder says.
+    /// The address in the run's folder.
     Folder(PathBuf),
 }
 
 impl Whereabouts {
-    /// Where it is now.
+    /// The current address.
     ///
     /// # Errors
-    /// The folder does not tell.
+    /// The folder contains none.
     pub fn look_up(&self) -> Result<Contact, AddressError> {
         match self {
             Self::Fixed(contact) => Ok(contact.clone()),
@@ -71,39 +71,39 @@ impl Whereabouts {
     }
 }
 
-/// What can go wrong with the two files.
+/// A failure with the two files.
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
-    /// Another coordinator lives.
+    /// Another coordinator is running.
     #[error("the run folder `{folder}` is in use by process {pid}")]
     Taken {
         /// The run's folder.
         folder: PathBuf,
-        /// Who holds it.
+        /// Id of the process that holds it.
         pid: String,
     },
-    /// No coordinator has written its address there.
+    /// No coordinator has published its address there.
     #[error("no coordinator of the run in `{folder}` is running")]
     NotRunning {
         /// The run's folder.
         folder: PathBuf,
     },
-    /// The file is something else.
-    #[error("`{path}` does not tell where a coordinator is: {reason}")]
+    /// The file cannot be parsed.
+    #[error("`{path}` does not contain the address of a coordinator: {reason}")]
     Garbled {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
     /// A file cannot be read or written.
     #[error("cannot {verb} `{path}`")]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         verb: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -121,7 +121,7 @@ impl Hint for AddressError {
     }
 }
 
-/// A run's folder, held by this process. The kernel lets go of it when the process ends, however it ends.
+/// The lock of a run's folder. The kernel releases it when the process ends, in whatever way.
 #[derive(Debug)]
 pub struct FolderLock {
     folder: PathBuf,
@@ -129,17 +129,17 @@ pub struct FolderLock {
 }
 
 impl FolderLock {
-    /// Takes a run's folder; makes it where it does not exist.
+    /// Locks a run's folder, and creates it if absent.
     ///
     /// # Errors
-    /// Another process holds it, or it cannot be made.
+    /// Another process holds it, or it cannot be created.
     pub fn take(folder: &Path) -> Result<Self, AddressError> {
         let path = folder.join(LOCK_FILE);
         let failed = |verb| {
             let path = path.clone();
             move |source| AddressError::Io { verb, path, source }
         };
-        std::fs::create_dir_all(folder).map_err(failed("make the folder of"))?;
+        std::fs::create_dir_all(folder).map_err(failed("create the folder of"))?;
         let mut file = File::options()
             .read(true)
             .write(true)

@@ -1,23 +1,20 @@
-//! The links of agents: their messages become inputs of the driver, the driver's orders become their answers.
+//! The links of agents: their messages become inputs of the driver, and the driver's orders go back.
 //!
-//! An agent that calls again may be faster than the end of its old link: only its newest link speaks for it.
+//! An agent may reconnect before its old link has ended, so only its newest link counts.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::stream::{self, Stream};
-use longtake_shared::ids::RunId;
-use longtake_shared::protocol::wire;
+use longtake_shared::ids::{AgentId, Incarnation, RunId};
+use longtake_shared::protocol::{AgentCommand, AgentMessage, AgentOrder, AgentReport, Malformed, wire};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
-use wire::agent_message::Body as AgentBody;
-use wire::agent_order::Body as OrderBody;
 use wire::agent_service_server::AgentService;
 
-use super::convert::{self, AgentHello, Malformed};
+use super::intake;
 use crate::driver::Input;
-use crate::run::membership::AgentId;
 
 /// Serves the links of all agents.
 pub(super) struct Agents {
@@ -26,7 +23,7 @@ pub(super) struct Agents {
     pub(super) newest: NewestLinks,
 }
 
-/// The newest link of each agent, by a number that rises.
+/// The number of the newest link of each agent.
 #[derive(Debug, Clone, Default)]
 pub(super) struct NewestLinks(Arc<Mutex<BTreeMap<AgentId, u64>>>);
 
@@ -43,13 +40,13 @@ impl NewestLinks {
     }
 }
 
-/// One link. It lives as long as its answer stream, which also reads: a link needs no task of its own.
+/// One link. Its answer stream also reads the messages, so that it needs no task of its own.
 struct Link {
     agent: AgentId,
     number: u64,
     newest: NewestLinks,
     incoming: Streaming<wire::AgentMessage>,
-    orders: mpsc::UnboundedReceiver<wire::AgentOrder>,
+    orders: mpsc::UnboundedReceiver<AgentOrder>,
     inputs: mpsc::Sender<Input>,
     over: bool,
 }
@@ -64,12 +61,11 @@ impl AgentService for Agents {
     ) -> Result<Response<Self::LinkStream>, Status> {
         let mut incoming = request.into_inner();
         let first = incoming.message().await?.ok_or_else(|| Status::invalid_argument("no hello"))?;
-        let AgentHello { agent, host, slots, held, ended } =
-            convert::hello(first, &self.run).map_err(refusal)?;
+        let hello = intake::hello(first, &self.run).map_err(refusal)?;
+        let agent = hello.agent.clone();
         let number = self.newest.open(&agent);
         let (sender, orders) = mpsc::unbounded_channel();
-        let attached =
-            Input::AgentAttached { agent: agent.clone(), host, slots, held, ended, orders: sender };
+        let attached = Input::AgentAttached { hello, orders: sender };
         self.inputs.send(attached).await.map_err(|_| over())?;
         let (newest, inputs) = (self.newest.clone(), self.inputs.clone());
         let link = Link { agent, number, newest, incoming, orders, inputs, over: false };
@@ -78,7 +74,7 @@ impl AgentService for Agents {
 }
 
 impl Link {
-    /// The next order for the agent, while its messages are taken in.
+    /// The next order for the agent; meanwhile its messages are received.
     async fn next(mut self) -> Option<(Result<wire::AgentOrder, Status>, Self)> {
         if self.over {
             return None;
@@ -86,9 +82,9 @@ impl Link {
         loop {
             tokio::select! {
                 biased;
-                Some(order) = self.orders.recv() => return Some((Ok(order), self)),
+                Some(order) = self.orders.recv() => return Some((Ok(order.into()), self)),
                 message = self.incoming.message() => match message {
-                    // The agent ends the link, after the last order: an end from here could overtake that order.
+                    // The agent closes the link after the last order: a close from this side could overtake that order.
                     Ok(Some(message)) => match self.take(message).await {
                         Ok(Some(answer)) => return Some((Ok(answer), self)),
                         Ok(None) => {}
@@ -107,20 +103,20 @@ impl Link {
         }
     }
 
-    /// Takes a message in; a renewal is answered once the driver's queue has it.
+    /// Passes a message to the driver; a renewal is answered once it is in the driver's queue.
     async fn take(&self, message: wire::AgentMessage) -> Result<Option<wire::AgentOrder>, Status> {
         if !self.newest.is_newest(&self.agent, self.number) {
             return Err(Status::aborted("the agent has another link"));
         }
-        let renews = matches!(message.body, Some(AgentBody::Renewal(_)));
-        for input in convert::agent_message(&self.agent, message).map_err(refusal)? {
-            if self.inputs.send(input).await.is_err() {
-                tracing::trace!("a message has come after the end of the run");
-                return Ok(None);
-            }
+        let report = AgentMessage::try_from(message).map_err(refusal)?.report;
+        let renews = matches!(report, AgentReport::Renewal { .. });
+        let input = intake::input(&self.agent, report).map_err(refusal)?;
+        if self.inputs.send(input).await.is_err() {
+            tracing::trace!("a message arrived after the end of the run");
+            return Ok(None);
         }
-        let body = Some(OrderBody::Renewed(wire::Renewed {}));
-        Ok(renews.then_some(wire::AgentOrder { incarnation: 0, body }))
+        let renewed = AgentOrder { incarnation: Incarnation(0), command: AgentCommand::Renewed };
+        Ok(renews.then(|| renewed.into()))
     }
 }
 
@@ -129,15 +125,14 @@ impl Drop for Link {
         if !self.newest.is_newest(&self.agent, self.number) {
             return;
         }
-        // Where the queue is full or closed, the lease tells it later.
+        // If the queue is full or closed, the lease expires later.
         let _ = self.inputs.try_send(Input::AgentDetached { agent: self.agent.clone() });
     }
 }
 
-/// Called by value where `map_err` wants it.
 #[expect(clippy::needless_pass_by_value, reason = "`map_err` passes by value")]
 fn refusal(malformed: Malformed) -> Status {
-    tracing::warn!(%malformed, "a message was refused");
+    tracing::warn!(%malformed, "a message of an agent is malformed");
     Status::invalid_argument(malformed.to_string())
 }
 

@@ -1,7 +1,7 @@
-//! The coordinator's server: agents and operators come in here, and nothing malformed gets past it.
+//! The coordinator's gRPC server for agents and operators; it rejects malformed messages.
 
 pub mod address;
-pub mod convert;
+pub mod intake;
 
 mod agent_service;
 mod operator_service;
@@ -23,23 +23,23 @@ use wire::operator_service_server::OperatorServiceServer;
 
 use crate::driver::Input;
 
-/// The metadata field that carries a run's token.
+/// Name of the metadata field with the run's token.
 pub const TOKEN_FIELD: &str = "x-longtake-token";
 
-/// What can go wrong with the server.
+/// A failure of the server.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The address is taken, or is not this machine's.
+    /// The address is in use, or does not belong to this machine.
     #[error("cannot listen on `{listen}`, as `cluster.listen` says")]
     Listen {
         /// The address.
         listen: String,
-        /// Why not.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// It broke while it served.
-    #[error("the server has broken")]
+    /// The server failed while it served.
+    #[error("the coordinator's gRPC server failed")]
     Serve(#[source] tonic::transport::Error),
 }
 
@@ -47,7 +47,7 @@ impl Hint for ServerError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Listen { .. } => Some(
-                "another program listens there: end it, or give `cluster.listen` port 0 to take a free one"
+                "another program may listen there: end it, or set the port of `cluster.listen` to 0 for a free one"
                     .to_owned(),
             ),
             Self::Serve(_) => None,
@@ -55,10 +55,10 @@ impl Hint for ServerError {
     }
 }
 
-/// Takes the address; gives where others reach it.
+/// Binds the address, and returns the address at which others reach it.
 ///
 /// # Errors
-/// The address is taken, or is not this machine's.
+/// The address is in use, or does not belong to this machine.
 pub async fn bind(listen: &str) -> Result<(TcpListener, SocketAddr), ServerError> {
     let failed = |source| ServerError::Listen { listen: listen.to_owned(), source };
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
@@ -66,10 +66,10 @@ pub async fn bind(listen: &str) -> Result<(TcpListener, SocketAddr), ServerError
     Ok((listener, address))
 }
 
-/// Serves until told to stop. What comes in goes to `inputs`.
+/// Serves until it is stopped. Messages go to `inputs`.
 ///
 /// # Errors
-/// The listener breaks.
+/// The listener fails.
 pub async fn serve(
     listener: TcpListener,
     run: RunId,
@@ -97,14 +97,14 @@ pub async fn serve(
         .map_err(ServerError::Serve)
 }
 
-/// Lets in only who can read the run's folder, where the token lies.
+/// Admits only clients with the token, which is in the run's folder.
 #[derive(Clone)]
 struct TokenGuard(String);
 
 impl TokenGuard {
     fn check(&self, request: Request<()>) -> Result<Request<()>, Status> {
         let shown = request.metadata().get(TOKEN_FIELD).map(|token| blake3::hash(token.as_bytes()));
-        // Hashes are compared in constant time.
+        // Hashes do not leak the token through the time of the comparison.
         if shown != Some(blake3::hash(self.0.as_bytes())) {
             return Err(Status::unauthenticated("the token is not this run's"));
         }

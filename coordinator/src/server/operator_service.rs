@@ -1,4 +1,4 @@
-//! What an operator may ask of a running coordinator.
+//! The requests of operators to a running coordinator.
 
 use longtake_shared::protocol::wire;
 use tokio::sync::{mpsc, oneshot};

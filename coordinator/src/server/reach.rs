@@ -1,17 +1,17 @@
-//! From which address of this machine others are reached: the kernel is asked for the way, and nothing is sent.
+//! The address of this machine from which another one is reached. The kernel chooses the route; nothing is sent.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use tokio::net::{UdpSocket, lookup_host};
 
-/// An address for documentation (RFC 5737): the way to it is the way out.
+/// An address for documentation (RFC 5737): the route to it is the default route.
 const ELSEWHERE: &str = "192.0.2.1:9";
 
 /// The address of this machine from which that host and port are reached.
 ///
 /// # Errors
-/// The host has no address, or there is no way to it.
+/// The host has no address, or there is no route to it.
 pub(crate) async fn local_address(remote: &str) -> io::Result<IpAddr> {
     let mut last = io::Error::other("the name has no address");
     for remote in lookup_host(remote).await? {
@@ -25,12 +25,12 @@ pub(crate) async fn local_address(remote: &str) -> io::Result<IpAddr> {
     Err(last)
 }
 
-/// Where others reach what listens there: who listens on every address is told by the one that leads out.
+/// The address at which others reach a listener: the one of the default route if it listens on every address.
 pub(super) async fn reachable(listening: SocketAddr) -> SocketAddr {
     if !listening.ip().is_unspecified() {
         return listening;
     }
-    // A machine without a network has itself.
+    // A machine without a network is reached only from itself.
     let ip = local_address(ELSEWHERE).await.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     SocketAddr::new(ip, listening.port())
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Conditions, PartRef};
 use crate::hint::Hint;
 use crate::ids::{Generation, Incarnation, LaneId, Rank, RunId, Step, VideoIndex};
+use crate::protocol::SavedStage;
 
 /// Version of the manifest's layout that this build writes and reads.
 pub const FORMAT: u32 = 1;
@@ -26,7 +27,7 @@ pub struct Manifest {
     /// Membership under which it was saved.
     pub generation: Generation,
     /// What the run was doing.
-    pub stage: Stage,
+    pub stage: SavedStage,
     /// Steps of the stage that are contained: training goes on with the step of this number.
     pub step: Step,
     /// Workers of the generation; a run may resume with another number.
@@ -49,16 +50,6 @@ pub struct Manifest {
     pub best: Option<Best>,
     /// Latest metrics by name; finite numbers.
     pub metrics: BTreeMap<String, f64>,
-}
-
-/// What a run is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Stage {
-    /// The backbone learns as a classifier of trimmed clips.
-    Pretrain,
-    /// The detector learns.
-    Train,
 }
 
 /// One lane at the step boundary.
@@ -198,8 +189,8 @@ impl Manifest {
     /// Folder of the checkpoint, below the run.
     pub fn folder(&self) -> String {
         let stage = match self.stage {
-            Stage::Pretrain => "pretrain-",
-            Stage::Train => "",
+            SavedStage::Pretrain => "pretrain-",
+            SavedStage::Train => "",
         };
         format!("checkpoints/{stage}{}-{}", self.step.0, self.generation)
     }

@@ -24,7 +24,7 @@ pub use commit::{Commit, CommitError, Entry, Sequence};
 pub use conditions::{Conditions, Mismatch, Mismatches, Settings};
 pub use examine::{Examined, Examiner};
 pub use manifest::{
-    Best, Counters, FORMAT, LaneState, Manifest, ManifestError, MemorySegment, OptimizerState, Stage,
+    Best, Counters, FORMAT, LaneState, Manifest, ManifestError, MemorySegment, OptimizerState,
 };
 pub use rank_parts::{RankParts, RankPartsError, assemble};
 pub use reading::Reading;

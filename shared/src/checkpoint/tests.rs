@@ -15,6 +15,7 @@ use crate::config::{MemoryDtype, RunConfig};
 use crate::ids::{Generation, Incarnation, LaneId, Rank, RunId, Step, VideoIndex};
 use crate::objects::faulty::{Fault, FaultyStore};
 use crate::objects::{Objects, RetryPolicy};
+use crate::protocol::SavedStage;
 use crate::random::Key;
 
 fn checkpoints(store: Arc<dyn ObjectStore>) -> CheckpointStore {
@@ -59,7 +60,7 @@ async fn parts_of(store: &CheckpointStore, step: u64) -> Result<Manifest, Checkp
         run: RunId("run".into()),
         incarnation: Incarnation(1),
         generation: Generation(4),
-        stage: Stage::Train,
+        stage: SavedStage::Train,
         step: Step(step),
         world_size: 2,
         lanes: vec![lane(0), lane(1)],
@@ -461,7 +462,7 @@ async fn manifests_of_other_formats_and_lost_numbers_are_refused() {
     assert!(Manifest::decode(unknown.as_bytes()).is_err());
     manifest.metrics.insert("loss".into(), f64::NAN);
     assert!(matches!(manifest.encode(), Err(ManifestError::NotFinite { .. })));
-    manifest.stage = Stage::Pretrain;
+    manifest.stage = SavedStage::Pretrain;
     assert_eq!(manifest.folder(), "checkpoints/pretrain-10-g4");
 }
 

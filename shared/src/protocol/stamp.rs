@@ -1,33 +1,33 @@
-//! What a worker does within a step, by name.
+//! The phases of a training step.
 
 use serde::{Deserialize, Serialize};
 
-/// What a worker does within a step.
+/// A phase of a training step, or of the time between two steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum StepPhase {
-    /// Nothing: between stages, or waiting to be told. What a phase took before it says nothing about what comes.
+    /// Between two stages, or without an order. Durations before it are not comparable with those after it.
     Idle = 0,
-    /// Waiting for clips.
+    /// Waits for clips.
     Data = 1,
-    /// Clips through the backbone without a tape.
+    /// Computes features of clips without recording gradients.
     Look = 2,
-    /// Neck and head, with a tape.
+    /// Computes neck, head and loss, recording gradients.
     Judge = 3,
-    /// Clips through the backbone with a tape.
+    /// Computes features of clips again, recording gradients.
     Replay = 4,
-    /// In a collective.
+    /// In a collective operation.
     Reduce = 5,
-    /// The optimizer's step.
+    /// Applies the optimizer step.
     Move = 6,
-    /// New rows into the memory.
+    /// Writes new rows into the memory.
     WriteBack = 7,
-    /// A snapshot for a checkpoint.
+    /// Takes a snapshot for a checkpoint.
     Save = 8,
-    /// Detecting for a validation, in one chunk of a video.
+    /// Detects in one chunk of a video for a validation.
     Validate = 9,
-    /// Waiting for the coordinator within a stage: until a save is in the chain, or a validation has its report.
+    /// Waits for the coordinator within a stage: for a commit, or for the report of a validation.
     Wait = 10,
 }
 
@@ -46,17 +46,17 @@ const PHASES: [(StepPhase, &str); 11] = [
 ];
 
 impl StepPhase {
-    /// As it is written in JSON and on the wire.
+    /// Its name in JSON and on the wire.
     pub fn name(self) -> &'static str {
         PHASES[self as usize].1
     }
 
-    /// The phase of that name.
+    /// The phase with that name.
     pub fn named(name: &str) -> Option<Self> {
         PHASES.iter().find(|(_, known)| *known == name).map(|(phase, _)| *phase)
     }
 
-    /// The phase of that number, as flight recorders hold it.
+    /// The phase with that number, as stored in flight recorders.
     pub fn numbered(number: u64) -> Option<Self> {
         PHASES.get(usize::try_from(number).ok()?).map(|(phase, _)| *phase)
     }

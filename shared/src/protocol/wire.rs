@@ -1,4 +1,4 @@
-//! Generated code: the messages as they travel. Each side turns them into the types of [`super`] in its own `convert`.
+//! The generated message types. Their conversions stand beside the domain types of [`super`].
 
 #![allow(
     missing_docs,

@@ -11,7 +11,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use longtake_shared::checkpoint::{Manifest, Stage};
+use longtake_shared::checkpoint::Manifest;
+use longtake_shared::protocol::SavedStage;
 use longtake_shared::random::Key;
 use longtake_tests::Said;
 use rand_chacha::ChaCha8Rng;
@@ -239,7 +240,7 @@ impl Lab {
     /// The newest manifest.
     pub(crate) fn newest(&self) -> Manifest {
         let order =
-            |manifest: &Manifest| (manifest.stage == Stage::Train, manifest.step, manifest.generation);
+            |manifest: &Manifest| (manifest.stage == SavedStage::Train, manifest.step, manifest.generation);
         self.manifests().into_iter().max_by_key(order).unwrap()
     }
 

@@ -7,13 +7,14 @@ use std::time::{Duration, SystemTime};
 use half::{bf16, f16};
 use longtake_shared::checkpoint::{CheckpointError, CheckpointStore};
 use longtake_shared::checkpoint::{
-    Conditions, ContentHash, Counters, Depth, FORMAT, Manifest, OptimizerState, Retention, Settings, Stage,
+    Conditions, ContentHash, Counters, Depth, FORMAT, Manifest, OptimizerState, Retention, Settings,
 };
 use longtake_shared::config::{MemoryDtype, RunConfig};
 use longtake_shared::hint::{Failure, Hint as _};
 use longtake_shared::ids::{Generation, Incarnation, LaneId, RunId, Step, VideoIndex};
 use longtake_shared::objects::faulty::{Fault, FaultyStore};
 use longtake_shared::objects::{Objects, RetryPolicy};
+use longtake_shared::protocol::SavedStage;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use tempfile::TempDir;
@@ -128,7 +129,7 @@ fn manifest_of(step: u64, saved: SavedParts) -> Manifest {
         run: RunId("run".into()),
         incarnation: Incarnation(1),
         generation: Generation(1),
-        stage: Stage::Train,
+        stage: SavedStage::Train,
         step: Step(step),
         world_size: 1,
         lanes: Vec::new(),

@@ -1,83 +1,82 @@
-//! What the training thread and the session's thread both touch: orders that have come, words that wait to be said.
+//! State shared by the training thread and the session's thread: received orders and messages to send.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use longtake_shared::ids::{Generation, Step};
+use longtake_shared::ids::{Generation, Incarnation, Step};
 use longtake_shared::protocol::flight::Recorder;
-use longtake_shared::protocol::{Directive, Stage, wire};
+use longtake_shared::protocol::{Identity, Malformed, Order, SavedStage, WorkerMessage, WorkerOrder};
 use tokio::sync::Notify;
 
-use super::convert::{self, Order};
+use super::directive::{Assignment, Directive};
 use super::retained::Retained;
 
-/// Generations before the newest of which a worker knows who it was.
+/// Number of earlier generations whose identity a worker remembers.
 const FORMER: usize = 8;
 
-/// Called on the session's thread when a generation is over, so that a collective can be aborted.
+/// Called on the session's thread when a generation ends, to abort its collective.
 pub type OnAbort = Box<dyn Fn(Generation, &str) + Send>;
 
-/// What the training thread and the session's thread both touch.
+/// State shared by the training thread and the session's thread.
 pub(super) struct Shared {
     pub(super) inbox: Mutex<Inbox>,
     pub(super) changed: Condvar,
     pub(super) stop: AtomicBool,
     pub(super) checkpoint: AtomicBool,
     pub(super) reconfigure: AtomicBool,
-    /// This side ends the connection.
+    /// Whether this side is closing the connection.
     pub(super) closing: AtomicBool,
     pub(super) on_abort: Mutex<Option<OnAbort>>,
-    /// Progress that has not been sent.
-    pub(super) progress: Mutex<VecDeque<wire::WorkerMessage>>,
-    /// What a new coordinator has to hear again, before anything else.
-    pub(super) again: Mutex<VecDeque<wire::WorkerMessage>>,
-    /// Told when `progress` or `again` has grown.
+    /// Progress messages to send.
+    pub(super) progress: Mutex<VecDeque<WorkerMessage>>,
+    /// Messages to repeat to a new coordinator, before any other.
+    pub(super) again: Mutex<VecDeque<WorkerMessage>>,
+    /// Notified when `progress` or `again` has grown.
     pub(super) wake: Notify,
-    /// What this worker does, where its agent can see it.
+    /// The flight recorder, which the agent reads.
     pub(super) flight: Recorder,
 }
 
-/// What has come and has not been asked for yet.
+/// Received orders that the training thread has not taken yet.
 #[derive(Default)]
 pub(super) struct Inbox {
     pub(super) directives: VecDeque<Directive>,
-    /// Who this worker is, since its last `Form`.
-    pub(super) identity: wire::Identity,
-    /// Who it was in the newest generations: its last words in each bear that name.
-    pub(super) former: BTreeMap<u64, wire::Identity>,
-    /// The newest incarnation that has given an order.
-    pub(super) incarnation: u64,
-    /// What no order has answered.
+    /// Identity of this worker since its last `Form`.
+    pub(super) identity: Identity,
+    /// Its identity in earlier generations: its last messages in each carry it.
+    pub(super) former: BTreeMap<Generation, Identity>,
+    /// The newest incarnation that gave an order.
+    pub(super) incarnation: Incarnation,
+    /// Messages that no order has answered.
     pub(super) retained: Retained,
-    pub(super) committed: Option<((Stage, Step), u64)>,
+    pub(super) committed: Option<((SavedStage, Step), u64)>,
     pub(super) aborted: Option<(Generation, String)>,
-    /// The agent has this worker's last words.
+    /// Whether the agent has received this worker's `Failed` message.
     pub(super) noted: bool,
-    /// Why the connection is over.
+    /// The cause of the end of the connection.
     pub(super) closed: Option<String>,
 }
 
 impl Inbox {
-    /// Why a generation is over, if it is.
+    /// The cause of the end of a generation, if it is over.
     pub(super) fn over(&self, generation: Generation) -> Option<String> {
         if let Some((over, reason)) = &self.aborted
             && *over >= generation
         {
             return Some(reason.clone());
         }
-        let newest = Generation(self.identity.generation);
+        let newest = self.identity.generation;
         (newest > generation).then(|| format!("{newest} takes its place"))
     }
 
-    /// Keeps a directive until it is asked for; the generation that it ends, if it ends one, and why.
-    fn take(&mut self, directive: Directive, identity: wire::Identity) -> Option<(Generation, String)> {
+    /// Queues a directive for the training thread. Returns the generation that it ends, if any, with the cause.
+    fn take(&mut self, directive: Directive, identity: Identity) -> Option<(Generation, String)> {
         let over = match &directive {
             Directive::Form(assignment) => {
                 let former = std::mem::replace(&mut self.identity, identity);
-                let over = (former.incarnation > 0).then(|| {
-                    (Generation(former.generation), format!("{} takes its place", assignment.generation))
-                });
+                let over = (former.incarnation > Incarnation(0))
+                    .then(|| (former.generation, format!("{} takes its place", assignment.generation)));
                 self.former.insert(former.generation, former);
                 if self.former.len() > FORMER {
                     self.former.pop_first();
@@ -97,15 +96,15 @@ impl Inbox {
         over
     }
 
-    /// Who this worker is, or was, in a generation.
-    pub(super) fn identity_in(&self, generation: Generation) -> wire::Identity {
-        let known = self.former.get(&generation.0).unwrap_or(&self.identity);
-        wire::Identity { generation: generation.0, ..known.clone() }
+    /// Identity of this worker in a generation.
+    pub(super) fn identity_in(&self, generation: Generation) -> Identity {
+        let known = self.former.get(&generation).unwrap_or(&self.identity);
+        Identity { generation, ..known.clone() }
     }
 }
 
 impl Shared {
-    /// Nothing has come yet.
+    /// An empty state.
     pub(super) fn new(flight: Recorder) -> Self {
         Self {
             inbox: Mutex::default(),
@@ -126,65 +125,45 @@ impl Shared {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is to be said before everything else: what a new coordinator has to hear again, then the oldest progress.
-    pub(super) fn take_first(&self) -> Option<wire::WorkerMessage> {
+    /// The next message to send before the queue: a repeated one, or else the oldest progress.
+    pub(super) fn take_first(&self) -> Option<WorkerMessage> {
         let again = self.again.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         again.or_else(|| self.take_progress())
     }
 
-    fn take_progress(&self) -> Option<wire::WorkerMessage> {
+    fn take_progress(&self) -> Option<WorkerMessage> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
-    /// Takes an order from the agent; one that is older than the newest generation is dropped.
-    pub(super) fn receive(&self, order: wire::WorkerOrder) {
-        let identity = order.identity.clone().unwrap_or_default();
-        let order = match convert::order(order) {
-            Ok(order) => order,
-            Err(error) => {
-                tracing::error!(%error, "an order of the agent makes no sense");
-                return;
-            }
-        };
+    /// Handles an order of the agent. An order of an older generation or incarnation is dropped.
+    pub(super) fn receive(&self, order: WorkerOrder) {
         let mut inbox = self.inbox();
-        if order == Order::Noted {
+        if order.order == Order::Noted {
             inbox.noted = true;
             drop(inbox);
             self.changed.notify_all();
             return;
         }
+        let identity = &order.identity;
         if identity.incarnation < inbox.incarnation || identity.generation < inbox.identity.generation {
-            tracing::debug!(generation = identity.generation, "a stale order is dropped");
+            tracing::debug!(generation = %identity.generation, "a stale order is dropped");
             return;
         }
-        let formed = inbox.identity.generation == identity.generation && inbox.identity.incarnation > 0;
-        if formed && matches!(order, Order::Directive(Directive::Form(_))) {
-            tracing::debug!(generation = identity.generation, "this generation is formed already");
+        let formed =
+            inbox.identity.generation == identity.generation && inbox.identity.incarnation > Incarnation(0);
+        if formed && matches!(order.order, Order::Form(_)) {
+            tracing::debug!(generation = %identity.generation, "this generation is formed already");
             return;
         }
         inbox.incarnation = identity.incarnation;
-        inbox.retained.answered(&order);
-        let mut over = None;
-        match order {
-            Order::Directive(directive) => {
-                if matches!(directive, Directive::Form(_)) {
-                    self.reconfigure.store(false, Ordering::Release);
-                }
-                over = inbox.take(directive, identity);
+        inbox.retained.answered(&order.order);
+        let over = match self.obey(&mut inbox, order) {
+            Ok(over) => over,
+            Err(malformed) => {
+                tracing::error!(%malformed, "an order of the agent is malformed");
+                None
             }
-            Order::Flags(flags) => {
-                self.stop.store(flags.stop, Ordering::Release);
-                self.checkpoint.store(flags.checkpoint, Ordering::Release);
-                self.reconfigure.store(flags.reconfigure, Ordering::Release);
-            }
-            Order::Committed { stage, step, sequence } => inbox.committed = Some(((stage, step), sequence)),
-            Order::Adopted => {
-                let again = inbox.retained.all();
-                self.again.lock().unwrap_or_else(PoisonError::into_inner).extend(again);
-                self.wake.notify_one();
-            }
-            Order::Noted => {}
-        }
+        };
         drop(inbox);
         self.changed.notify_all();
         if let Some((generation, reason)) = over {
@@ -192,10 +171,45 @@ impl Shared {
         }
     }
 
-    /// The connection is over.
+    /// Executes a current order. Returns the generation that it ends, if any, with the cause.
+    fn obey(&self, inbox: &mut Inbox, order: WorkerOrder) -> Result<Option<(Generation, String)>, Malformed> {
+        let WorkerOrder { identity, order, inputs } = order;
+        let generation = identity.generation;
+        let directive = match order {
+            Order::Form(formation) => {
+                let inputs = inputs.ok_or(Malformed::Missing("form.inputs"))?;
+                self.reconfigure.store(false, Ordering::Release);
+                Directive::Form(Box::new(Assignment::new(&identity, formation, &inputs)?))
+            }
+            Order::Train => Directive::Train { generation },
+            Order::Abort { reason } => Directive::Abort { generation, reason },
+            Order::Validated { step, average_map, best } => Directive::Validated { step, average_map, best },
+            Order::Shutdown => Directive::Shutdown,
+            Order::SetFlags(flags) => {
+                self.stop.store(flags.stop, Ordering::Release);
+                self.checkpoint.store(flags.checkpoint, Ordering::Release);
+                self.reconfigure.store(flags.reconfigure, Ordering::Release);
+                return Ok(None);
+            }
+            Order::Committed { stage, step, sequence } => {
+                inbox.committed = Some(((stage, step), sequence));
+                return Ok(None);
+            }
+            Order::Adopted => {
+                let again = inbox.retained.all();
+                self.again.lock().unwrap_or_else(PoisonError::into_inner).extend(again);
+                self.wake.notify_one();
+                return Ok(None);
+            }
+            Order::Noted => return Ok(None),
+        };
+        Ok(inbox.take(directive, identity))
+    }
+
+    /// Marks the connection as ended.
     pub(super) fn close(&self, reason: &str) {
         let mut inbox = self.inbox();
-        let generation = Generation(inbox.identity.generation);
+        let generation = inbox.identity.generation;
         inbox.closed.get_or_insert_with(|| reason.to_owned());
         drop(inbox);
         self.changed.notify_all();

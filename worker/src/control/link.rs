@@ -1,4 +1,4 @@
-//! The session's own thread: it keeps the connection to the agent, so that a busy training thread never delays a message.
+//! The session's own thread: it holds the connection to the agent, so that a busy training thread never delays a message.
 
 use std::io;
 use std::path::Path;
@@ -6,20 +6,23 @@ use std::sync::Arc;
 use std::sync::mpsc as handover;
 use std::thread::JoinHandle;
 
-use futures::stream::{self, Stream};
-use longtake_shared::protocol::{CONNECTION_WINDOW_BYTES, MAX_MESSAGE_BYTES, STREAM_WINDOW_BYTES, wire};
+use futures::stream::{self, Stream, StreamExt as _};
+use longtake_shared::hint::append_causes;
+use longtake_shared::protocol::wire::worker_service_client::WorkerServiceClient;
+use longtake_shared::protocol::{
+    CONNECTION_WINDOW_BYTES, MAX_MESSAGE_BYTES, STREAM_WINDOW_BYTES, WorkerMessage, WorkerOrder,
+};
 use tokio::sync::mpsc;
 use tonic::Status;
 use tonic::transport::Endpoint;
-use wire::worker_service_client::WorkerServiceClient;
 
 use super::ControlError;
 use super::inbox::Shared;
 
-/// Starts the thread and waits until it is connected.
+/// Starts the thread and waits for the connection.
 pub(super) fn start(
     socket: &Path,
-    queue: mpsc::Receiver<wire::WorkerMessage>,
+    queue: mpsc::Receiver<WorkerMessage>,
     shared: Arc<Shared>,
 ) -> Result<JoinHandle<()>, ControlError> {
     let runtime =
@@ -34,33 +37,36 @@ pub(super) fn start(
         Ok(None) => Ok(thread),
         Ok(Some(error)) => Err(error),
         Err(_) => {
-            Err(ControlError::Start(io::Error::other("the session's thread ended before it connected")))
+            Err(ControlError::Start(io::Error::other("the session's thread ended before it was connected")))
         }
     }
 }
 
 async fn run(
     socket: &Path,
-    queue: mpsc::Receiver<wire::WorkerMessage>,
+    queue: mpsc::Receiver<WorkerMessage>,
     shared: &Arc<Shared>,
     connected: &handover::SyncSender<Option<ControlError>>,
 ) {
     let mut client = match connect(socket).await {
         Ok(client) => client,
         Err(source) => {
-            // The receiver waits for exactly this; it cannot be gone.
+            // The receiver waits for this message, so it exists.
             let _ = connected.send(Some(ControlError::Connect { socket: socket.to_owned(), source }));
             return;
         }
     };
     let _ = connected.send(None);
-    let reason = match client.link(outgoing(queue, Arc::clone(shared))).await {
+    let reason = match client.link(outgoing(queue, Arc::clone(shared)).map(Into::into)).await {
         Ok(answer) => {
             let mut orders = answer.into_inner();
             loop {
                 shared.flight.beat();
                 match tokio::time::timeout(shared.flight.beat_period(), orders.message()).await {
-                    Ok(Ok(Some(order))) => shared.receive(order),
+                    Ok(Ok(Some(order))) => match WorkerOrder::try_from(order) {
+                        Ok(order) => shared.receive(order),
+                        Err(malformed) => tracing::error!(%malformed, "an order of the agent is malformed"),
+                    },
                     Ok(Ok(None)) => break "the agent closed it".to_owned(),
                     Ok(Err(status)) => break sentence(&status),
                     Err(_) => {}
@@ -72,18 +78,11 @@ async fn run(
     shared.close(&reason);
 }
 
-/// What a status says, and what lies below it.
+/// The message of a status and its causes.
 fn sentence(status: &Status) -> String {
-    let mut text = status.message().to_owned();
-    let mut cause = std::error::Error::source(status);
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
-    text
+    let mut sentence = status.message().to_owned();
+    append_causes(&mut sentence, status);
+    sentence
 }
 
 async fn connect(
@@ -99,30 +98,30 @@ async fn connect(
         .max_encoding_message_size(MAX_MESSAGE_BYTES))
 }
 
-/// The queue in its order; progress goes before what was said after it, and what is said again before everything. Ends
-/// with the queue, once all progress is sent.
+/// The messages of the queue, in order. Repeated messages come first, and waiting progress before any later message. Ends with
+/// the queue, once all progress is sent.
 pub(super) fn outgoing(
-    queue: mpsc::Receiver<wire::WorkerMessage>,
+    queue: mpsc::Receiver<WorkerMessage>,
     shared: Arc<Shared>,
-) -> impl Stream<Item = wire::WorkerMessage> + Send + 'static {
+) -> impl Stream<Item = WorkerMessage> + Send + 'static {
     stream::unfold(Outgoing { queue, shared, held: Held::Nothing }, Outgoing::next)
 }
 
 struct Outgoing {
-    queue: mpsc::Receiver<wire::WorkerMessage>,
+    queue: mpsc::Receiver<WorkerMessage>,
     shared: Arc<Shared>,
     held: Held,
 }
 
-/// What follows the progress that waits.
+/// What follows the waiting progress.
 enum Held {
     Nothing,
-    Message(Box<wire::WorkerMessage>),
+    Message(Box<WorkerMessage>),
     End,
 }
 
 impl Outgoing {
-    async fn next(mut self) -> Option<(wire::WorkerMessage, Self)> {
+    async fn next(mut self) -> Option<(WorkerMessage, Self)> {
         loop {
             if let Some(first) = self.shared.take_first() {
                 return Some((first, self));

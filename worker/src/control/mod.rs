@@ -1,6 +1,6 @@
-//! Talks to the agent; never touches a tensor. The training thread holds a [`crate::control::Session`]; the session's own thread holds the connection.
+//! The link of a worker to its agent; it never touches a tensor. The training thread holds a [`crate::control::Session`], whose own thread holds the connection.
 
-mod convert;
+mod directive;
 mod inbox;
 #[cfg(test)]
 pub(crate) mod line;
@@ -15,52 +15,53 @@ use longtake_shared::hint::Hint;
 use longtake_shared::ids::Generation;
 pub use longtake_shared::protocol::stamp::StepPhase;
 pub use longtake_shared::protocol::{
-    Assignment, Carried, Detection, Directive, Ending, FailureScope, Flags, Kept, LaneMove, Progress,
-    SavedParts, Stage,
+    Carried, Detection, Ending, FailureScope, Flags, Kept, LaneMove, Progress, SavedParts, SavedStage, Stage,
+    WorkerHello,
 };
 
+pub use directive::{Assignment, Directive};
 pub use inbox::OnAbort;
 pub use process::{ignore_signals, live_with_parent};
-pub use session::{Hello, Session};
+pub use session::Session;
 
-/// What can go wrong between a worker and its agent.
+/// A failure between a worker and its agent.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// There is no agent at the socket.
+    /// No agent listens on the socket.
     #[error("cannot connect to the agent at `{socket}`")]
     Connect {
         /// The socket.
         socket: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: tonic::transport::Error,
     },
-    /// The thread or the file that a session needs cannot be made.
+    /// A thread or file of the session cannot be created.
     #[error("cannot start the session with the agent")]
     Start(#[source] std::io::Error),
-    /// The agent is gone, or has dropped this worker.
+    /// The agent has ended or has closed the connection.
     #[error("the connection to the agent is lost: {0}")]
     AgentLost(String),
-    /// The generation that was waited for is over.
+    /// The generation is over.
     #[error("{generation} was aborted: {reason}")]
     Aborted {
-        /// Which.
+        /// The generation.
         generation: Generation,
-        /// Why.
+        /// The cause.
         reason: String,
     },
-    /// An answer did not come in time.
+    /// An answer is overdue.
     #[error("{what} did not come within {seconds:.1} s")]
     Late {
-        /// What was waited for.
+        /// The answer.
         what: String,
-        /// How long.
+        /// The time limit.
         seconds: f64,
     },
-    /// The process that started this worker is gone.
+    /// The agent that started this worker has ended.
     #[error("the agent that started this worker (process {agent}) is gone")]
     Orphaned {
-        /// Its process.
+        /// Its process id.
         agent: i32,
     },
 }

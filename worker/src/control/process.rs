@@ -1,4 +1,4 @@
-//! A worker's life ends with its agent's, and with nothing that a scheduler or a terminal says to it.
+//! Process control of a worker: it ends with its agent and ignores the signals of schedulers and terminals.
 
 use longtake_shared::protocol::AGENT_PID_VARIABLE;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
@@ -6,12 +6,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::ControlError;
 
-/// Asks the kernel to kill this process when the thread that started it ends: the first act of a worker.
+/// Asks the kernel to kill this process when the thread that started it ends. A worker calls this first.
 ///
-/// The request does not outlive an `exec` of another user's program and is not inherited by children.
+/// The request is cleared by an `exec` of a set-user-ID program and is not inherited by children (prctl(2)).
 ///
 /// # Errors
-/// The agent is gone already: the kernel will not tell about a death that has been.
+/// The agent has already ended: the kernel does not report an earlier death.
 pub fn live_with_parent() -> Result<(), ControlError> {
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(|errno| ControlError::Start(errno.into()))?;
     let agent = std::env::var(AGENT_PID_VARIABLE).ok().and_then(|pid| pid.parse::<i32>().ok());
@@ -21,9 +21,9 @@ pub fn live_with_parent() -> Result<(), ControlError> {
     }
 }
 
-/// From now on, SIGTERM, SIGUSR1, SIGINT and SIGHUP do nothing to this process, and those that it starts have their own way with
-/// them: schedulers send signals to every process of a job step, and one that ended there and then would take away the step
-/// that all ranks are to save. Orders to stop come from the agent.
+/// Makes this process ignore SIGTERM, SIGUSR1, SIGINT and SIGHUP; the processes it starts keep their default reaction. Schedulers
+/// signal every process of a job step, and a worker that ended at once would prevent the step that all ranks are to save.
+/// Orders to stop come from the agent.
 ///
 /// # Errors
 /// A handler cannot be installed.

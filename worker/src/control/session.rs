@@ -1,6 +1,5 @@
-//! The training thread's side of the link to the agent: what it may say, and what it is told.
+//! The training thread's side of the link to the agent: the messages it sends and the orders it receives.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -13,40 +12,30 @@ use longtake_shared::protocol::flight::Recorder;
 use longtake_shared::protocol::flight::{self, FlightLog};
 use longtake_shared::protocol::stamp::StepPhase;
 use longtake_shared::protocol::{
-    Detection, Directive, Ending, FailureScope, Flags, Kept, Progress, SavedParts, Stage, wire,
+    Detection, Ending, FailureScope, Flags, Kept, Progress, SavedParts, SavedStage, VideoDetections,
+    WorkerHello, WorkerMessage, WorkerReport,
 };
 use tokio::sync::mpsc;
 
 use super::inbox::{Inbox, OnAbort, Shared};
-use super::{ControlError, convert, link};
+use super::{ControlError, Directive, link};
 
-/// Messages that wait for the connection before the training thread waits for them.
+/// Capacity of the message queue; the training thread waits when it is full.
 const QUEUE: usize = 256;
 
-/// Steps whose progress may wait: some 8 MB, which no agent that lives lets come together.
+/// Capacity of the progress queue in messages, about 8 MB. A live agent never lets it fill.
 const PROGRESS_QUEUE: usize = 16_384;
 
-/// How long a failing or ending worker waits for its last words to be heard.
+/// How long a failing or ending worker waits until its last message is received.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// Who connects.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hello {
-    /// Which worker of its agent, from 0.
-    pub index: u32,
-    /// Its process.
-    pub pid: u32,
-    /// Where its collective listens.
-    pub ring_address: SocketAddr,
-}
-
-/// A worker's link to its agent. Everything but [`Session::connect`] may be called from any thread outside tokio.
+/// A worker's link to its agent. All methods except [`Session::connect`] may be called from any thread outside tokio.
 ///
-/// Dropping it says the last words and closes the connection.
+/// Dropping it sends the remaining messages and closes the connection.
 pub struct Session {
     shared: Arc<Shared>,
-    /// Gone once the session is closing.
-    outgoing: Option<mpsc::Sender<wire::WorkerMessage>>,
+    /// Absent once the session is closing.
+    outgoing: Option<mpsc::Sender<WorkerMessage>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -57,25 +46,22 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    /// Connects to the agent and says hello; `flight` is the ring that the agent has made for this worker.
+    /// Connects to the agent and sends the hello; `flight` is the flight recorder file that the agent has created.
     ///
     /// # Errors
-    /// There is no agent at the socket, the ring cannot be opened, or a thread cannot be made.
-    pub fn connect(socket: &Path, flight: &Path, hello: &Hello) -> Result<Self, ControlError> {
+    /// No agent listens on the socket, the file cannot be opened, or a thread cannot be started.
+    pub fn connect(socket: &Path, flight: &Path, hello: WorkerHello) -> Result<Self, ControlError> {
         let flight = Recorder::open(flight).map_err(ControlError::Start)?;
         let shared = Arc::new(Shared::new(flight));
         let (outgoing, queue) = mpsc::channel(QUEUE);
         outgoing
-            .try_send(wire::WorkerMessage {
-                identity: Some(wire::Identity::default()),
-                body: Some(convert::hello(hello)),
-            })
+            .try_send(WorkerMessage::Hello(hello))
             .expect("the queue is empty and its receiver is held here");
         let thread = link::start(socket, queue, Arc::clone(&shared))?;
         Ok(Self { shared, outgoing: Some(outgoing), thread: Some(thread) })
     }
 
-    /// A session without a connection, whose agent a test plays; its flight recorder lies in `folder`.
+    /// A session without a connection, for tests that play the agent; its flight recorder lies in `folder`.
     #[cfg(test)]
     pub(crate) fn detached(folder: &Path, index: u32) -> (Self, super::line::Line) {
         let ring = flight::path(folder, index);
@@ -87,10 +73,10 @@ impl Session {
         (Self { shared, outgoing: Some(outgoing), thread: None }, line)
     }
 
-    /// Waits for the next directive. A worker that waits is idle, whatever it did before.
+    /// Waits for the next directive; meanwhile the worker counts as idle.
     ///
     /// # Errors
-    /// The agent is gone, and every directive that had come was handed out.
+    /// The connection to the agent is lost, and all received directives were taken.
     pub fn next_directive(&self) -> Result<Directive, ControlError> {
         self.shared.flight.awaits_control();
         let mut inbox = self.shared.inbox();
@@ -101,12 +87,12 @@ impl Session {
             if let Some(reason) = &inbox.closed {
                 return Err(ControlError::AgentLost(reason.clone()));
             }
-            self.shared.flight.turn_to(Generation(inbox.identity.generation), StepPhase::Idle);
+            self.shared.flight.turn_to(inbox.identity.generation, StepPhase::Idle);
             inbox = self.shared.changed.wait(inbox).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// What the operator wishes; read at each step boundary and agreed on by all ranks before anyone acts.
+    /// The requests of the operator. Read at each step boundary; all ranks agree on them before one acts.
     pub fn flags(&self) -> Flags {
         Flags {
             stop: self.shared.stop.load(Ordering::Acquire),
@@ -115,11 +101,11 @@ impl Session {
         }
     }
 
-    /// Waits for the next directive of a generation that this worker lives in.
+    /// Waits for the next directive of the generation that this worker belongs to.
     ///
     /// # Errors
-    /// The generation is over: by an abort, by a newer one, or with the run. What ended it is left to
-    /// [`Self::next_directive`]. Or the agent is gone.
+    /// The generation is over, by an abort, a newer generation or the end of the run; the directive that ended it is left to
+    /// [`Self::next_directive`]. Or the connection to the agent is lost.
     pub fn next_within(&self, generation: Generation) -> Result<Directive, ControlError> {
         self.shared.flight.awaits_control();
         let mut inbox = self.shared.inbox();
@@ -146,42 +132,42 @@ impl Session {
         }
     }
 
-    /// Why a generation is over, if it is.
+    /// The cause of the end of a generation, if it is over.
     pub fn over(&self, generation: Generation) -> Option<String> {
         let inbox = self.shared.inbox();
         inbox.over(generation).or_else(|| inbox.closed.clone())
     }
 
-    /// Has `abort` called, on the session's thread, whenever a generation ends or the agent is lost.
+    /// Calls `abort` on the session's thread whenever a generation ends or the agent is lost.
     ///
-    /// It must return soon: while it runs, nothing is received. What ended before it was set is not told again: ask
+    /// It must return soon: no order is received while it runs. It is not called for a generation that ended before: check
     /// [`Self::over`] afterwards.
     pub fn on_abort(&self, abort: OnAbort) {
         *self.shared.on_abort.lock().unwrap_or_else(PoisonError::into_inner) = Some(abort);
     }
 
-    /// Says what this worker does from now on, where its agent can see it even after a kill: one unit of it, such as one
-    /// video, since what takes far longer than usual is taken for a hang.
+    /// Records the phase that begins now, where the agent can read it even after a kill. Call it for each unit of work, such as
+    /// one video: a phase that lasts far longer than usual counts as a hang.
     pub fn enter(&self, step: Step, phase: StepPhase) {
-        let generation = Generation(self.shared.inbox().identity.generation);
+        let generation = self.shared.inbox().identity.generation;
         self.shared.flight.enter(generation, step, phase);
     }
 
-    /// Says that this worker is between two stages: whoever watches must not expect of the next one what this one took.
+    /// Records that this worker is between two stages, whose phases do not last equally long.
     pub fn rest(&self) {
         self.turn_to(StepPhase::Idle);
     }
 
-    /// Says that this worker waits for the coordinator, and will then go on as before.
+    /// Records that this worker waits for the coordinator within a stage.
     pub fn pause(&self) {
         self.turn_to(StepPhase::Wait);
     }
 
     fn turn_to(&self, phase: StepPhase) {
-        self.shared.flight.turn_to(Generation(self.shared.inbox().identity.generation), phase);
+        self.shared.flight.turn_to(self.shared.inbox().identity.generation, phase);
     }
 
-    /// Does some work that is a phase of its own within another, which goes on afterwards.
+    /// Runs work that is a phase of its own within another phase, which continues afterwards.
     pub fn during<T>(&self, phase: StepPhase, work: impl FnOnce() -> T) -> T {
         let (step, around) = self.shared.flight.current();
         if around == phase {
@@ -189,27 +175,27 @@ impl Session {
         }
         self.enter(step, phase);
         let done = work();
-        let generation = Generation(self.shared.inbox().identity.generation);
+        let generation = self.shared.inbox().identity.generation;
         self.shared.flight.resume(generation, step, around);
         done
     }
 
-    /// The state of the generation is loaded and all peers are reached.
+    /// Reports that the state of the generation is loaded and all peers are reached.
     ///
     /// # Errors
-    /// The agent is gone.
+    /// The connection to the agent is lost.
     pub fn ready(&self, generation: Generation) -> Result<(), ControlError> {
-        self.send(generation, wire::worker_message::Body::Ready(wire::Ready {}))
+        self.send(generation, WorkerReport::Ready)
     }
 
-    /// Tells how far the stage has come. Never blocks, and every step arrives: what waits is sent before anything that is
-    /// said later. Only an agent that takes nothing for `PROGRESS_QUEUE` steps misses the oldest of them.
+    /// Reports the progress of the stage. Never blocks, and every step arrives, before any later message. Only an agent that
+    /// receives nothing for `PROGRESS_QUEUE` steps misses the oldest of them.
     pub fn progress(&self, generation: Generation, progress: &Progress) {
-        let message = self.message(generation, convert::progress(progress));
+        let message = self.message(generation, WorkerReport::Progress(progress.clone()));
         let mut waiting = self.shared.progress.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() == PROGRESS_QUEUE {
             waiting.pop_front();
-            tracing::warn!("the agent takes no progress: the oldest step that waits is forgotten");
+            tracing::warn!("the agent receives no progress: the oldest waiting step is dropped");
         }
         waiting.push_back(message);
         drop(waiting);
@@ -217,27 +203,27 @@ impl Session {
         self.shared.wake.notify_one();
     }
 
-    /// Everything this rank gives to a checkpoint is durable.
+    /// Reports that this rank's parts of a checkpoint are durable.
     ///
     /// # Errors
-    /// The agent is gone.
-    pub fn parts_saved(&self, generation: Generation, saved: &SavedParts) -> Result<(), ControlError> {
-        self.send(generation, convert::parts_saved(saved))
+    /// The connection to the agent is lost.
+    pub fn parts_saved(&self, generation: Generation, saved: SavedParts) -> Result<(), ControlError> {
+        self.send(generation, WorkerReport::PartsSaved(saved))
     }
 
-    /// The newest checkpoint that this worker knows to be in the chain: stage, step and place.
-    pub fn committed(&self) -> Option<(Stage, Step, u64)> {
+    /// The newest checkpoint known to be in the chain: stage, step and position.
+    pub fn committed(&self) -> Option<(SavedStage, Step, u64)> {
         self.shared.inbox().committed.map(|((stage, step), sequence)| (stage, step, sequence))
     }
 
-    /// Waits until the checkpoint of that step, or a newer one, is in the chain; gives its place there.
+    /// Waits until the checkpoint of that step, or a newer one, is in the chain, and returns its position there.
     ///
     /// # Errors
-    /// The generation was aborted, the agent is gone, or the time is over.
+    /// The generation was aborted, the connection to the agent is lost, or the time is over.
     pub fn wait_committed(
         &self,
         generation: Generation,
-        stage: Stage,
+        stage: SavedStage,
         step: Step,
         timeout: Duration,
     ) -> Result<u64, ControlError> {
@@ -251,56 +237,55 @@ impl Session {
         })
     }
 
-    /// Hands over all detections of one video.
+    /// Sends all detections of one video.
     ///
     /// # Errors
-    /// The agent is gone.
+    /// The connection to the agent is lost.
     pub fn detections(
         &self,
         generation: Generation,
         step: Step,
         video: &str,
-        detections: &[Detection],
+        detections: Vec<Detection>,
     ) -> Result<(), ControlError> {
-        self.send(generation, convert::detections(step, video, detections))
+        let found = VideoDetections { step, video: video.to_owned(), detections };
+        self.send(generation, WorkerReport::Detections(found))
     }
 
-    /// This rank has handed over all its videos; [`Directive::Validated`] follows when every rank has.
+    /// Reports that this rank has sent the detections of all its videos; [`Directive::Validated`] follows when all ranks have.
     ///
     /// # Errors
-    /// The agent is gone.
+    /// The connection to the agent is lost.
     pub fn validation_done(&self, generation: Generation, step: Step) -> Result<(), ControlError> {
-        let body = wire::worker_message::Body::ValidationDone(wire::ValidationDone { step: step.0 });
-        self.send(generation, body)
+        self.send(generation, WorkerReport::ValidationDone { step })
     }
 
-    /// Something a user should know that does not end the run.
+    /// Reports a problem that does not end the run, for the user.
     ///
     /// # Errors
-    /// The agent is gone.
+    /// The connection to the agent is lost.
     pub fn warning(&self, generation: Generation, text: impl Into<String>) -> Result<(), ControlError> {
-        self.send(generation, wire::worker_message::Body::Warning(wire::Warning { text: text.into() }))
+        self.send(generation, WorkerReport::Warning(text.into()))
     }
 
-    /// A collective did not come to its end. The cause is mostly another worker's death, which the coordinator finds:
-    /// wait for the next directive after this ([`Directive::Abort`] follows in any case).
+    /// Reports that a collective operation failed. The usual cause is the death of another worker, which the coordinator
+    /// detects: wait for the next directive afterwards; [`Directive::Abort`] follows in any case.
     ///
     /// # Errors
-    /// The agent is gone.
+    /// The connection to the agent is lost.
     pub fn collective_failed(
         &self,
         generation: Generation,
         message: impl Into<String>,
     ) -> Result<(), ControlError> {
-        let body = wire::CollectiveFailed { message: message.into() };
-        self.send(generation, wire::worker_message::Body::CollectiveFailed(body))
+        self.send(generation, WorkerReport::CollectiveFailed { message: message.into() })
     }
 
-    /// This worker cannot go on: `message` says why as a sentence, and is what the user will read. Returns when the agent
-    /// has it, so that the process may end at once.
+    /// Reports that this worker cannot continue; the user will read `message`, a sentence with the cause. Returns when the agent
+    /// has received it, so that the process may end at once.
     ///
     /// # Errors
-    /// The agent is gone, or does not answer.
+    /// The connection to the agent is lost, or the agent does not answer.
     pub fn failed(
         &self,
         generation: Generation,
@@ -308,43 +293,36 @@ impl Session {
         hint: Option<String>,
         scope: FailureScope,
     ) -> Result<(), ControlError> {
-        let body = wire::Failed {
-            message: message.into(),
-            hint,
-            scope: convert::scope(scope).into(),
-            log: Vec::new(),
-        };
-        self.send(generation, wire::worker_message::Body::Failed(body))?;
+        let (message, log) = (message.into(), Vec::new());
+        self.send(generation, WorkerReport::Failed { message, hint, scope, log })?;
         self.wait(LAST_WORDS, "the agent's answer", |inbox| inbox.noted.then_some(Ok(())))
     }
 
-    /// This worker has left its generation and touches nothing of the run until the next [`Directive::Form`].
+    /// Reports that this worker has left its generation; it changes nothing of the run until the next [`Directive::Form`].
     ///
     /// # Errors
-    /// The agent is gone.
-    pub fn left(&self, generation: Generation, kept: Option<&Kept>) -> Result<(), ControlError> {
-        self.send(generation, convert::left(kept))
+    /// The connection to the agent is lost.
+    pub fn left(&self, generation: Generation, kept: Option<Kept>) -> Result<(), ControlError> {
+        self.send(generation, WorkerReport::Left { kept })
     }
 
-    /// This worker has nothing more to do in the generation; [`Directive::Shutdown`] follows when no rank has.
+    /// Reports that this worker has finished its work in the generation; [`Directive::Shutdown`] follows when all ranks have.
     ///
     /// # Errors
-    /// The agent is gone.
+    /// The connection to the agent is lost.
     pub fn finished(&self, generation: Generation, step: Step, ending: Ending) -> Result<(), ControlError> {
-        let body = wire::Finished { step: step.0, stopped: ending == Ending::Stopped };
-        self.send(generation, wire::worker_message::Body::Finished(body))
+        self.send(generation, WorkerReport::Finished { step, ending })
     }
 
-    fn message(&self, generation: Generation, body: wire::worker_message::Body) -> wire::WorkerMessage {
-        let identity = self.shared.inbox().identity_in(generation);
-        wire::WorkerMessage { identity: Some(identity), body: Some(body) }
+    fn message(&self, generation: Generation, report: WorkerReport) -> WorkerMessage {
+        WorkerMessage::Report { identity: self.shared.inbox().identity_in(generation), report }
     }
 
-    fn send(&self, generation: Generation, body: wire::worker_message::Body) -> Result<(), ControlError> {
-        let message = self.message(generation, body);
+    fn send(&self, generation: Generation, report: WorkerReport) -> Result<(), ControlError> {
+        let message = self.message(generation, report);
         self.shared.inbox().retained.said(&message);
         self.shared.flight.says();
-        // There is room at most times; whoever sends counts on it and may have to wait all the same.
+        // The queue is rarely full, but sending may wait.
         self.shared.flight.awaits_control();
         let queue = self.outgoing.as_ref().expect("only `drop` takes it");
         queue.blocking_send(message).map_err(|_| {
@@ -383,14 +361,14 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.shared.closing.store(true, Ordering::Release);
-        // The end of the queue is what ends the session's thread, after it has sent what is in it.
+        // The end of the queue ends the session's thread, after it has sent the remaining messages.
         self.outgoing = None;
         if self.thread.is_none() {
             return;
         }
         let closed = self.wait(LAST_WORDS, "the end of the session", |_| None::<Result<(), _>>);
         if let (Err(ControlError::AgentLost(_)), Some(thread)) = (closed, self.thread.take()) {
-            // A panic there has been reported by the panic hook; there is nothing left to end.
+            // The panic hook has reported a panic of the thread.
             drop(thread.join());
         }
     }

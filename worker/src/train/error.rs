@@ -1,12 +1,13 @@
 //! Why a generation does not come to its end on this worker.
 
-use longtake_shared::checkpoint::{Mismatches, Stage};
+use longtake_shared::checkpoint::Mismatches;
 use longtake_shared::config::ConfigError;
 use longtake_shared::dataset::DatasetError;
 use longtake_shared::hint::Hint;
 use longtake_shared::ids::Step;
 use longtake_shared::lanes::TooManyLanes;
 use longtake_shared::objects::LocationError;
+use longtake_shared::protocol::SavedStage;
 
 use crate::checkpoint::{LoadError as CheckpointLoadError, SaveError};
 use crate::collective::CollectiveError;
@@ -136,7 +137,7 @@ pub enum TrainError {
     #[error("loss or gradient were not finite in {in_a_row} steps in a row, up to {step}")]
     NotFinite {
         /// The stage.
-        stage: Stage,
+        stage: SavedStage,
         /// Steps taken.
         step: Step,
         /// How many in a row.
@@ -254,8 +255,8 @@ impl Hint for TrainError {
             }
             Self::NotFinite { stage, .. } => {
                 let optim = match stage {
-                    Stage::Pretrain => "pretrain.optim",
-                    Stage::Train => "optim",
+                    SavedStage::Pretrain => "pretrain.optim",
+                    SavedStage::Train => "optim",
                 };
                 Some(format!(
                     "lower `{optim}.learning_rate`, lengthen `{optim}.schedule.warmup_steps` or set `{optim}.clip_norm`"

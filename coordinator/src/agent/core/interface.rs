@@ -1,225 +1,181 @@
-//! What an agent's core is told, and what it says is to be done.
+//! The inputs and outputs of an agent's decision core.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use longtake_shared::hint::ExitCode;
-use longtake_shared::ids::{RunId, Step, WorkerId};
+use longtake_shared::ids::{AgentId, RunId, WorkerId};
 use longtake_shared::protocol::flight::{Flight, FlightRecord};
-use longtake_shared::protocol::stamp::StepPhase;
-use longtake_shared::protocol::{ExitCause, wire};
+use longtake_shared::protocol::{
+    AgentMessage, AgentOrder, ExitCause, WorkerHello, WorkerMessage, WorkerOrder,
+};
 
-use crate::run::membership::AgentId;
-
-/// What an agent does when its coordinator is gone without a goodbye.
+/// The reaction of an agent to the loss of its coordinator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnLoss {
-    /// It ends: the coordinator lives in the same process.
+    /// End: the coordinator runs in the same process.
     End,
-    /// It keeps its workers and looks for the coordinator, until the grace is over.
+    /// Keep the workers and reconnect, until the grace is over.
     Reconnect,
 }
 
-/// Who an agent is.
+/// The identity of an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentIdentity {
-    /// One start of one agent.
+    /// Its id.
     pub agent: AgentId,
-    /// Where it runs.
+    /// Name of its machine.
     pub host: String,
-    /// Workers it can start.
+    /// Number of workers it can start.
     pub slots: usize,
-    /// What it does without a coordinator.
+    /// Reaction to the loss of the coordinator.
     pub on_loss: OnLoss,
 }
 
-/// One link of a worker; a number that is not used again.
+/// Id of a worker's link; it is never reused.
 pub type LinkId = u64;
 
-/// What happens to an agent.
+/// An input of the core.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AgentInput {
-    /// The coordinator of that run can be talked to.
+    /// The connection to the coordinator of that run is open.
     Reached {
         /// The run.
         run: RunId,
     },
-    /// The coordinator was not found, could not be reached, or has gone again.
+    /// The coordinator was not found or not reachable, or the connection was lost.
     Lost {
-        /// Why, as the rest of a sentence.
+        /// The cause, as the rest of a sentence.
         reason: String,
     },
-    /// The coordinator does not want this agent, and never will.
+    /// The coordinator has refused this agent for good.
     Refused {
-        /// Why.
+        /// The cause.
         reason: String,
     },
-    /// The coordinator gives an order.
-    Order(wire::AgentOrder),
+    /// An order of the coordinator.
+    Order(AgentOrder),
     /// A worker has opened its link and said hello.
     WorkerJoined {
         /// Its link.
         link: LinkId,
-        /// What it said.
-        hello: wire::WorkerMessage,
+        /// Its first message.
+        hello: WorkerHello,
     },
-    /// A worker says something else. The log's last lines are in `Failed` already.
+    /// A later message of a worker. `Failed` already contains the last lines of the log.
     WorkerSaid {
         /// Its link.
         link: LinkId,
-        /// What it said.
-        message: wire::WorkerMessage,
+        /// The message.
+        message: WorkerMessage,
     },
-    /// A worker's link is over; nothing follows.
+    /// A worker's link has closed; no message follows.
     WorkerSilent {
         /// The link.
         link: LinkId,
     },
     /// A worker could not be started.
     StartFailed {
-        /// Which.
+        /// The worker.
         worker: WorkerId,
-        /// Why.
+        /// The cause.
         message: String,
     },
-    /// A worker's process is over.
+    /// A worker's process has ended.
     Ended {
-        /// Which.
+        /// The worker.
         worker: WorkerId,
-        /// How.
+        /// How it ended.
         cause: ExitCause,
         /// The last lines of its log.
         log: Vec<String>,
-        /// What it did last.
-        last: Option<Doing>,
+        /// Its last record.
+        last: Option<FlightRecord>,
     },
-    /// It is time to look at the workers, and to renew the lease: see [`super::AgentCore::tick_period`].
+    /// Periodic check of the workers and renewal of the lease: see [`super::AgentCore::tick_period`].
     Tick {
-        /// What flight recorders have shown since the last time.
+        /// The flight recorders since the last tick.
         readings: BTreeMap<WorkerId, Reading>,
     },
 }
 
-/// A phase that is over, or a part of one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Finished {
-    /// Which.
-    pub phase: StepPhase,
-    /// How long it took.
-    pub took: Duration,
-    /// It went on with the last one of its kind, after something within that.
-    pub resumed: bool,
-}
-
-/// What the flight recorder of a worker shows. Times are of the clock that `now` is of.
+/// The content of a worker's flight recorder since the last reading.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// The last sign of life; nothing before the first.
+    /// The last sign of life, by the clock of `now`; absent before the first.
     pub alive: Option<Duration>,
-    /// What it does.
-    pub doing: Option<Doing>,
-    /// Phases that have ended since the last reading, and how long they took.
-    pub finished: Vec<Finished>,
+    /// The record of the current phase.
+    pub current: Option<FlightRecord>,
+    /// Records of phases that have ended, with their durations.
+    pub finished: Vec<FlightRecord>,
 }
 
 impl From<&Flight> for Reading {
     fn from(flight: &Flight) -> Self {
-        let finished = |record: &FlightRecord| {
-            Some(Finished { phase: record.phase, took: record.took?, resumed: record.resumed })
-        };
         Self {
             alive: flight.alive,
-            doing: flight.records.last().map(|record| Doing {
-                sequence: record.sequence,
-                step: record.step,
-                phase: record.phase,
-                entered_at: record.entered_at,
-            }),
-            finished: flight.records.iter().filter_map(finished).collect(),
+            current: flight.records.last().copied(),
+            finished: flight.records.iter().filter(|record| record.took.is_some()).copied().collect(),
         }
     }
 }
 
-/// What a worker does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Doing {
-    /// Which record says so.
-    pub sequence: u64,
-    /// Steps of the stage done.
-    pub step: Step,
-    /// What it does.
-    pub phase: StepPhase,
-    /// Since when.
-    pub entered_at: Duration,
-}
-
-/// What an agent does.
+/// An action that the core asks for.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AgentOutput {
-    /// Look the coordinator up and connect, after a pause. `Reached` or `Lost` follows.
+    /// Look up the coordinator and connect, after a pause. `Reached` or `Lost` follows.
     Call {
         /// The pause.
         after: Duration,
     },
-    /// Close the link to the coordinator; nothing of it may come any more.
+    /// Close the link to the coordinator; no further input of it may arrive.
     HangUp,
     /// Send to the coordinator; the first after `Reached` opens the link.
-    Send(wire::AgentMessage),
-    /// The same, with the last lines of that worker's log put into the body, a `WorkerHung`.
+    Send(AgentMessage),
+    /// The same for a `WorkerHung` message, after the last lines of that worker's log were added.
     SendWithLog {
         /// The worker.
         worker: WorkerId,
         /// The message.
-        message: wire::AgentMessage,
+        message: AgentMessage,
     },
-    /// Pass an order on to a worker.
+    /// Forward an order to a worker.
     Tell {
         /// Its link.
         link: LinkId,
         /// The order.
-        order: wire::WorkerOrder,
+        order: Box<WorkerOrder>,
     },
-    /// Start a worker's process. `StartFailed` may follow, `Ended` does in the end.
+    /// Start a worker's process. `StartFailed` or, later, `Ended` follows.
     Start {
-        /// Which.
+        /// The worker.
         worker: WorkerId,
-        /// Which worker of the run it is.
+        /// Its index in the run, from 0.
         index: u32,
     },
     /// Kill a worker's process. `Ended` follows.
     Kill {
-        /// Which.
+        /// The worker.
         worker: WorkerId,
     },
-    /// End, and kill what still runs.
+    /// End the agent, and kill the remaining workers.
     End(AgentEnd),
 }
 
-/// Why an agent ends.
+/// The reason for the end of an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AgentEnd {
     /// The run is over.
     Over(ExitCode),
-    /// The coordinator refuses it.
+    /// The coordinator refused it.
     Refused(String),
-    /// The coordinator is gone, and this agent ends with it.
+    /// The coordinator is lost, and this agent ends with it.
     Lost(String),
-    /// The coordinator has been gone for longer than the grace.
+    /// The coordinator has been lost for longer than the grace.
     GraceOver {
-        /// How long that is.
+        /// The grace.
         grace: Duration,
-        /// What the last call came to.
+        /// The result of the last attempt to connect.
         reason: String,
     },
-}
-
-/// What a coordinator tells with its welcome.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terms {
-    /// How long an agent that is not heard of belongs to the run.
-    pub lease: Duration,
-    /// How long it lasts without a coordinator.
-    pub grace: Duration,
-    /// How long a phase may take before enough of its kind were measured.
-    pub phase_deadline: Duration,
 }

@@ -1,13 +1,13 @@
-//! What an agent decides, as a value: (now, input) -> outputs. No I/O, no clock, no randomness: [`crate::agent`] carries out.
+//! The decisions of an agent as a pure state machine: (now, input) -> outputs. It does no I/O and reads no clock; [`crate::agent`] executes the outputs.
 //!
 //! ```text
 //!   Apart --Reached--> Greeted --Welcome--> Welcomed
 //!     ^                   |                    |
-//!     +---- link lost, no answer, own lease over (lasting agents; others end) ----+
+//!     +---- link lost, no answer, own lease expired (OnLoss::Reconnect; others end) ----+
 //! ```
 //!
-//! **Invariant:** outside `Welcomed` the agent starts no worker and passes nothing on; the workers it holds go on stepping
-//! inside their generation, until the grace is over. Ends of workers are kept until a coordinator has heard them.
+//! **Invariant:** outside `Welcomed` the agent starts no worker and forwards no message. The workers it holds continue their
+//! generation until the grace is over. The end of a worker is kept until a coordinator has received it.
 
 mod interface;
 mod messages;
@@ -18,123 +18,114 @@ mod watch;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use longtake_shared::hint::ExitCode;
-use longtake_shared::ids::{RunId, WorkerId};
+use longtake_shared::ids::{Incarnation, RunId, WorkerId};
 use longtake_shared::objects::RetryPolicy;
-use longtake_shared::protocol::wire;
-use wire::agent_message::Body as AgentBody;
-use wire::agent_order::Body as OrderBody;
-
-pub use interface::{
-    AgentEnd, AgentIdentity, AgentInput, AgentOutput, Doing, Finished, LinkId, OnLoss, Reading, Terms,
+use longtake_shared::protocol::{
+    AgentCommand, AgentMessage, AgentOrder, AgentReport, Order, Terms, WorkerEnd, WorkerHello, WorkerMessage,
+    WorkerOrder, WorkerReport,
 };
+
+pub use interface::{AgentEnd, AgentIdentity, AgentInput, AgentOutput, LinkId, OnLoss, Reading};
 
 use crate::run::membership::overslept;
 
 pub(crate) use watch::{Expected, Watch};
 
-/// How long the last words of a dead worker are waited for before its death is told.
+/// How long the agent waits for the last messages of an ended worker before it reports the end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Renewals, and looks at the workers, in a lease; more where that would be further apart than [`LOOK`].
+/// Ticks in a lease, unless they would be further apart than [`LOOK`]. A tick renews the lease and checks the workers.
 const TICKS_PER_LEASE: u32 = 5;
 
-/// A worker that hangs is noticed that much later at most.
+/// The longest time between two ticks: a hang is noticed at most this much late.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Steps that are kept for a coordinator that was away: what a grace of a minute brings together at a hundred a second.
+/// Progress messages kept while the coordinator is away: a grace of one minute at 100 steps per second, with reserve.
 const STEPS_KEPT: usize = 8192;
 
-/// Until a coordinator has told its own.
-const FIRST_TERMS: Terms = Terms {
-    lease: Duration::from_secs(1),
-    grace: Duration::from_mins(1),
-    phase_deadline: Duration::from_mins(2),
-};
-
-/// Pauses between two calls: a coordinator that is back is found within the longest.
+/// Pauses between two attempts to connect. A coordinator that has come back is found within the longest.
 const CALLS: RetryPolicy = RetryPolicy {
     attempts: u32::MAX,
     first: Duration::from_millis(20),
     factor: 2.0,
     longest: Duration::from_millis(200),
-    // A call that is not answered ends with the lease.
+    // The lease bounds an attempt that is not answered.
     patience: Duration::MAX,
 };
 
-/// How the agent stands with its coordinator.
+/// State of the contact with the coordinator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Contact {
-    /// It calls.
+    /// The agent tries to connect.
     Apart {
-        /// Since when there is no contact.
+        /// Since when the coordinator is lost.
         since: Duration,
-        /// Calls that came to nothing.
+        /// Failed attempts.
         failed: u32,
     },
-    /// It has said hello.
+    /// The hello is sent.
     Greeted {
-        /// As above.
+        /// See `Apart`.
         since: Duration,
-        /// As above.
+        /// See `Apart`.
         failed: u32,
-        /// When.
+        /// Time of the hello.
         at: Duration,
     },
-    /// It belongs to the run.
+    /// The agent belongs to the run.
     Welcomed,
 }
 
-/// A worker whose end is not settled.
+/// A worker whose end is not reported yet.
 #[derive(Debug)]
 struct Worker {
     index: u32,
-    /// What it said first.
-    hello: Option<wire::WorkerHello>,
+    /// Its first message.
+    hello: Option<WorkerHello>,
     link: Option<LinkId>,
-    /// Its end, and until when its last words are waited for.
-    ended: Option<(wire::WorkerExited, Duration)>,
+    /// Its end, and until when the agent waits for its last messages.
+    ended: Option<(WorkerEnd, Duration)>,
     watch: Watch,
 }
 
 /// The end of a worker.
 #[derive(Debug)]
 struct End {
-    exited: wire::WorkerExited,
-    /// When it was told; what was told shortly before a link broke may not have been heard.
+    exited: WorkerEnd,
+    /// When it was sent. A message sent shortly before a link broke may be lost.
     told: Option<Duration>,
 }
 
-/// The agent.
+/// The decision core of an agent.
 #[derive(Debug)]
 pub struct AgentCore {
     identity: AgentIdentity,
     run: RunId,
-    /// The newest incarnation that is known; what speaks for an older one is dropped.
-    incarnation: u64,
+    /// The newest known incarnation; orders of older ones are dropped.
+    incarnation: Incarnation,
     terms: Terms,
     contact: Contact,
-    /// When the newest message was sent that the coordinator is known to have taken in.
+    /// Time at which the newest message was sent that the coordinator has certainly received.
     heard: Duration,
-    /// When the renewals were sent that are not answered yet.
+    /// Times of the renewals that are not answered yet.
     unanswered: VecDeque<Duration>,
     workers: BTreeMap<WorkerId, Worker>,
     ends: Vec<End>,
-    /// What there was to tell between the hello, which lacks it, and the welcome.
-    untold: Vec<AgentBody>,
-    /// Steps that were told and may not have been heard, with the time when they were told.
-    steps: VecDeque<(Duration, wire::FromWorker)>,
+    /// Reports made after the hello and before the welcome.
+    untold: Vec<AgentReport>,
+    /// Progress messages that may be lost, with the time at which they were sent.
+    steps: VecDeque<(Duration, WorkerId, WorkerMessage)>,
     last_tick: Duration,
 }
 
 impl AgentCore {
-    /// An agent that has never had a coordinator, and its first outputs.
+    /// A new agent and its first outputs.
     pub fn new(identity: AgentIdentity, now: Duration) -> (Self, Vec<AgentOutput>) {
         let core = Self {
             identity,
             run: RunId(String::new()),
-            incarnation: 0,
-            terms: FIRST_TERMS,
+            incarnation: Incarnation(0),
+            terms: Terms::INITIAL,
             contact: Contact::Apart { since: now, failed: 0 },
             heard: now,
             unanswered: VecDeque::new(),
@@ -147,35 +138,35 @@ impl AgentCore {
         (core, vec![AgentOutput::Call { after: Duration::ZERO }])
     }
 
-    /// How often `Tick` is due.
+    /// Time between two [`AgentInput::Tick`].
     pub fn tick_period(&self) -> Duration {
         (self.terms.lease / TICKS_PER_LEASE).min(LOOK)
     }
 
-    /// Whether the agent belongs to the run as far as it knows: what it says may be taken for current.
+    /// Whether the agent belongs to the run, as far as it knows.
     pub fn is_welcomed(&self) -> bool {
         self.contact == Contact::Welcomed
     }
 
-    /// Whether there may be more to tell of a worker.
+    /// Whether the end of this worker is still to be reported.
     pub fn holds(&self, worker: &WorkerId) -> bool {
         self.workers.contains_key(worker)
     }
 
-    /// Whose link that is.
+    /// The worker of a link.
     pub fn worker_of(&self, link: LinkId) -> Option<&WorkerId> {
         self.workers.iter().find(|(_, worker)| worker.link == Some(link)).map(|(id, _)| id)
     }
 
-    /// What the coordinator has told.
+    /// The time limits of the run.
     pub fn terms(&self) -> Terms {
         self.terms
     }
 
-    /// Takes in what has happened, and says what is to be done, in this order.
+    /// Handles an input and returns the actions to execute, in order.
     pub fn handle(&mut self, now: Duration, input: AgentInput) -> Vec<AgentOutput> {
         let mut outputs = Vec::new();
-        if let AgentInput::Order(wire::AgentOrder { body: Some(OrderBody::Renewed(_)), .. }) = &input {
+        if let AgentInput::Order(AgentOrder { command: AgentCommand::Renewed, .. }) = &input {
             self.heard = self.heard.max(self.unanswered.pop_front().unwrap_or_default());
         }
         self.watch_own_lease(now, &mut outputs);
@@ -200,12 +191,12 @@ impl AgentCore {
             }
             AgentInput::StartFailed { worker, message } => {
                 self.workers.remove(&worker);
-                let failed = wire::StartFailed { worker: worker.0, message };
-                self.send(AgentBody::StartFailed(failed), outputs);
+                self.send(AgentReport::StartFailed { worker, message }, outputs);
             }
             AgentInput::Ended { worker, cause, log, last } => {
                 if let Some(known) = self.workers.get_mut(&worker) {
-                    let exited = messages::exited(now, &worker, cause, log, last);
+                    let last = last.map(|record| messages::activity(now, record));
+                    let exited = WorkerEnd { worker: worker.clone(), cause, log, last };
                     known.ended = Some((exited, now + LAST_WORDS));
                     if known.link.is_none() {
                         self.settle(now, &worker, outputs);
@@ -216,7 +207,8 @@ impl AgentCore {
         }
     }
 
-    /// A lease that is over by the agent's own clock is over for the coordinator too, whatever still comes over the link.
+    /// Once the lease has expired by the agent's own clock, the coordinator may have declared it lost: the agent disconnects
+    /// even if orders still arrive.
     fn watch_own_lease(&mut self, now: Duration, outputs: &mut Vec<AgentOutput>) {
         let over = now.saturating_sub(self.heard) > self.terms.lease;
         if over && self.is_welcomed() && self.identity.on_loss == OnLoss::Reconnect {
@@ -241,7 +233,7 @@ impl AgentCore {
         self.unanswered.clear();
         self.untold.clear();
         let hello = messages::hello(&self.identity, &self.run, &self.workers, &self.ends);
-        outputs.push(AgentOutput::Send(self.message(AgentBody::Hello(hello))));
+        outputs.push(AgentOutput::Send(self.message(hello)));
     }
 
     fn lost(&mut self, now: Duration, reason: String, outputs: &mut Vec<AgentOutput>) {
@@ -258,82 +250,78 @@ impl AgentCore {
             outputs.push(AgentOutput::End(AgentEnd::GraceOver { grace: self.terms.grace, reason }));
             return;
         }
-        // Never nothing: calls are not counted.
+        // Always retry; attempts have no limit.
         let pause = CALLS.delay(failed, &self.identity.agent.0).filter(|_| failed > 0);
         outputs.push(AgentOutput::Call { after: pause.unwrap_or_default() });
     }
 
-    fn order(&mut self, now: Duration, order: wire::AgentOrder, outputs: &mut Vec<AgentOutput>) {
-        let Some(body) = order.body else { return };
-        if let OrderBody::Renewed(_) = body {
+    fn order(&mut self, now: Duration, order: AgentOrder, outputs: &mut Vec<AgentOutput>) {
+        let AgentOrder { incarnation, command } = order;
+        if command == AgentCommand::Renewed {
             return;
         }
-        if order.incarnation < self.incarnation {
-            if matches!(body, OrderBody::Welcome(_)) {
+        if incarnation < self.incarnation {
+            if matches!(command, AgentCommand::Welcome(_)) {
                 outputs.push(AgentOutput::HangUp);
                 self.lost(now, "an earlier coordinator of the run still answers".to_owned(), outputs);
             }
             return;
         }
-        match body {
-            OrderBody::Goodbye(goodbye) => {
-                outputs.push(AgentOutput::End(AgentEnd::Over(ExitCode::of_code(goodbye.exit_code))));
-            }
-            OrderBody::Welcome(welcome) => self.welcomed(now, order.incarnation, &welcome, outputs),
+        match command {
+            AgentCommand::Goodbye { exit } => outputs.push(AgentOutput::End(AgentEnd::Over(exit))),
+            AgentCommand::Welcome(terms) => self.welcomed(now, incarnation, terms, outputs),
             _ if !self.is_welcomed() => {}
-            OrderBody::StartWorker(start) => self.start(start, outputs),
-            OrderBody::ToWorker(to) => {
-                let link = self.workers.get(&WorkerId(to.worker)).and_then(|worker| worker.link);
-                // A worker that is gone is told of by its end.
-                outputs.extend(link.zip(to.order).map(|(link, order)| AgentOutput::Tell { link, order }));
+            AgentCommand::StartWorker { worker, index } => self.start(worker, index, outputs),
+            AgentCommand::ToWorker { worker, order } => {
+                let link = self.workers.get(&worker).and_then(|worker| worker.link);
+                // An order for an ended worker is dropped: its end is reported.
+                outputs.extend(link.map(|link| AgentOutput::Tell { link, order }));
             }
-            OrderBody::KillWorkers(_) => {
+            AgentCommand::KillWorkers => {
                 let kill = |id: &WorkerId| AgentOutput::Kill { worker: id.clone() };
                 outputs.extend(self.workers.keys().map(kill));
             }
-            OrderBody::KillWorker(kill) => {
-                let worker = WorkerId(kill.worker);
+            AgentCommand::KillWorker { worker } => {
                 if self.workers.contains_key(&worker) {
                     outputs.push(AgentOutput::Kill { worker });
                 }
             }
-            OrderBody::Renewed(_) => {}
+            AgentCommand::Renewed => {}
         }
     }
 
     fn welcomed(
         &mut self,
         now: Duration,
-        incarnation: u64,
-        welcome: &wire::Welcome,
+        incarnation: Incarnation,
+        terms: Terms,
         outputs: &mut Vec<AgentOutput>,
     ) {
         let Contact::Greeted { at, .. } = self.contact else { return };
         self.incarnation = incarnation;
-        self.terms = messages::terms(welcome, FIRST_TERMS);
+        self.terms = terms;
         self.contact = Contact::Welcomed;
         self.heard = at;
         for end in &mut self.ends {
             end.told = Some(now);
         }
         for worker in self.workers.values_mut() {
-            // Who reported a hang may have been heard by nobody.
+            // An earlier hang report may have been lost.
             worker.watch.forget_report();
         }
-        // Steps that nobody has heard, and some that were heard: a step that is told twice does no harm. They are told now,
-        // not before the hello, and this link may break before they are heard.
-        for (told, step) in &mut self.steps {
+        // Some of these messages were received before: a repeated step does no harm. This link may break as well before they
+        // are received, so they are kept with the new time.
+        for (told, worker, message) in &mut self.steps {
             *told = now;
-            let body = Some(AgentBody::FromWorker(step.clone()));
-            outputs.push(AgentOutput::Send(wire::AgentMessage { incarnation, body }));
+            let report = AgentReport::FromWorker { worker: worker.clone(), message: message.clone() };
+            outputs.push(AgentOutput::Send(AgentMessage { incarnation, report }));
         }
-        for body in std::mem::take(&mut self.untold) {
-            outputs.push(AgentOutput::Send(self.message(body)));
+        for report in std::mem::take(&mut self.untold) {
+            outputs.push(AgentOutput::Send(self.message(report)));
         }
     }
 
-    fn start(&mut self, start: wire::StartWorker, outputs: &mut Vec<AgentOutput>) {
-        let (worker, index) = (WorkerId(start.worker), start.index);
+    fn start(&mut self, worker: WorkerId, index: u32, outputs: &mut Vec<AgentOutput>) {
         if self.workers.contains_key(&worker) {
             return;
         }
@@ -342,17 +330,16 @@ impl AgentCore {
         outputs.push(AgentOutput::Start { worker, index });
     }
 
-    fn worker_joined(&mut self, link: LinkId, hello: wire::WorkerMessage, outputs: &mut Vec<AgentOutput>) {
-        let Some(wire::worker_message::Body::Hello(said)) = &hello.body else { return };
+    fn worker_joined(&mut self, link: LinkId, hello: WorkerHello, outputs: &mut Vec<AgentOutput>) {
         let expected = self.workers.iter_mut().find(|(_, worker)| {
-            worker.index == said.index && worker.hello.is_none() && worker.ended.is_none()
+            worker.index == hello.index && worker.hello.is_none() && worker.ended.is_none()
         });
-        // Anybody else is a process that was not started here.
+        // Any other process was not started by this agent.
         if let Some((id, worker)) = expected {
-            worker.hello = Some(said.clone());
+            worker.hello = Some(hello.clone());
             worker.link = Some(link);
-            let from = wire::FromWorker { worker: id.0.clone(), message: Some(hello) };
-            self.send(AgentBody::FromWorker(from), outputs);
+            let (worker, message) = (id.clone(), WorkerMessage::Hello(hello));
+            self.send(AgentReport::FromWorker { worker, message }, outputs);
         }
     }
 
@@ -360,46 +347,43 @@ impl AgentCore {
         &mut self,
         now: Duration,
         link: LinkId,
-        message: wire::WorkerMessage,
+        message: WorkerMessage,
         outputs: &mut Vec<AgentOutput>,
     ) {
-        let Some(id) = self.worker_of(link) else { return };
-        if let Some(wire::worker_message::Body::Failed(_)) = &message.body {
-            let noted = Some(wire::worker_order::Body::Noted(wire::Noted {}));
-            let order = wire::WorkerOrder { identity: message.identity.clone(), body: noted };
-            outputs.push(AgentOutput::Tell { link, order });
+        let Some(worker) = self.worker_of(link).cloned() else { return };
+        if let WorkerMessage::Report { identity, report: WorkerReport::Failed { .. } } = &message {
+            let order = WorkerOrder { identity: identity.clone(), order: Order::Noted, inputs: None };
+            outputs.push(AgentOutput::Tell { link, order: Box::new(order) });
         }
-        let from = wire::FromWorker { worker: id.0.clone(), message: Some(message) };
-        // A step that is kept follows the welcome of itself.
-        let kept = self.keep_step(now, &from);
+        let kept = self.keep_step(now, &worker, &message);
+        // While the agent is not welcomed, a kept step waits for the welcome.
         if self.is_welcomed() || !kept {
-            self.send(AgentBody::FromWorker(from), outputs);
+            self.send(AgentReport::FromWorker { worker, message }, outputs);
         }
     }
 
-    /// Keeps what tells a step; gives whether it does. Links keep their order: what was said before a renewal that was
-    /// answered has been heard.
-    fn keep_step(&mut self, now: Duration, from: &wire::FromWorker) -> bool {
-        let body = from.message.as_ref().and_then(|message| message.body.as_ref());
-        if !matches!(body, Some(wire::worker_message::Body::Progress(_))) {
+    /// Keeps a progress message; returns whether the message is one. Links preserve order: a message sent before an answered
+    /// renewal has been received and need not be kept.
+    fn keep_step(&mut self, now: Duration, worker: &WorkerId, message: &WorkerMessage) -> bool {
+        if !matches!(message, WorkerMessage::Report { report: WorkerReport::Progress(_), .. }) {
             return false;
         }
         let heard = self.heard;
-        while self.steps.front().is_some_and(|(told, _)| *told < heard) || self.steps.len() == STEPS_KEPT {
+        while self.steps.front().is_some_and(|(told, ..)| *told < heard) || self.steps.len() == STEPS_KEPT {
             self.steps.pop_front();
         }
-        self.steps.push_back((now, from.clone()));
+        self.steps.push_back((now, worker.clone(), message.clone()));
         true
     }
 
-    /// Tells an end once everything the worker had said was told, or will be told with the next hello.
+    /// Reports the end of a worker after all its messages, or with the next hello.
     fn settle(&mut self, now: Duration, id: &WorkerId, outputs: &mut Vec<AgentOutput>) {
         let ended = self.workers.get_mut(id).and_then(|worker| worker.ended.take());
         let Some((exited, _)) = ended else { return };
         self.workers.remove(id);
         let told = self.is_welcomed().then_some(now);
         self.ends.push(End { exited: exited.clone(), told });
-        self.send(AgentBody::WorkerExited(exited), outputs);
+        self.send(AgentReport::WorkerExited(exited), outputs);
     }
 
     fn tick(&mut self, now: Duration, readings: BTreeMap<WorkerId, Reading>, outputs: &mut Vec<AgentOutput>) {
@@ -440,15 +424,15 @@ impl AgentCore {
 
     fn renew(&mut self, now: Duration, outputs: &mut Vec<AgentOutput>) {
         let lease = self.terms.lease;
-        // What was told a lease ago has been heard: the link has been answering since.
+        // A report sent a lease ago has been received, because the link has answered since.
         self.ends.retain(|end| end.told.is_none_or(|told| now.saturating_sub(told) <= lease));
-        let stamps = self
+        let doing = self
             .workers
             .iter()
-            .filter_map(|(id, worker)| Some(messages::stamp(now, id, worker.watch.doing()?)))
+            .filter_map(|(id, worker)| Some((id.clone(), messages::activity(now, worker.watch.current()?))))
             .collect();
         self.unanswered.push_back(now);
-        outputs.push(AgentOutput::Send(self.message(AgentBody::Renewal(wire::Renewal { stamps }))));
+        outputs.push(AgentOutput::Send(self.message(AgentReport::Renewal { doing })));
         let mut hung = Vec::new();
         for (id, worker) in &mut self.workers {
             if worker.link.is_some()
@@ -459,21 +443,21 @@ impl AgentCore {
             }
         }
         for (worker, hung) in hung {
-            let message = self.message(AgentBody::WorkerHung(hung));
+            let message = self.message(hung);
             outputs.push(AgentOutput::SendWithLog { worker, message });
         }
     }
 
-    fn message(&self, body: AgentBody) -> wire::AgentMessage {
-        wire::AgentMessage { incarnation: self.incarnation, body: Some(body) }
+    fn message(&self, report: AgentReport) -> AgentMessage {
+        AgentMessage { incarnation: self.incarnation, report }
     }
 
-    /// Nothing goes out before the welcome. What comes before the hello is in it where it matters: workers, and their ends;
-    /// what comes after it follows the welcome.
-    fn send(&mut self, body: AgentBody, outputs: &mut Vec<AgentOutput>) {
+    /// Sends a report after the welcome. Before the hello, reports are dropped: the hello contains the workers and their ends.
+    /// Reports between hello and welcome follow the welcome.
+    fn send(&mut self, report: AgentReport, outputs: &mut Vec<AgentOutput>) {
         match self.contact {
-            Contact::Welcomed => outputs.push(AgentOutput::Send(self.message(body))),
-            Contact::Greeted { .. } => self.untold.push(body),
+            Contact::Welcomed => outputs.push(AgentOutput::Send(self.message(report))),
+            Contact::Greeted { .. } => self.untold.push(report),
             Contact::Apart { .. } => {}
         }
     }

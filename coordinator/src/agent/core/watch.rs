@@ -1,73 +1,76 @@
-//! Whether a worker hangs: a phase that lasts far longer than those of its kind did, or no sign of life.
+//! Hang detection: a phase that lasts far longer than earlier phases of its kind, or no sign of life.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use longtake_shared::ids::Step;
+use longtake_shared::ids::{Generation, Step};
+use longtake_shared::protocol::Terms;
+use longtake_shared::protocol::flight::FlightRecord;
 use longtake_shared::protocol::stamp::StepPhase;
 
-use super::{Doing, Finished, Reading, Terms};
+use super::Reading;
 
-/// Durations of a phase that are remembered.
+/// Number of latest durations kept for each phase.
 const REMEMBERED: usize = 64;
 
-/// Durations without which the settings' deadline holds.
+/// Number of durations from which on they replace the configured deadline.
 const FEWEST: usize = 5;
 
-/// A phase may take this many times the 99th percentile of those remembered...
+/// A phase may last this many times the 99th percentile of its kept durations...
 const FACTOR: u32 = 5;
 
-/// ... and this: a second, less the time until somebody looks ([`super::LOOK`]) and what telling takes.
+/// ... plus this: one second, minus the time until the next tick ([`super::LOOK`]) and the delivery of the message.
 const MARGIN: Duration = Duration::from_millis(750);
 
 /// A worker that hangs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Hang {
-    /// What it does.
-    pub(super) doing: Doing,
-    /// The longest that was expected.
+    /// The record of its current phase.
+    pub(super) current: FlightRecord,
+    /// The longest duration expected.
     pub(super) deadline: Duration,
 }
 
-/// What was told already, so that it is told once.
+/// The hang that was reported, so that it is reported once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Told {
-    /// It gave no sign of life after this one.
+    /// No sign of life after this time.
     Frozen { alive: Duration },
-    /// What this record says lasted too long.
+    /// The phase of this record lasts too long.
     Stuck { sequence: u64 },
 }
 
-/// What a phase may take, as learned from those of its kind.
+/// The expected duration of a phase, from earlier phases of its kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Expected {
-    /// The 99th percentile of those remembered.
+    /// The 99th percentile of the kept durations.
     pub(crate) p99: Duration,
-    /// The longest.
+    /// The longest duration accepted.
     pub(crate) deadline: Duration,
 }
 
-/// What is known of one worker's progress.
+/// The observed progress of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     durations: BTreeMap<StepPhase, VecDeque<Duration>>,
-    doing: Option<Doing>,
+    current: Option<FlightRecord>,
     alive: Option<Duration>,
-    /// How long the agent itself was stopped while the worker did what it does, and since its last sign of life.
+    /// Time for which the agent itself was suspended since the current phase began, and since the last sign of life.
     prolonged: Duration,
     alive_prolonged: Duration,
     told: Option<Told>,
 }
 
 impl Watch {
-    /// What it does, at the last reading.
-    pub(crate) fn doing(&self) -> Option<Doing> {
-        self.doing
+    /// The record of its current phase at the last reading.
+    pub(crate) fn current(&self) -> Option<FlightRecord> {
+        self.current
     }
 
-    /// Takes in a reading. Between two stages a worker does nothing; what a phase took before says nothing about what comes.
+    /// Adds a reading. An idle phase separates two stages, whose durations are not comparable: it clears the kept ones.
     pub(crate) fn read(&mut self, reading: Reading) {
-        for Finished { phase, took, resumed } in reading.finished {
+        for FlightRecord { phase, took, resumed, .. } in reading.finished {
+            let took = took.unwrap_or_default();
             if phase == StepPhase::Idle {
                 self.durations.clear();
                 continue;
@@ -82,8 +85,8 @@ impl Watch {
             }
             durations.push_back(took);
         }
-        if reading.doing != self.doing {
-            self.doing = reading.doing;
+        if reading.current != self.current {
+            self.current = reading.current;
             self.prolonged = Duration::ZERO;
         }
         if reading.alive != self.alive {
@@ -92,7 +95,9 @@ impl Watch {
         }
         let over = match self.told {
             Some(Told::Frozen { alive }) => self.alive != Some(alive),
-            Some(Told::Stuck { sequence }) => self.doing.is_some_and(|doing| doing.sequence != sequence),
+            Some(Told::Stuck { sequence }) => {
+                self.current.is_some_and(|current| current.sequence != sequence)
+            }
             None => false,
         };
         if over {
@@ -100,18 +105,18 @@ impl Watch {
         }
     }
 
-    /// The agent itself was stopped, and maybe the worker with it: nobody is blamed for that time.
+    /// The agent itself was suspended, and perhaps the worker with it: this time does not count.
     pub(super) fn prolong(&mut self, gap: Duration) {
         self.prolonged += gap;
         self.alive_prolonged += gap;
     }
 
-    /// A hang is to be told again.
+    /// Reports the current hang again.
     pub(super) fn forget_report(&mut self) {
         self.told = None;
     }
 
-    /// Whether it hangs now; each hang is told once.
+    /// The hang of the worker, if there is one; each is returned once.
     pub(super) fn judge(&mut self, now: Duration, terms: &Terms) -> Option<Hang> {
         if self.told.is_some() {
             return None;
@@ -120,19 +125,18 @@ impl Watch {
             && now.saturating_sub(alive + self.alive_prolonged) > terms.lease
         {
             self.told = Some(Told::Frozen { alive });
-            let nothing = Doing { sequence: 0, step: Step(0), phase: StepPhase::Idle, entered_at: alive };
-            return Some(Hang { doing: self.doing.unwrap_or(nothing), deadline: terms.lease });
+            return Some(Hang { current: self.current.unwrap_or(idle_since(alive)), deadline: terms.lease });
         }
-        let doing = self.doing?;
-        let deadline = self.deadline(doing.phase, terms)?;
-        if now.saturating_sub(doing.entered_at + self.prolonged) <= deadline {
+        let current = self.current?;
+        let deadline = self.deadline(current.phase, terms)?;
+        if now.saturating_sub(current.entered_at + self.prolonged) <= deadline {
             return None;
         }
-        self.told = Some(Told::Stuck { sequence: doing.sequence });
-        Some(Hang { doing, deadline })
+        self.told = Some(Told::Stuck { sequence: current.sequence });
+        Some(Hang { current, deadline })
     }
 
-    /// How long a phase may last; nothing for those in which a worker waits for others.
+    /// The longest accepted duration of a phase; none for phases in which a worker waits for others.
     fn deadline(&self, phase: StepPhase, terms: &Terms) -> Option<Duration> {
         if waits_for_others(phase) {
             return None;
@@ -140,7 +144,7 @@ impl Watch {
         Some(self.expected(phase).map_or(terms.phase_deadline, |expected| expected.deadline))
     }
 
-    /// What has been learned of a phase; nothing before enough of it were measured, and for those in which a worker waits.
+    /// The expected duration of a phase; none before enough were measured, and for phases in which a worker waits.
     pub(crate) fn expected(&self, phase: StepPhase) -> Option<Expected> {
         let durations = self.durations.get(&phase).filter(|durations| durations.len() >= FEWEST)?;
         if waits_for_others(phase) {
@@ -152,6 +156,13 @@ impl Watch {
         let p99 = sorted[(sorted.len() * 99).div_ceil(100) - 1];
         Some(Expected { p99, deadline: FACTOR * p99 + MARGIN })
     }
+}
+
+/// The record of a worker that has not written one.
+fn idle_since(entered_at: Duration) -> FlightRecord {
+    let (generation, step) = (Generation(0), Step(0));
+    let (phase, resumed) = (StepPhase::Idle, false);
+    FlightRecord { sequence: 0, generation, step, phase, resumed, entered_at, took: None }
 }
 
 fn waits_for_others(phase: StepPhase) -> bool {

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use longtake_shared::bench::{Row, Times};
 use longtake_shared::config::Recovery;
 use longtake_shared::hint::Failure;
-use longtake_shared::ids::{Generation, Incarnation, LaneId, RunId, Step, WorkerId};
-use longtake_shared::protocol::{ExitCause, Kept, Stage};
+use longtake_shared::ids::{AgentId, Generation, Incarnation, LaneId, RunId, Step, WorkerId};
+use longtake_shared::protocol::{ExitCause, Identity, Kept, Order, SavedStage, WorkerEnd, WorkerReport};
 
-use crate::journal::{Journal, JournalError, Record};
-use crate::run::command::{Command, Order};
-use crate::run::event::{Event, Identity, WorkerEnd, WorkerReport};
-use crate::run::membership::AgentId;
+use crate::journal::{Journal, JournalError};
+use crate::run::command::Command;
+use crate::run::event::Event;
 use crate::run::phase::Team;
+use crate::run::record::Record;
 use crate::run::{RunEngine, Settings};
 
 const WORKERS: usize = 128;
@@ -70,7 +70,7 @@ impl Told {
                     keep(&record)?;
                     self.records += 1;
                 }
-                Command::Tell { order: Order::Form { .. }, .. } => self.formed = true,
+                Command::Tell { order: Order::Form(_), .. } => self.formed = true,
                 _ => {}
             }
         }
@@ -149,7 +149,7 @@ impl Cluster {
         let lanes: Vec<Vec<LaneId>> = self.team.lanes.clone();
         for (worker, lanes) in self.team.members.clone().into_iter().zip(lanes) {
             if worker != lost {
-                let kept = Some(Kept { stage: Stage::Train, step: Step(7), lanes, copies: Vec::new() });
+                let kept = Some(Kept { stage: SavedStage::Train, step: Step(7), lanes, copies: Vec::new() });
                 told.carry_out(self.hears(&worker, WorkerReport::Left { kept }), keep)?;
             }
         }

@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use longtake_shared::hint::Failure;
 use longtake_shared::ids::WorkerId;
+use longtake_shared::protocol::Doing;
 use longtake_shared::protocol::flight::{self, Flight, FlightLog};
 use longtake_shared::protocol::stamp::StepPhase;
 use rustix::process::Signal;
 
 use super::cluster::{Cluster, LEASE, signal, unreadable};
 use crate::agent::core::{Expected, Reading, Watch};
-use crate::run::event::Doing;
 use crate::status::WorkerStatus;
 
 /// How long a worker is kept from running at a time: longer than from one sign of life to the next, so that one is due when
@@ -113,7 +113,7 @@ impl Starved {
         let released = Instant::now();
         loop {
             self.look()?;
-            let there = self.watch.doing().is_some_and(|doing| doing.phase == PHASE);
+            let there = self.watch.current().is_some_and(|current| current.phase == PHASE);
             if (there && self.alive != before) || released.elapsed() > RELEASED {
                 break;
             }

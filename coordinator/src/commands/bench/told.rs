@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use longtake_shared::ids::Step;
 
-use crate::run::incident::Incident;
-use crate::updates::{Progress, RunUpdate, Stage};
+use crate::updates::{Incident, Progress, RunUpdate, Stage};
 
 /// In the numbers of a step; what only says how far a stage is lacks it.
 const OF_A_STEP: &str = "positives";

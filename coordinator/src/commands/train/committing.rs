@@ -7,10 +7,9 @@ use std::time::SystemTime;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use longtake_shared::checkpoint::{
-    self, Appender, Best, CheckpointStore, ContentHash, Depth, Manifest, Newest, Retention, assemble,
+    Appender, Best, CheckpointStore, ContentHash, Depth, Manifest, Newest, Retention, assemble,
 };
 use longtake_shared::hint::Failure;
-use longtake_shared::protocol::Stage;
 
 use crate::commands::checkpoint::this_process;
 use crate::commands::files;
@@ -136,11 +135,7 @@ async fn find_whole_marked(store: &CheckpointStore) -> Result<Newest, Failure> {
 
 /// What workers are given that go on from a checkpoint.
 pub(super) fn resume(manifest: &Manifest) -> Result<Resume, Failure> {
-    let stage = match manifest.stage {
-        checkpoint::Stage::Pretrain => Stage::Pretrain,
-        checkpoint::Stage::Train => Stage::Train,
-    };
     let value = serde_json::to_value(manifest)
         .map_err(|error| Failure::new(format!("the checkpoint has no JSON form: {error}")))?;
-    Ok(Resume { stage, step: manifest.step, manifest: value })
+    Ok(Resume { stage: manifest.stage, step: manifest.step, manifest: value })
 }

@@ -75,11 +75,11 @@ async fn request(
     let program = std::env::current_exe()
         .map_err(|error| Failure::new(format!("the path of this program cannot be found out: {error}")))?;
     // What is allowed for this start is not allowed for the next: the stored settings keep what the user wrote.
-    let mut allowed = config.clone();
-    allowed.checkpoint.allow_changes = prepared.allow_changes;
+    let mut allowed = prepared.resolved.clone();
+    allowed.config.checkpoint.allow_changes = prepared.allow_changes;
     let (stored, settings) = (prepared.folder.stored_settings_file(), prepared.resolved.to_json());
     Ok(TrainRequest {
-        config: allowed,
+        settings: allowed,
         run_folder: folder,
         worker_command: vec![program.into(), "worker".into()],
         resume: newest.map(|manifest| resume(&manifest)).transpose()?,

@@ -81,7 +81,7 @@ impl Judge {
                 if item.label as usize >= detections.labels.len() {
                     return Err(Failure::new(format!("a worker reports class {} in `{name}`", item.label)));
                 }
-                let (start, end, score) = (item.start.0, item.end.0, item.score);
+                let (start, end, score) = (item.segment.start.0, item.segment.end.0, item.score);
                 detections.items.push(Detection { video, label: item.label, start, end, score });
             }
         }
@@ -97,7 +97,7 @@ mod tests {
     use longtake_shared::ids::VideoIndex;
     use longtake_shared::protocol;
     use longtake_shared::random::Key;
-    use longtake_shared::units::Seconds;
+    use longtake_shared::units::{Seconds, TimeSegment};
 
     use super::*;
 
@@ -122,7 +122,11 @@ mod tests {
     }
 
     fn found(video: &str, label: u32) -> Validation {
-        let detection = protocol::Detection { label, start: Seconds(1.0), end: Seconds(3.0), score: 0.5 };
+        let detection = protocol::Detection {
+            label,
+            segment: TimeSegment { start: Seconds(1.0), end: Seconds(3.0) },
+            score: 0.5,
+        };
         Validation { step: Step(4), detections: BTreeMap::from([(video.to_owned(), vec![detection])]) }
     }
 

@@ -1,7 +1,6 @@
 //! What the engine does about its own loss: a coordinator that comes back looks for the generation that may have gone on.
 
 use super::*;
-use crate::run::event::HeldWorker;
 
 /// A coordinator that comes back, to two agents with a worker each.
 fn adopting() -> Scene {
@@ -17,8 +16,7 @@ fn adopting() -> Scene {
 }
 
 fn back(index: u32) -> Event {
-    let held =
-        HeldWorker { worker: worker(index), index: index as usize, joined: Some((ring(index), 100 + index)) };
+    let held = HeldWorker { worker: worker(index), index, hello: Some(worker_hello(index)) };
     Event::AgentConnected {
         agent: AgentId(format!("a{index}")),
         host: "n".into(),
@@ -49,7 +47,7 @@ fn who_does_not_come_back_to_a_new_coordinator_is_lost() {
         scene.happens(Event::AgentRenewed { agent: AgentId("a0".into()), doing: vec![] });
         commands.extend(scene.at(0.2 * f64::from(tick), Event::Tick));
     }
-    let reason = "worker 1 (rank 1) did not come back".to_owned();
+    let reason = "worker 1 (rank 1) did not reconnect".to_owned();
     assert!(commands.contains(&tell(vec![worker(0)], Order::Abort { reason })), "{commands:?}");
     // Whoever comes later is a zombie.
     let kill = Command::KillWorker { agent: AgentId("a1".into()), worker: worker(1) };
@@ -127,7 +125,7 @@ fn a_run_that_had_trained_waits_for_an_agent_as_long_as_it_takes_and_says_so_eve
 
 #[test]
 fn a_resumed_run_waits_too_and_replaces_a_process_that_does_not_connect() {
-    let resumed = Settings { started_from: Some((Stage::Train, Step(5))), ..settings(2) };
+    let resumed = Settings { started_from: Some((SavedStage::Train, Step(5))), ..settings(2) };
     let mut scene = Scene::gathering_with(resumed);
     scene.happens(joined(0));
     let told = notices(&mut scene, 59);

@@ -5,15 +5,17 @@ mod recovery;
 
 use longtake_shared::config::Recovery;
 use longtake_shared::ids::{Epoch, LaneId, RunId};
-use longtake_shared::protocol::{Ending, ExitCause, Flags, Kept, Progress, SavedParts};
+use longtake_shared::protocol::{
+    Ending, ExitCause, Flags, Formation, HeldWorker, Kept, Progress, SavedParts, Stage, WorkerEnd,
+    WorkerHello, WorkerReport,
+};
 use longtake_shared::units::Seconds;
 
 use super::command::CommitRequest;
-use super::event::{ReportMade, WorkerEnd, WorkerReport};
+use super::event::ReportMade;
 use super::phase::PhaseKind;
+use super::record::Record;
 use super::*;
-use crate::journal::Record;
-use crate::updates::Outcome;
 
 const LEASE: Duration = Duration::from_secs(1);
 
@@ -103,7 +105,7 @@ impl Scene {
 
     fn saves(&mut self, rank: u32, step: u64) -> Vec<Command> {
         let saved = SavedParts {
-            stage: Stage::Train,
+            stage: SavedStage::Train,
             step: Step(step),
             average_map: None,
             parts: serde_json::json!({ "from": rank }),
@@ -152,6 +154,10 @@ fn joined(index: u32) -> Event {
     Event::WorkerJoined { worker: worker(index), ring_address: ring(index), pid: 100 + index }
 }
 
+fn worker_hello(index: u32) -> WorkerHello {
+    WorkerHello { index, pid: 100 + index, ring_address: ring(index) }
+}
+
 fn exited(index: u32, cause: ExitCause) -> Event {
     Event::WorkerExited(WorkerEnd { worker: worker(index), cause, log: vec!["last".into()], last: None })
 }
@@ -173,7 +179,7 @@ fn tell(workers: Vec<WorkerId>, order: Order) -> Command {
 }
 
 fn committed(step: u64) -> Event {
-    Event::Committed { stage: Stage::Train, step: Step(step), sequence: 1 }
+    Event::Committed { stage: SavedStage::Train, step: Step(step), sequence: 1 }
 }
 
 #[test]
@@ -208,7 +214,7 @@ fn the_last_worker_to_come_forms_a_generation_that_was_journaled_first() {
         scene.happens(joined(0)),
         [
             Command::Journal(Record::Generation { team, indices: vec![0, 1] }),
-            tell(both(), Order::Form { peers: vec![ring(0), ring(1)], lanes, carried: None }),
+            tell(both(), Order::Form(Formation { peers: vec![ring(0), ring(1)], lanes, carried: None })),
         ]
     );
 }
@@ -250,7 +256,7 @@ fn messages_of_another_generation_incarnation_run_or_rank_are_dropped() {
     }
     let stranger = Event::FromWorker { worker: WorkerId("w9.9".into()), identity: good, report: progress(1) };
     assert_eq!(scene.happens(stranger), []);
-    assert_eq!(scene.engine.state().stale, 6);
+    assert_eq!(scene.engine.state().counters.stale, 6);
 }
 
 #[test]
@@ -261,7 +267,7 @@ fn a_checkpoint_is_committed_once_every_rank_has_saved_the_same_step() {
     let request = |step| CommitRequest {
         incarnation: Incarnation(1),
         generation: Generation(9),
-        stage: Stage::Train,
+        stage: SavedStage::Train,
         step: Step(step),
         average_map: None,
         lanes: vec![vec![LaneId(0), LaneId(1)], vec![LaneId(2), LaneId(3)]],
@@ -270,13 +276,13 @@ fn a_checkpoint_is_committed_once_every_rank_has_saved_the_same_step() {
     assert_eq!(scene.saves(1, 5), [Command::CommitCheckpoint(request(5))]);
     // The next one waits until this one is in the chain.
     assert_eq!(scene.saves(0, 6), []);
-    let newest = Committed { stage: Stage::Train, step: Step(5), sequence: 1 };
+    let newest = Committed { stage: SavedStage::Train, step: Step(5), sequence: 1 };
     assert_eq!(
         scene.happens(committed(5)),
         [
             Command::Journal(Record::Committed(newest)),
             Command::Announce(RunUpdate::Saved { step: Step(5), sequence: 1 }),
-            tell(both(), Order::Committed { stage: Stage::Train, step: Step(5), sequence: 1 }),
+            tell(both(), Order::Committed { stage: SavedStage::Train, step: Step(5), sequence: 1 }),
             Command::CommitCheckpoint(request(6)),
         ]
     );
@@ -417,7 +423,7 @@ fn workers_that_do_not_come_or_do_not_go_are_not_waited_for() {
     let Phase::Ending { outcome: Outcome::Failed { cause, .. }, .. } = &scene.engine.state().phase else {
         panic!("the run goes on");
     };
-    assert_eq!(cause, "only 1 of 2 workers came within 60 s");
+    assert_eq!(cause, "only 1 of 2 workers connected within 60 s");
     let mut commands = Vec::new();
     for tick in 1..30 {
         scene.happens(Event::AgentRenewed { agent: agent(), doing: vec![] });

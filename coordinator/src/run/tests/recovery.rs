@@ -1,12 +1,11 @@
 //! What the engine does about losses: of workers, agents, itself.
 
 use longtake_shared::protocol::stamp::StepPhase;
-use longtake_shared::protocol::{Carried, FailureScope, LaneMove};
+use longtake_shared::protocol::{Carried, Doing, FailureScope, LaneMove};
 
 use super::*;
-use crate::run::event::{Doing, HeldWorker};
-use crate::run::incident::Nearness;
 use crate::run::quorum::Quorum;
+use crate::updates::Nearness;
 
 /// The process of that index that was started as the run's `number`th, from 0.
 fn started(index: usize, number: usize) -> WorkerId {
@@ -24,7 +23,7 @@ fn start_replacement() -> Command {
 
 fn left(step: u64, lanes: &[u32]) -> WorkerReport {
     let lanes = lanes.iter().copied().map(LaneId).collect();
-    let kept = Kept { stage: Stage::Train, step: Step(step), lanes, copies: vec![] };
+    let kept = Kept { stage: SavedStage::Train, step: Step(step), lanes, copies: vec![] };
     WorkerReport::Left { kept: Some(kept) }
 }
 
@@ -33,7 +32,7 @@ type Formed = (Vec<WorkerId>, Vec<Vec<LaneId>>, Option<Carried>);
 
 fn form(commands: &[Command]) -> Option<Formed> {
     commands.iter().find_map(|command| match command {
-        Command::Tell { workers, order: Order::Form { lanes, carried, .. }, .. } => {
+        Command::Tell { workers, order: Order::Form(Formation { lanes, carried, .. }), .. } => {
             Some((workers.clone(), lanes.clone(), carried.clone()))
         }
         _ => None,
@@ -108,7 +107,7 @@ fn in_mode_fast_the_survivors_go_on_at_once_and_the_replacement_joins_at_a_bound
     let (members, lanes, carried) = form(&commands).expect("one worker is enough");
     assert_eq!(members, [worker(0)]);
     assert_eq!(lanes, [[LaneId(0), LaneId(1), LaneId(2), LaneId(3)]]);
-    let (stage, step, holder) = (Stage::Train, Step(7), Rank(0));
+    let (stage, step, holder) = (SavedStage::Train, Step(7), Rank(0));
     assert_eq!(carried, Some(Carried { stage, step, holder, behind: vec![], moves: vec![] }));
 
     scene.tells_of(10, &worker(0), 0, WorkerReport::Ready);
@@ -222,11 +221,7 @@ fn an_agent_whose_link_broke_has_half_a_lease_to_come_back() {
     scene.at(0.2, Event::Tick);
     scene.happens(Event::AgentDisconnected { agent: agent() });
     scene.at(0.6, Event::Tick);
-    let held = |index: u32| HeldWorker {
-        worker: worker(index),
-        index: index as usize,
-        joined: Some((ring(index), 100 + index)),
-    };
+    let held = |index: u32| HeldWorker { worker: worker(index), index, hello: Some(worker_hello(index)) };
     let back = Event::AgentConnected {
         agent: agent(),
         host: "node".into(),
@@ -454,7 +449,7 @@ fn a_checkpoint_that_a_worker_cannot_read_is_replaced_by_one_that_is_whole() {
     }
     assert_eq!(scene.engine.quorum(scene.now), Some(Quorum::Searching));
     let found = Event::CheckpointFound {
-        found: Some((Stage::Train, Step(5))),
+        found: Some((SavedStage::Train, Step(5))),
         passed_over: vec!["`parts/ab` is missing".into()],
     };
     let commands = scene.happens(found);

@@ -1,4 +1,4 @@
-//! The reader's side of a worker's ring, also after the worker's death.
+//! Reading a flight recorder, during the life of its worker and after it.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -11,37 +11,37 @@ use super::{
     nanoseconds, place,
 };
 
-/// A ring, open for reading.
+/// A flight recorder, open for reading.
 #[derive(Debug)]
 pub struct FlightLog {
     file: File,
 }
 
-/// What a ring holds.
+/// The content of a flight recorder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flight {
-    /// What times are to be added to, to be since the Unix epoch.
+    /// Offset that turns the times of records into times since the Unix epoch.
     pub anchor: Duration,
-    /// The process that wrote; nothing before it has opened the ring.
+    /// Process id of the writer; absent before it has opened the file.
     pub pid: Option<u32>,
-    /// Its last sign of life; nothing before the first.
+    /// Its last sign of life; absent before the first.
     pub alive: Option<Duration>,
-    /// How often its training thread has waited for control, or could have had to.
+    /// Number of times its training thread has waited for control, or might have.
     pub awaited: u64,
-    /// Messages that it has said to its agent.
+    /// Messages sent to its agent.
     pub said: u64,
     /// Records, oldest first.
     pub records: Vec<FlightRecord>,
-    /// Places among them that were caught half written.
+    /// Number of records that were half written.
     pub torn: usize,
 }
 
 impl FlightLog {
-    /// Makes the ring of a worker that is about to start; that of the process before it is kept aside. The worker is to
-    /// give a sign of life each `beat`.
+    /// Creates the file for a worker that is about to start, and renames the file of the previous process. The worker will give
+    /// a sign of life every `beat`.
     ///
     /// # Errors
-    /// The file or its folder cannot be made.
+    /// The file or its folder cannot be created.
     pub fn create(path: &Path, beat: Duration) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
@@ -58,25 +58,25 @@ impl FlightLog {
         ] {
             bytes[8 * word..8 * (word + 1)].copy_from_slice(&value.to_ne_bytes());
         }
-        // All of it is written, so that the worker never stores where the disk has no room: that would kill it.
+        // The whole file is written now: a store into a file without disk space would kill the worker.
         let mut file = File::options().read(true).write(true).create_new(true).open(path)?;
         file.write_all(&bytes)?;
         Ok(Self { file })
     }
 
-    /// Opens a ring.
+    /// Opens the file of a worker.
     ///
     /// # Errors
-    /// The file cannot be read, or is something else.
+    /// The file cannot be read, or is not a flight recorder.
     pub fn open(path: &Path) -> io::Result<Self> {
         let log = Self { file: File::open(path)? };
         if log.block(0)?[header::MAGIC] != MAGIC {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a flight recorder's ring"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a flight recorder"));
         }
         Ok(log)
     }
 
-    /// Changes how often the worker is to give a sign of life.
+    /// Changes the time between two signs of life.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -84,7 +84,7 @@ impl FlightLog {
         self.file.write_all_at(&nanoseconds(beat).to_ne_bytes(), 8 * header::BEAT as u64)
     }
 
-    /// All that it holds.
+    /// The whole content.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -92,7 +92,7 @@ impl FlightLog {
         self.read_from(1)
     }
 
-    /// What it holds from a record on.
+    /// The content from a record on.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -102,7 +102,7 @@ impl FlightLog {
         let oldest = first.max(1).max(newest.saturating_sub(RECORDS - 1));
         let mut records: Vec<FlightRecord> = Vec::new();
         let mut torn = 0;
-        // Beyond the newest that is named there may be one more, which a killed process had stored already.
+        // A killed process may have stored one more record than the header names.
         for sequence in oldest..=newest + 1 {
             let record = decode(&self.block(place(sequence))?).filter(|record| record.sequence == sequence);
             match record {

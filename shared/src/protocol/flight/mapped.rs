@@ -1,4 +1,4 @@
-//! A file as words in this process's memory.
+//! A file mapped into memory, as atomic words.
 
 use std::fs::File;
 use std::io;
@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 
 use memmap2::{MmapOptions, MmapRaw};
 
-/// The words of a file; what is stored is in the file at once, for every reader, whatever becomes of this process.
+/// The words of a mapped file. A store is visible to every reader at once and survives this process.
 #[derive(Debug)]
 pub(super) struct MappedWords {
     map: MmapRaw,
@@ -14,10 +14,10 @@ pub(super) struct MappedWords {
 }
 
 impl MappedWords {
-    /// Maps the first words of a file that has them.
+    /// Maps the first words of a file.
     ///
     /// # Errors
-    /// The file is shorter, or cannot be mapped.
+    /// The file is too short, or cannot be mapped.
     pub(super) fn of_file(file: &File, words: usize) -> io::Result<Self> {
         if file.metadata()?.len() < (8 * words) as u64 {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is too short"));

@@ -1,4 +1,4 @@
-//! The worker's side of its ring.
+//! Writing a flight recorder.
 
 use std::fs::File;
 use std::io;
@@ -10,14 +10,14 @@ use super::mapped::MappedWords;
 use super::{FILE_BYTES, FlightRecord, MAGIC, StepPhase, encode, header, nanoseconds, now, place};
 use crate::ids::{Generation, Step};
 
-/// Between two signs of life where the agent has not said.
+/// Time between two signs of life until the agent sets it.
 const BEAT: Duration = Duration::from_millis(200);
 
-/// A worker's ring, open for writing. The training thread enters phases, another tells that the process lives.
+/// A flight recorder, open for writing. The training thread enters phases; the session's thread gives signs of life.
 #[derive(Debug)]
 pub struct Recorder {
     words: MappedWords,
-    /// Sequence of the next record.
+    /// Sequence number of the next record.
     next: AtomicU64,
     /// Step and phase of the newest record.
     step: AtomicU64,
@@ -25,31 +25,31 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Opens the ring that the agent has made for this process.
+    /// Opens the file that the agent has created for this process.
     ///
     /// # Errors
-    /// There is none, or it cannot be mapped.
+    /// The file is missing, is not a flight recorder, or cannot be mapped.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::options().read(true).write(true).open(path)?;
         let words = MappedWords::of_file(&file, FILE_BYTES / 8)?;
         if words.word(header::MAGIC).load(Ordering::Relaxed) != MAGIC {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a flight recorder's ring"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a flight recorder"));
         }
         let newest = words.word(header::NEWEST).load(Ordering::Relaxed);
         words.word(header::PID).store(u64::from(std::process::id()), Ordering::Relaxed);
         let (step, phase) = (AtomicU64::new(0), AtomicU64::new(StepPhase::Idle as u64));
         let recorder = Self { words, next: AtomicU64::new(newest + 1), step, phase };
-        // Who is stopped before it has said anything else is noticed all the same.
+        // So a process that freezes at once is noticed too.
         recorder.beat();
         Ok(recorder)
     }
 
-    /// A phase begins now.
+    /// Records that a phase begins now.
     pub fn enter(&self, generation: Generation, step: Step, phase: StepPhase) {
         self.record(generation, step, phase, false);
     }
 
-    /// A phase goes on now, after something that was done within it.
+    /// Records that a phase continues now, after another phase within it.
     pub fn resume(&self, generation: Generation, step: Step, phase: StepPhase) {
         self.record(generation, step, phase, true);
     }
@@ -67,13 +67,13 @@ impl Recorder {
         self.phase.store(phase as u64, Ordering::Relaxed);
     }
 
-    /// Step and phase that were entered last.
+    /// Step and phase of the newest record.
     pub fn current(&self) -> (Step, StepPhase) {
         let phase = StepPhase::numbered(self.phase.load(Ordering::Relaxed)).unwrap_or(StepPhase::Idle);
         (Step(self.step.load(Ordering::Relaxed)), phase)
     }
 
-    /// The process turns to a phase in which nobody expects anything of it. Costs nothing where it is in it already.
+    /// Records that a waiting phase begins now, unless it is the current one.
     pub fn turn_to(&self, generation: Generation, phase: StepPhase) {
         let (step, current) = self.current();
         if phase != current {
@@ -81,22 +81,22 @@ impl Recorder {
         }
     }
 
-    /// The training thread waits for control, or may have to: for an order, or for room for a message.
+    /// Counts a wait of the training thread for an order, or a possible wait for room in the message queue.
     pub fn awaits_control(&self) {
         self.words.word(header::AWAITED).fetch_add(1, Ordering::Relaxed);
     }
 
-    /// It has said something to its agent.
+    /// Counts a message to the agent.
     pub fn says(&self) {
         self.words.word(header::SAID).fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A sign of life.
+    /// Gives a sign of life.
     pub fn beat(&self) {
         self.words.word(header::ALIVE).store(nanoseconds(now()), Ordering::Release);
     }
 
-    /// How long until the next one is due; the agent may change it at any time.
+    /// Time until the next sign of life; the agent may change it at any time.
     pub fn beat_period(&self) -> Duration {
         match self.words.word(header::BEAT).load(Ordering::Relaxed) {
             0 => BEAT,

@@ -1,7 +1,8 @@
 //! Where a worker begins that goes on from nothing it holds: at the newest checkpoint, or at the start of the run.
 
-use longtake_shared::checkpoint::{Counters, Manifest, Stage as SavedStage};
+use longtake_shared::checkpoint::{Counters, Manifest};
 use longtake_shared::ids::LaneId;
+use longtake_shared::protocol::SavedStage;
 
 use crate::model::backbone::{Backbone, import};
 use crate::model::classifier::Classifier;

@@ -9,13 +9,13 @@ use std::time::Duration;
 use burn::module::Module;
 use longtake_shared::checkpoint::{
     CheckpointStore, Conditions, ContentHash, Counters, FORMAT, LaneState, Manifest,
-    OptimizerState as SavedOptimizer, PartRef, RankParts, Settings, Stage as SavedStage,
+    OptimizerState as SavedOptimizer, PartRef, RankParts, Settings,
 };
-use longtake_shared::config::RunConfig;
+use longtake_shared::config::{Resolved, RunConfig};
 use longtake_shared::ids::{LaneId, Rank, Step};
 
 use crate::checkpoint::{self, SaveRequest};
-use crate::control::{SavedParts, Stage};
+use crate::control::{SavedParts, SavedStage};
 use crate::model::memory::{MemoryStore, Snapshot as MemorySnapshot};
 use crate::optim::{FlatLayout, OptimizerState, Slot};
 use crate::tensors::{NamedTensor, TensorFile};
@@ -83,7 +83,8 @@ pub struct Facts {
     pub average_map: Option<f64>,
 }
 
-/// Note in a file of weights: the settings of the run, as JSON of [`longtake_shared::config::Resolved`].
+/// Note in a file of weights: the settings of the run as JSON of [`Resolved`], without their sources: runs with equal settings
+/// then write equal files.
 pub const NOTE_CONFIG: &str = "longtake.settings";
 /// Note in a file of weights: names of the classes, as a JSON array in the order of labels.
 pub const NOTE_CLASSES: &str = "longtake.classes";
@@ -93,7 +94,7 @@ const VALIDATED_STEP: &str = "validated_step";
 
 fn model_file(run: &RunContext, tensors: Vec<NamedTensor>) -> Result<TensorFile, TrainError> {
     let mut file = TensorFile::default();
-    file.metadata.insert(NOTE_CONFIG.into(), run.assignment.config_json.clone());
+    file.metadata.insert(NOTE_CONFIG.into(), Resolved::from((*run.place.config).clone()).to_json());
     let classes = serde_json::to_string(&run.place.dataset.classes).map_err(TrainError::Manifest)?;
     file.metadata.insert(NOTE_CLASSES.into(), classes);
     file.tensors = tensors;
@@ -298,7 +299,7 @@ impl<'a> Saver<'a> {
     pub fn is_idle(&self) -> bool {
         let in_chain = |(stage, step)| {
             let newest = self.run.session.committed().map(|(stage, step, _)| (stage, step));
-            newest >= Some((control_stage(stage), step))
+            newest >= Some((stage, step))
         };
         self.in_flight.is_none() && self.reported.is_none_or(in_chain)
     }
@@ -351,7 +352,7 @@ impl<'a> Saver<'a> {
             // A coordinator that is gone may come back and commit then.
             let patience =
                 COMMIT_DEADLINE + Duration::from_secs_f64(self.run.place.config.cluster.coordinator_grace.0);
-            self.run.session.wait_committed(generation, control_stage(stage), step, patience)?;
+            self.run.session.wait_committed(generation, stage, step, patience)?;
         }
         Ok(())
     }
@@ -375,8 +376,8 @@ impl<'a> Saver<'a> {
         }
         let parts = RankParts { manifest, memory: saved.memory };
         let parts = serde_json::to_value(parts).map_err(TrainError::Manifest)?;
-        let saved = SavedParts { stage: control_stage(stage), step, average_map, parts };
-        self.run.session.parts_saved(self.run.assignment.generation, &saved)?;
+        let saved = SavedParts { stage, step, average_map, parts };
+        self.run.session.parts_saved(self.run.assignment.generation, saved)?;
         self.reported = Some((stage, step));
         Ok(())
     }
@@ -387,12 +388,5 @@ impl Drop for Saver<'_> {
         if self.in_flight.is_some() {
             self.uploads.abandon();
         }
-    }
-}
-
-fn control_stage(stage: SavedStage) -> Stage {
-    match stage {
-        SavedStage::Pretrain => Stage::Pretrain,
-        SavedStage::Train => Stage::Train,
     }
 }

@@ -10,15 +10,17 @@ use std::time::Duration;
 
 use longtake_shared::checkpoint::{Manifest, assemble};
 use longtake_shared::config::{RunConfig, SynthConfig, load_without_file};
-use longtake_shared::ids::{LaneId, Rank, Step};
+use longtake_shared::ids::{Generation, Incarnation, LaneId, Rank, RunId, Step};
 use longtake_shared::protocol::flight::{self, Flight, FlightLog};
-use longtake_shared::protocol::wire::{self, worker_message::Body, worker_order::Body as Order};
+use longtake_shared::protocol::{
+    Formation, GenerationInputs, Identity, Order, WorkerMessage, WorkerOrder, WorkerReport,
+};
 use longtake_shared::stop::Stop;
 use longtake_shared::units::Seconds;
 use tempfile::TempDir;
 
 use crate::collective::{Collective, Fault, Faulty, RingListener};
-use crate::control::{Carried, Flags, Kept, LaneMove, Session, Stage};
+use crate::control::{Carried, Flags, Kept, LaneMove, SavedParts, SavedStage, Session};
 use crate::runtime::serve;
 use crate::tensors::NamedTensor;
 use crate::train::stages::generation::{Worker, connect};
@@ -38,7 +40,7 @@ pub(super) struct Held {
 
 struct Seat {
     address: SocketAddr,
-    order: Box<dyn Fn(wire::Identity, Order) + Send>,
+    order: Box<dyn Fn(WorkerOrder) + Send>,
     faults: Arc<Mutex<Vec<Fault>>>,
     operation: Arc<Mutex<Option<Operation>>>,
     thread: Option<JoinHandle<Held>>,
@@ -86,16 +88,16 @@ impl Videos {
 pub(super) struct Crew {
     folder: TempDir,
     pub(super) config: RunConfig,
-    config_json: String,
+    settings_json: String,
     seats: BTreeMap<u32, Seat>,
-    heard: Receiver<(u32, wire::WorkerMessage)>,
-    hear: Sender<(u32, wire::WorkerMessage)>,
+    heard: Receiver<(u32, WorkerMessage)>,
+    hear: Sender<(u32, WorkerMessage)>,
     generation: u64,
     members: Vec<u32>,
     /// Members that no order reaches.
     pub(super) deaf: BTreeSet<u32>,
     pub(super) newest: Option<Manifest>,
-    saved: BTreeMap<(i32, u64), BTreeMap<u32, serde_json::Value>>,
+    saved: BTreeMap<(SavedStage, Step), BTreeMap<Rank, serde_json::Value>>,
     validating: BTreeSet<u32>,
     ready: BTreeSet<u32>,
     failed: BTreeSet<u32>,
@@ -128,7 +130,7 @@ impl Crew {
         Self {
             folder,
             config,
-            config_json: resolved.to_json(),
+            settings_json: resolved.to_json(),
             seats: BTreeMap::new(),
             heard,
             hear,
@@ -212,7 +214,7 @@ impl Crew {
             done.send(operation(worker)).unwrap();
         };
         *self.seats[&index].operation.lock().unwrap() = Some(Box::new(operation));
-        self.tell_one(index, 0, Order::Shutdown(wire::Shutdown {}));
+        self.tell_one(index, 0, Order::Shutdown);
         wait.recv_timeout(PATIENCE).unwrap()
     }
 
@@ -232,18 +234,8 @@ impl Crew {
         }
         self.left.clear();
         self.saved.clear();
-        let form = wire::Form {
-            peers: members.iter().map(|index| self.seats[index].address.to_string()).collect(),
-            lanes: lanes
-                .iter()
-                .map(|lanes| wire::LaneList { lanes: lanes.iter().map(|lane| lane.0).collect() })
-                .collect(),
-            run_folder: self.run_folder().to_string_lossy().into_owned(),
-            config_json: self.config_json.clone(),
-            resume_json: self.newest.as_ref().map(|newest| serde_json::to_string(newest).unwrap()),
-            carried: carried.as_ref().map(wire_carried),
-        };
-        self.tell(&Order::Form(form));
+        let peers = members.iter().map(|index| self.seats[index].address).collect();
+        self.tell(&Order::Form(Formation { peers, lanes, carried }));
     }
 
     /// What a coordinator makes of what its workers said when they left.
@@ -283,9 +275,19 @@ impl Crew {
     }
 
     fn tell_one(&self, index: u32, rank: u32, order: Order) {
-        let identity =
-            wire::Identity { run: "run".into(), incarnation: 1, generation: self.generation, rank };
-        (self.seats[&index].order)(identity, order);
+        let identity = Identity {
+            run: RunId("run".into()),
+            incarnation: Incarnation(1),
+            generation: Generation(self.generation),
+            rank: Rank(rank),
+        };
+        let inputs = || GenerationInputs {
+            run_folder: self.run_folder().to_string_lossy().into_owned(),
+            settings_json: self.settings_json.clone(),
+            resume_json: self.newest.as_ref().map(|newest| serde_json::to_string(newest).unwrap()),
+        };
+        let inputs = matches!(order, Order::Form(_)).then(|| Arc::new(inputs()));
+        (self.seats[&index].order)(WorkerOrder { identity, order, inputs });
     }
 
     /// Listens until something has come about.
@@ -293,65 +295,47 @@ impl Crew {
         while !done(self) {
             let heard = self.heard.recv_timeout(PATIENCE);
             let (index, message) = heard.unwrap_or_else(|error| panic!("waiting for {what}: {error}"));
-            self.take(index, &message);
+            self.take(index, message);
         }
     }
 
-    fn take(&mut self, index: u32, message: &wire::WorkerMessage) {
-        let identity = message.identity.clone().unwrap_or_default();
-        match message.body.as_ref().unwrap() {
-            Body::Warning(warning) => self.warnings.push(warning.text.clone()),
-            Body::Failed(failed) => panic!("worker {index} failed: {}", failed.message),
-            _ if identity.generation != self.generation => {}
-            Body::Ready(_) => drop(self.ready.insert(index)),
-            Body::CollectiveFailed(_) => drop(self.failed.insert(index)),
-            Body::Finished(_) => drop(self.finished.insert(index)),
-            Body::Progress(progress) if progress.loss.is_some() => {
+    fn take(&mut self, index: u32, message: WorkerMessage) {
+        let WorkerMessage::Report { identity, report } = message else { return };
+        match report {
+            WorkerReport::Warning(text) => self.warnings.push(text),
+            WorkerReport::Failed { message, .. } => panic!("worker {index} failed: {message}"),
+            _ if identity.generation != Generation(self.generation) => {}
+            WorkerReport::Ready => drop(self.ready.insert(index)),
+            WorkerReport::CollectiveFailed { .. } => drop(self.failed.insert(index)),
+            WorkerReport::Finished { .. } => drop(self.finished.insert(index)),
+            WorkerReport::Progress(progress) if progress.loss.is_some() => {
                 self.steps.push(progress.done);
-                let mut numbers = progress.numbers.clone();
+                let mut numbers = progress.numbers;
                 numbers.remove("clips_per_second");
                 numbers.extend(progress.loss.map(|loss| ("loss".to_owned(), loss)));
-                self.numbers.insert(progress.done, numbers.into_iter().collect());
+                self.numbers.insert(progress.done, numbers);
             }
-            Body::Left(left) => {
-                let lanes = |lanes: &[u32]| lanes.iter().copied().map(LaneId).collect();
-                let kept = left.kept.as_ref().map(|kept| Kept {
-                    stage: if kept.stage == i32::from(wire::Stage::Train) {
-                        Stage::Train
-                    } else {
-                        Stage::Pretrain
-                    },
-                    step: Step(kept.step),
-                    lanes: lanes(&kept.lanes),
-                    copies: lanes(&kept.copies),
-                });
-                self.left.insert(index, kept);
-            }
-            Body::ValidationDone(done) => {
+            WorkerReport::Left { kept } => drop(self.left.insert(index, kept)),
+            WorkerReport::ValidationDone { step } => {
                 self.validating.insert(index);
                 if self.validating.len() == self.members.len() {
                     self.validating.clear();
-                    self.tell(&Order::Validated(wire::Validated {
-                        step: done.step,
-                        average_map: 0.25,
-                        best: true,
-                    }));
+                    self.tell(&Order::Validated { step, average_map: 0.25, best: true });
                 }
             }
-            Body::PartsSaved(saved) => self.saved(identity.rank, saved),
-            _ => {}
+            WorkerReport::PartsSaved(saved) => self.saved(identity.rank, saved),
+            WorkerReport::Progress(_) | WorkerReport::Detections(_) => {}
         }
     }
 
-    fn saved(&mut self, rank: u32, saved: &wire::PartsSaved) {
-        let reports = self.saved.entry((saved.stage, saved.step)).or_default();
-        reports.insert(rank, serde_json::from_str(&saved.parts_json).unwrap());
+    fn saved(&mut self, rank: Rank, saved: SavedParts) {
+        let SavedParts { stage, step, parts, .. } = saved;
+        let reports = self.saved.entry((stage, step)).or_default();
+        reports.insert(rank, parts);
         if reports.len() == self.members.len() {
             let reports: Vec<_> = reports.values().cloned().collect();
             self.newest = Some(assemble(&reports).unwrap());
-            let committed =
-                wire::Committed { stage: saved.stage, step: saved.step, sequence: self.generation };
-            self.tell(&Order::Committed(committed));
+            self.tell(&Order::Committed { stage, step, sequence: self.generation });
         }
     }
 
@@ -372,13 +356,12 @@ impl Crew {
     pub(super) fn train(&mut self, wishes: Flags) {
         self.until_ready();
         self.wish(wishes);
-        self.tell(&Order::Train(wire::Train {}));
+        self.tell(&Order::Train);
     }
 
     /// Tells all members what an operator wishes.
     pub(super) fn wish(&self, wishes: Flags) {
-        let Flags { stop, checkpoint, reconfigure } = wishes;
-        self.tell(&Order::SetFlags(wire::SetFlags { stop, checkpoint, reconfigure }));
+        self.tell(&Order::SetFlags(wishes));
     }
 
     /// What the flight recorder of a worker holds.
@@ -397,9 +380,9 @@ impl Crew {
 
     pub(super) fn until_committed(&mut self, step: u64) {
         self.until("a checkpoint", |crew| {
-            crew.newest.as_ref().is_some_and(|newest| {
-                newest.stage == longtake_shared::checkpoint::Stage::Train && newest.step >= Step(step)
-            })
+            crew.newest
+                .as_ref()
+                .is_some_and(|newest| newest.stage == SavedStage::Train && newest.step >= Step(step))
         });
     }
 
@@ -423,14 +406,14 @@ impl Crew {
     }
 
     pub(super) fn abort(&mut self) {
-        self.tell(&Order::Abort(wire::Abort { reason: "a test says so".into() }));
+        self.tell(&Order::Abort { reason: "a test says so".into() });
         self.until_left();
     }
 
     /// Ends workers; what each of them held.
     pub(super) fn dismiss(&mut self, who: &[u32]) -> BTreeMap<u32, Held> {
         for index in who {
-            self.tell_one(*index, 0, Order::Shutdown(wire::Shutdown {}));
+            self.tell_one(*index, 0, Order::Shutdown);
         }
         who.iter()
             .map(|index| {
@@ -444,24 +427,6 @@ impl Crew {
     pub(super) fn end(&mut self) -> BTreeMap<u32, Held> {
         let all: Vec<u32> = self.seats.keys().copied().collect();
         self.dismiss(&all)
-    }
-}
-
-fn wire_carried(carried: &Carried) -> wire::Carried {
-    let stage = match carried.stage {
-        Stage::Pretrain => wire::Stage::Pretrain,
-        _ => wire::Stage::Train,
-    };
-    wire::Carried {
-        stage: stage.into(),
-        step: carried.step.0,
-        holder: carried.holder.0,
-        behind: carried.behind.iter().map(|rank| rank.0).collect(),
-        moves: carried
-            .moves
-            .iter()
-            .map(|LaneMove { lane, from, copy }| wire::LaneMove { lane: lane.0, from: from.0, copy: *copy })
-            .collect(),
     }
 }
 

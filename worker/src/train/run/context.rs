@@ -3,8 +3,8 @@
 use std::sync::{Arc, OnceLock};
 
 use burn::tensor::Device;
-use longtake_shared::checkpoint::{ContentHash, Manifest, Stage as SavedStage};
-use longtake_shared::config::{MemorySource, Resolved, RunConfig};
+use longtake_shared::checkpoint::{ContentHash, Manifest};
+use longtake_shared::config::{ConfigError, MemorySource, Resolved, RunConfig};
 use longtake_shared::dataset::{self, Dataset, Subset};
 use longtake_shared::ids::{LaneId, Rank, Step, VideoIndex};
 use longtake_shared::lanes::Lanes;
@@ -12,7 +12,7 @@ use longtake_shared::random::Key;
 use longtake_shared::units::FrameIndex;
 
 use crate::collective::SharedCollective;
-use crate::control::{Assignment, Session};
+use crate::control::{Assignment, SavedStage, Session};
 use crate::data::decode::FrameStore;
 use crate::data::loader::{FrameSource, LoadedStep, SampleReader, SourceError};
 use crate::data::prefetch::Prefetch;
@@ -25,7 +25,7 @@ use crate::train::step::step_runner::StepRunner;
 /// What a worker prepares once and uses in every generation: nothing here depends on who is a member.
 #[derive(Clone)]
 pub struct Workplace {
-    config_json: String,
+    settings_json: String,
     /// Settings of the run.
     pub config: Arc<RunConfig>,
     /// Videos and their annotations.
@@ -61,8 +61,10 @@ impl Workplace {
     ///
     /// # Errors
     /// Settings or annotations that cannot be used: no restart mends them.
-    pub fn open(config_json: &str) -> Result<Self, TrainError> {
-        let config = Resolved::from_json(config_json)?.config;
+    pub fn open(settings_json: &str) -> Result<Self, TrainError> {
+        // The coordinator has validated them.
+        let Resolved { config, .. } = serde_json::from_str(settings_json)
+            .map_err(|error| ConfigError::Stored { message: error.to_string() })?;
         let dataset = Arc::new(dataset::load(&config.data)?);
         let root = Key::root(config.run.seed);
         let lanes = Lanes::deal(root, config.train.lanes, &dataset.subset(Subset::Training))?;
@@ -75,7 +77,7 @@ impl Workplace {
         };
         let reader = SampleReader::new(&config, Arc::clone(&dataset), lanes.clone(), root, Arc::new(source))?;
         Ok(Self {
-            config_json: config_json.to_owned(),
+            settings_json: settings_json.to_owned(),
             config: Arc::new(config),
             dataset,
             lanes: Arc::new(lanes),
@@ -89,8 +91,8 @@ impl Workplace {
     }
 
     /// Whether it was made for these settings.
-    pub fn fits(&self, config_json: &str) -> bool {
-        self.config_json == config_json
+    pub fn fits(&self, settings_json: &str) -> bool {
+        self.settings_json == settings_json
     }
 
     /// Whether fresh features replace remembered ones.

@@ -5,14 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use longtake_shared::checkpoint::Stage as SavedStage;
 use longtake_shared::config::MemoryInit;
 use longtake_shared::ids::{Generation, Step};
 
 use crate::collective::{
     Aborter, Collective, CollectiveError, Local, Membership, RingListener, SharedCollective,
 };
-use crate::control::{Assignment, Directive, Ending, Kept, Session};
+use crate::control::{Assignment, Directive, Ending, Kept, SavedStage, Session};
 use crate::train::TrainError;
 use crate::train::checkpointing::restore_or_init;
 use crate::train::checkpointing::save::{Archive, Saver, Snapshot};
@@ -87,7 +86,7 @@ impl Worker {
         if let Some(reason) = self.session.over(generation) {
             aborter.abort(reason);
         }
-        let place = Place::of(&mut self.place, &assignment.config_json, &assignment.run_folder)?;
+        let place = Place::of(&mut self.place, &assignment.settings_json, &assignment.run_folder)?;
         let collective = (self.connect)(&assignment, aborter)?;
         let collective = Waiting { collective, session: Arc::clone(&self.session) };
         let collective = SharedCollective::new(Box::new(collective));
@@ -108,12 +107,12 @@ impl Place {
     /// The place for these settings; it is made once.
     fn of<'a>(
         place: &'a mut Option<Self>,
-        config_json: &str,
+        settings_json: &str,
         run_folder: &Path,
     ) -> Result<&'a mut Self, TrainError> {
-        let fitting = place.take().filter(|place| place.workplace.fits(config_json));
+        let fitting = place.take().filter(|place| place.workplace.fits(settings_json));
         let open = || {
-            let workplace = Workplace::open(config_json)?;
+            let workplace = Workplace::open(settings_json)?;
             let archive = Archive::open(&workplace.config, run_folder)?;
             Ok::<_, TrainError>(Self { workplace, archive })
         };

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData, activation};
-use longtake_shared::checkpoint::Stage as SavedStage;
 use longtake_shared::dataset::Subset;
 use longtake_shared::ids::{Step, VideoIndex};
 use longtake_shared::lanes::initial_assignment;
 use longtake_shared::random::Key;
 use longtake_shared::units::Seconds;
 
-use crate::control::{Ending, Stage, StepPhase};
+use crate::control::{Ending, SavedStage, Stage, StepPhase};
 use crate::data::loader::LoadError;
 use crate::data::prefetch::{Prefetch, Wanted};
 use crate::data::trimmed::TrimmedPlanner;

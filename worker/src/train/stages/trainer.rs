@@ -3,12 +3,11 @@
 use std::time::Instant;
 
 use burn::tensor::Device;
-use longtake_shared::checkpoint::Stage as SavedStage;
 use longtake_shared::config::MemorySource;
 use longtake_shared::ids::{Epoch, LaneId, Step, VideoIndex};
 use longtake_shared::units::Seconds;
 
-use crate::control::{Ending, Stage, StepPhase};
+use crate::control::{Ending, SavedStage, Stage, StepPhase};
 use crate::data::loader::{LaneSample, LoadError, LoadedStep};
 use crate::data::plan::SamplePlan;
 use crate::data::prefetch::Prefetch;
@@ -213,7 +212,7 @@ impl Trainer<'_> {
 
     /// Copies go once a checkpoint holds what they are copies of.
     fn forget_saved_copies(&mut self) {
-        if let Some((Stage::Train, step, _)) = self.run.session.committed() {
+        if let Some((SavedStage::Train, step, _)) = self.run.session.committed() {
             self.memory.copies.forget_until(step);
         }
     }

@@ -4,7 +4,7 @@
 
 use longtake_shared::dataset::{Subset, Video};
 use longtake_shared::ids::{Rank, Step};
-use longtake_shared::units::Seconds;
+use longtake_shared::units::{Seconds, TimeSegment};
 
 use crate::control::{Detection, Directive, Stage, StepPhase};
 use crate::infer::video::{DetectError, VideoDetector};
@@ -68,12 +68,14 @@ pub fn validate(run: &RunContext, model: &Detector, step: Step) -> Result<Valida
             .into_iter()
             .map(|found| Detection {
                 label: found.label as u32,
-                start: Seconds(f64::from(found.segment[0])),
-                end: Seconds(f64::from(found.segment[1])),
+                segment: TimeSegment {
+                    start: Seconds(f64::from(found.segment[0])),
+                    end: Seconds(f64::from(found.segment[1])),
+                },
                 score: f64::from(found.score),
             })
             .collect();
-        run.session.detections(assignment.generation, step, id, &detections)?;
+        run.session.detections(assignment.generation, step, id, detections)?;
         reporter.unit();
     }
     let found = Control {

@@ -1,9 +1,9 @@
 //! What a worker holds from one generation to the next. Only a committed step changes it, so an abort finds it whole.
 
-use longtake_shared::checkpoint::{Counters, Stage as SavedStage};
+use longtake_shared::checkpoint::Counters;
 use longtake_shared::ids::Step;
 
-use crate::control::{Kept, Stage};
+use crate::control::{Kept, SavedStage};
 use crate::model::classifier::Classifier;
 use crate::model::detector::Detector;
 use crate::train::checkpointing::save::Facts;
@@ -97,11 +97,8 @@ impl WorkerState {
     /// What this worker says when it leaves a generation.
     pub fn kept(&self) -> Option<Kept> {
         let state = self.state.as_ref()?;
-        let memory = self.memory.as_ref().filter(|_| state.stage() == SavedStage::Train);
-        let stage = match state.stage() {
-            SavedStage::Pretrain => Stage::Pretrain,
-            SavedStage::Train => Stage::Train,
-        };
+        let stage = state.stage();
+        let memory = self.memory.as_ref().filter(|_| stage == SavedStage::Train);
         let lanes = memory.map(LaneMemory::held).unwrap_or_default();
         let copies = memory.map(|memory| memory.copies.lanes()).unwrap_or_default();
         Some(Kept { stage, step: state.step(), lanes, copies })

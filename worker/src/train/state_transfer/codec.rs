@@ -1,9 +1,10 @@
 //! What learns, as bytes for a rank that is behind: everything but the memory, bit for bit.
 
 use burn::module::Module;
-use longtake_shared::checkpoint::{Counters, Stage as SavedStage};
+use longtake_shared::checkpoint::Counters;
 use longtake_shared::config::OptimConfig;
 use longtake_shared::ids::Step;
+use longtake_shared::protocol::SavedStage;
 use serde::{Deserialize, Serialize};
 
 use crate::control::Progress;

@@ -5,12 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use longtake_shared::checkpoint::{Counters, Stage as SavedStage};
+use longtake_shared::checkpoint::Counters;
 use longtake_shared::hint::Failure;
 use longtake_shared::ids::{LaneId, Rank, Step};
 
 use super::codec;
-use crate::control::{Carried, Stage};
+use crate::control::{Carried, SavedStage};
 use crate::model::memory::{RowCopies, Snapshot};
 use crate::train::TrainError;
 use crate::train::checkpointing::save::{Archive, VIDEOS_A_PART};
@@ -32,7 +32,7 @@ pub fn carry(
 ) -> Result<(), TrainError> {
     let lanes = &run.assignment.lanes;
     let groups = |lane: LaneId| run.place.lanes.videos(lane).len().div_ceil(VIDEOS_A_PART);
-    let trains = carried.stage == Stage::Train;
+    let trains = carried.stage == SavedStage::Train;
     let mut arrivals = Arrivals::default();
     for call in handovers(lanes, carried, groups) {
         match call {
@@ -48,7 +48,7 @@ pub fn carry(
             }
         }
     }
-    let held = worker_state.state.as_ref().map(|state| (control_stage(state.stage()), state.step()));
+    let held = worker_state.state.as_ref().map(|state| (state.stage(), state.step()));
     if held != Some((carried.stage, carried.step)) {
         return Err(TrainError::HoldsOther { step: carried.step });
     }
@@ -59,13 +59,6 @@ pub fn carry(
         replicas::refresh(run, memory, since)?;
     }
     Ok(())
-}
-
-fn control_stage(stage: SavedStage) -> Stage {
-    match stage {
-        SavedStage::Pretrain => Stage::Pretrain,
-        SavedStage::Train => Stage::Train,
-    }
 }
 
 /// The holder's state goes to all; who is behind puts it in the place of its own, and writes the rows of the step that it had

@@ -69,7 +69,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use longtake_shared::ids::Step;
-    use longtake_shared::protocol::Stage;
+    use longtake_shared::protocol::SavedStage;
     use proptest::prelude::*;
 
     use super::*;
@@ -90,7 +90,8 @@ mod tests {
                     }
                 }
                 let behind = (1..world as u32).map(Rank).collect();
-                let carried = Carried { stage: Stage::Train, step: Step(9), holder: Rank(0), behind, moves };
+                let carried =
+                    Carried { stage: SavedStage::Train, step: Step(9), holder: Rank(0), behind, moves };
                 (lanes, carried)
             })
     }

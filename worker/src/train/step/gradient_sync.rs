@@ -36,7 +36,7 @@ pub struct Control {
     pub stop: f32,
     /// Ranks that were asked to save.
     pub checkpoint: f32,
-    /// Ranks that were asked to leave the generation and keep everything.
+    /// Ranks that were asked to leave the generation with all state.
     pub reconfigure: f32,
     /// Ranks whose last save is not in the chain yet.
     pub saving: f32,
@@ -62,9 +62,9 @@ pub struct Control {
     pub damaged_rows: f32,
     /// Sum of the ages of the remembered rows that were read, in steps.
     pub age_sum: f32,
-    /// How many that were.
+    /// Number of these rows.
     pub age_count: f32,
-    /// Digest of the parameters in two parts of 16 bits, 0 where none is compared in this step.
+    /// Digest of the parameters in two parts of 16 bits; 0 in steps without a comparison.
     pub digest: [f32; 2],
 }
 

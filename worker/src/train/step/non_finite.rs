@@ -1,7 +1,8 @@
 //! Steps that were not finite are counted, in both stages alike; too many in a row end the run.
 
-use longtake_shared::checkpoint::{Counters, Stage};
+use longtake_shared::checkpoint::Counters;
 use longtake_shared::ids::Step;
+use longtake_shared::protocol::SavedStage;
 
 use crate::train::TrainError;
 
@@ -13,7 +14,7 @@ pub fn note(
     counters: &mut Counters,
     applied: bool,
     limit: u64,
-    (stage, step): (Stage, Step),
+    (stage, step): (SavedStage, Step),
 ) -> Result<(), TrainError> {
     if applied {
         counters.non_finite_in_a_row = 0;
@@ -36,7 +37,7 @@ mod tests {
     fn ends_at(limit: u64, applied: &[bool]) -> (Counters, Option<TrainError>) {
         let mut counters = Counters::default();
         for (step, applied) in (1..).map(Step).zip(applied) {
-            if let Err(error) = note(&mut counters, *applied, limit, (Stage::Train, step)) {
+            if let Err(error) = note(&mut counters, *applied, limit, (SavedStage::Train, step)) {
                 return (counters, Some(error));
             }
         }
@@ -56,9 +57,10 @@ mod tests {
 
     #[test]
     fn no_other_start_is_tried_and_the_settings_of_the_stage_are_named() {
-        for (stage, setting) in
-            [(Stage::Pretrain, "`pretrain.optim.learning_rate`"), (Stage::Train, "`optim.learning_rate`")]
-        {
+        for (stage, setting) in [
+            (SavedStage::Pretrain, "`pretrain.optim.learning_rate`"),
+            (SavedStage::Train, "`optim.learning_rate`"),
+        ] {
             let error = note(&mut Counters::default(), false, 1, (stage, Step(7))).unwrap_err();
             assert_eq!(error.scope(), FailureScope::Forever);
             assert_eq!(

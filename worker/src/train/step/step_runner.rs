@@ -1,6 +1,6 @@
 //! A step from samples to committed weights: COUNT, the pure step, AGREE, MOVE. An error before MOVE leaves no trace.
 //!
-//! Takes: this rank's samples. Gives: what all ranks agreed on, and the rows to write back. Next: the memory.
+//! Takes: this rank's samples. Gives: what all ranks agreed on. Next: the memory, which gets the rows that [`Computed`] held.
 
 use std::sync::Arc;
 
@@ -52,8 +52,6 @@ pub struct Committed {
     pub control: Control,
     /// What moving the weights did.
     pub moved: Moved,
-    /// Rows to write back; none where nothing was applied.
-    pub rows: Vec<FreshRows>,
 }
 
 impl StepRunner {
@@ -113,7 +111,7 @@ impl StepRunner {
     ) -> Result<Committed, TrainError> {
         let now = learner.step;
         enter(StepPhase::Reduce);
-        let Computed { gradients, statistics, rows, mut control } = computed;
+        let Computed { gradients, statistics, mut control, .. } = computed;
         let own = self.digest(learner, now);
         control.digest = own.unwrap_or_default();
         let bucket = self.config.bucket_values();
@@ -129,8 +127,7 @@ impl StepRunner {
             let detection = learner.module.detection.clone();
             learner.module.detection = apply_statistics(detection, &statistics)?;
         }
-        let rows = if moved.applied { rows } else { Vec::new() };
-        Ok(Committed { control, moved, rows })
+        Ok(Committed { control, moved })
     }
 
     /// The pure part of a step: this rank's gradient, rows and statistics. Dropping the result leaves no trace.

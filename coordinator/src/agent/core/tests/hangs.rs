@@ -2,17 +2,17 @@
 
 use super::*;
 
-fn finished(phase: StepPhase, took: f64) -> Finished {
-    Finished { phase, took: s(took), resumed: false }
+fn finished(phase: StepPhase, took: f64) -> FlightRecord {
+    FlightRecord { took: Some(s(took)), ..record(1, phase, s(0.0)) }
 }
 
 /// A worker that gives a sign of life now, in a phase since then.
-fn lives_in(scene: &Scene, phase: StepPhase, since: Duration, finished: Vec<Finished>) -> Reading {
-    Reading { alive: Some(scene.now), doing: Some(doing(1, phase, since)), finished }
+fn lives_in(scene: &Scene, phase: StepPhase, since: Duration, finished: Vec<FlightRecord>) -> Reading {
+    Reading { alive: Some(scene.now), current: Some(record(1, phase, since)), finished }
 }
 
 /// Ticks for a while with a worker that lives and does one thing; gives the hangs with when they were told.
-fn watched(scene: &mut Scene, phase: StepPhase, took: &[f64], seconds: f64) -> Vec<(String, f64, f64)> {
+fn watched(scene: &mut Scene, phase: StepPhase, took: &[f64], seconds: f64) -> Vec<(StepPhase, f64, f64)> {
     let began = scene.now;
     let mut first = Some(took.iter().map(|took| finished(phase, *took)).collect());
     let mut hangs = Vec::new();
@@ -26,7 +26,7 @@ fn watched(scene: &mut Scene, phase: StepPhase, took: &[f64], seconds: f64) -> V
 
 #[test]
 fn a_phase_that_lasts_too_long_is_told_once() {
-    let hang = |phase: StepPhase, since, deadline| vec![(phase.name().to_owned(), since, deadline)];
+    let hang = |phase: StepPhase, since, deadline| vec![(phase, since, deadline)];
     // Before five of its kind were measured the settings' deadline holds.
     let table = [
         (StepPhase::Replay, vec![], hang(StepPhase::Replay, 3.2, 3.0)),
@@ -88,7 +88,7 @@ fn a_wait_for_the_coordinator_within_a_stage_leaves_what_was_learned() {
 fn parts_of_a_phase_between_which_others_were_waited_for_are_one() {
     let mut scene = Scene::with_workers();
     let began = scene.now;
-    let part = |resumed| Finished { resumed, ..finished(StepPhase::Judge, 0.1) };
+    let part = |resumed| FlightRecord { resumed, ..finished(StepPhase::Judge, 0.1) };
     let one = [vec![part(false)], vec![part(true); 9]].concat();
     let reading = |scene: &Scene, finished| lives_in(scene, StepPhase::Judge, began, finished);
     // Five of one second each: the deadline is 5.75 s, and not the 1.25 s of fifty short ones.
@@ -107,7 +107,7 @@ fn a_worker_without_a_sign_of_life_is_told_after_a_lease() {
     let mut scene = Scene::with_workers();
     let reading = |scene: &Scene| Reading {
         alive: Some(scene.now),
-        doing: Some(doing(1, StepPhase::Reduce, s(100.0))),
+        current: Some(record(1, StepPhase::Reduce, s(100.0))),
         finished: vec![],
     };
     let first = reading(&scene);
@@ -115,7 +115,7 @@ fn a_worker_without_a_sign_of_life_is_told_after_a_lease() {
         assert_eq!(scene.lives(0.2, Some(first.clone())), []);
     }
     let outputs = scene.lives(0.2, Some(first.clone()));
-    assert_eq!(hung(&outputs), [("w0.0".to_owned(), "reduce".to_owned(), 1.2, LEASE)]);
+    assert_eq!(hung(&outputs), [("w0.0".to_owned(), StepPhase::Reduce, 1.2, LEASE)]);
     for _ in 0..10 {
         assert_eq!(scene.lives(0.2, Some(first.clone())), [], "told once");
     }
@@ -133,7 +133,7 @@ fn only_workers_with_a_link_and_a_recorder_are_judged() {
     for _ in 0..20 {
         assert_eq!(scene.lives(0.2, None), []);
     }
-    let silent = Reading { alive: Some(scene.now), doing: None, finished: vec![] };
+    let silent = Reading { alive: Some(scene.now), current: None, finished: vec![] };
     scene.does(AgentInput::WorkerSilent { link: 7 });
     for _ in 0..20 {
         assert_eq!(scene.lives(0.2, Some(silent.clone())), []);
@@ -145,7 +145,7 @@ fn an_agent_that_was_stopped_itself_blames_nobody() {
     let mut scene = Scene::with_workers();
     let reading = Reading {
         alive: Some(scene.now),
-        doing: Some(doing(1, StepPhase::Look, scene.now)),
+        current: Some(record(1, StepPhase::Look, scene.now)),
         finished: vec![],
     };
     scene.lives(0.2, Some(reading.clone()));

@@ -2,13 +2,16 @@
 
 mod hangs;
 
-use longtake_shared::ids::Step;
+use longtake_shared::hint::ExitCode;
+use longtake_shared::ids::{AgentId, Epoch, Generation, Step};
+use longtake_shared::protocol::flight::FlightRecord;
 use longtake_shared::protocol::stamp::StepPhase;
-use longtake_shared::protocol::{ExitCause, PROTOCOL_VERSION};
-use wire::worker_message::Body as WorkerBody;
+use longtake_shared::protocol::{
+    AgentHello, Doing, ExitCause, FailureScope, HeldWorker, Identity, Progress, Stage,
+};
+use longtake_shared::units::Seconds;
 
 use super::*;
-use crate::run::membership::AgentId;
 
 const LEASE: f64 = 1.0;
 const GRACE: f64 = 10.0;
@@ -35,7 +38,7 @@ impl Scene {
     /// Belongs to the run, under incarnation 3.
     fn welcomed(on_loss: OnLoss) -> Self {
         let mut scene = Self::new(on_loss);
-        assert_eq!(scene.does(reached()), [send(0, AgentBody::Hello(hello(vec![], vec![])))]);
+        assert_eq!(scene.does(reached()), [send(0, AgentReport::Hello(hello(vec![], vec![])))]);
         assert_eq!(scene.does(order(3, welcome())), []);
         scene
     }
@@ -44,7 +47,7 @@ impl Scene {
     fn with_workers() -> Self {
         let mut scene = Self::welcomed(OnLoss::Reconnect);
         for (id, index) in [("w0.0", 0), ("w1.0", 1)] {
-            let start = OrderBody::StartWorker(wire::StartWorker { worker: id.into(), index });
+            let start = AgentCommand::StartWorker { worker: worker(id), index };
             assert_eq!(scene.does(order(3, start)), [AgentOutput::Start { worker: worker(id), index }]);
         }
         assert_eq!(scene.does(joined(7, 0)), [from("w0.0", said_hello(0))]);
@@ -66,10 +69,10 @@ impl Scene {
         let outputs = self.does(tick(reading));
         assert!(
             matches!(&outputs[0], AgentOutput::Send(message)
-            if matches!(message.body, Some(AgentBody::Renewal(_)))),
+            if matches!(message.report, AgentReport::Renewal { .. })),
             "{outputs:?}"
         );
-        assert_eq!(self.does(order(0, OrderBody::Renewed(wire::Renewed {}))), []);
+        assert_eq!(self.does(order(0, AgentCommand::Renewed)), []);
         outputs[1..].to_vec()
     }
 }
@@ -82,16 +85,16 @@ fn call(after: f64) -> AgentOutput {
     AgentOutput::Call { after: s(after) }
 }
 
-fn send(incarnation: u64, body: AgentBody) -> AgentOutput {
-    AgentOutput::Send(wire::AgentMessage { incarnation, body: Some(body) })
+fn send(incarnation: u64, report: AgentReport) -> AgentOutput {
+    AgentOutput::Send(AgentMessage { incarnation: Incarnation(incarnation), report })
 }
 
-fn from(id: &str, message: wire::WorkerMessage) -> AgentOutput {
+fn from(id: &str, message: WorkerMessage) -> AgentOutput {
     from_under(3, id, message)
 }
 
-fn from_under(incarnation: u64, id: &str, message: wire::WorkerMessage) -> AgentOutput {
-    send(incarnation, AgentBody::FromWorker(wire::FromWorker { worker: id.into(), message: Some(message) }))
+fn from_under(incarnation: u64, id: &str, message: WorkerMessage) -> AgentOutput {
+    send(incarnation, AgentReport::FromWorker { worker: worker(id), message })
 }
 
 fn reached() -> AgentInput {
@@ -102,49 +105,54 @@ fn lost() -> AgentInput {
     AgentInput::Lost { reason: "gone".into() }
 }
 
-fn order(incarnation: u64, body: OrderBody) -> AgentInput {
-    AgentInput::Order(wire::AgentOrder { incarnation, body: Some(body) })
+fn order(incarnation: u64, command: AgentCommand) -> AgentInput {
+    AgentInput::Order(AgentOrder { incarnation: Incarnation(incarnation), command })
 }
 
-fn welcome() -> OrderBody {
-    OrderBody::Welcome(wire::Welcome {
-        lease_seconds: LEASE,
-        coordinator_grace_seconds: GRACE,
-        phase_deadline_seconds: 3.0,
+fn welcome() -> AgentCommand {
+    AgentCommand::Welcome(Terms { lease: s(LEASE), grace: s(GRACE), phase_deadline: s(3.0) })
+}
+
+fn hello(held: Vec<HeldWorker>, ended: Vec<WorkerEnd>) -> AgentHello {
+    let (run, agent) = (RunId("r".into()), AgentId("a".into()));
+    AgentHello { run, agent, host: "node".into(), slots: 2, held, ended }
+}
+
+fn worker_hello(index: u32) -> WorkerHello {
+    WorkerHello { index, pid: 50 + index, ring_address: "10.0.0.1:9".parse().unwrap() }
+}
+
+fn says(report: WorkerReport) -> WorkerMessage {
+    WorkerMessage::Report { identity: Identity::default(), report }
+}
+
+fn said_hello(index: u32) -> WorkerMessage {
+    WorkerMessage::Hello(worker_hello(index))
+}
+
+fn progress() -> WorkerReport {
+    WorkerReport::Progress(Progress {
+        stage: Stage::Train,
+        done: 1,
+        total: 9,
+        epoch: Epoch(0),
+        loss: None,
+        numbers: BTreeMap::new(),
+        elapsed: Seconds(1.0),
     })
 }
 
-fn hello(workers: Vec<wire::HeldWorker>, exited: Vec<wire::WorkerExited>) -> wire::AgentHello {
-    wire::AgentHello {
-        protocol: PROTOCOL_VERSION,
-        run: "r".into(),
-        agent: "a".into(),
-        host: "node".into(),
-        slots: 2,
-        workers,
-        exited,
-    }
-}
-
-fn worker_hello(index: u32) -> wire::WorkerHello {
-    let ring_address = "10.0.0.1:9".into();
-    wire::WorkerHello { protocol: PROTOCOL_VERSION, index, pid: 50 + index, ring_address }
-}
-
-fn says(body: WorkerBody) -> wire::WorkerMessage {
-    wire::WorkerMessage { identity: Some(wire::Identity::default()), body: Some(body) }
-}
-
-fn said_hello(index: u32) -> wire::WorkerMessage {
-    says(WorkerBody::Hello(worker_hello(index)))
+/// An order for a worker, as an agent forwards it.
+fn adopted() -> Box<WorkerOrder> {
+    Box::new(WorkerOrder { identity: Identity::default(), order: Order::Adopted, inputs: None })
 }
 
 fn joined(link: LinkId, index: u32) -> AgentInput {
-    AgentInput::WorkerJoined { link, hello: said_hello(index) }
+    AgentInput::WorkerJoined { link, hello: worker_hello(index) }
 }
 
-fn held(id: &str, index: u32, hello: Option<wire::WorkerHello>) -> wire::HeldWorker {
-    wire::HeldWorker { worker: id.into(), index, hello }
+fn held(id: &str, index: u32, hello: Option<WorkerHello>) -> HeldWorker {
+    HeldWorker { worker: worker(id), index, hello }
 }
 
 fn ended(id: &str, signal: i32) -> AgentInput {
@@ -156,9 +164,9 @@ fn ended(id: &str, signal: i32) -> AgentInput {
     }
 }
 
-fn exited(id: &str, signal: i32) -> wire::WorkerExited {
-    let cause = Some(wire::worker_exited::Cause::Signal(signal));
-    wire::WorkerExited { worker: id.into(), cause, log: vec!["last".into()], last: None }
+fn exited(id: &str, signal: i32) -> WorkerEnd {
+    let cause = ExitCause::Signal(signal);
+    WorkerEnd { worker: worker(id), cause, log: vec!["last".into()], last: None }
 }
 
 fn tick(reading: Option<Reading>) -> AgentInput {
@@ -166,19 +174,19 @@ fn tick(reading: Option<Reading>) -> AgentInput {
     AgentInput::Tick { readings }
 }
 
-fn doing(sequence: u64, phase: StepPhase, entered_at: Duration) -> Doing {
-    Doing { sequence, step: Step(sequence), phase, entered_at }
+fn record(sequence: u64, phase: StepPhase, entered_at: Duration) -> FlightRecord {
+    let (generation, step) = (Generation(1), Step(sequence));
+    FlightRecord { sequence, generation, step, phase, resumed: false, entered_at, took: None }
 }
 
-fn hung(outputs: &[AgentOutput]) -> Vec<(String, String, f64, f64)> {
+fn hung(outputs: &[AgentOutput]) -> Vec<(String, StepPhase, f64, f64)> {
     outputs
         .iter()
         .filter_map(|output| match output {
-            AgentOutput::SendWithLog { message, .. } => match message.body.as_ref()? {
-                AgentBody::WorkerHung(hung) => {
-                    let doing = hung.doing.clone()?;
+            AgentOutput::SendWithLog { message, .. } => match &message.report {
+                AgentReport::WorkerHung { worker, doing, deadline, .. } => {
                     let tenths = |time: f64| (time * 10.0).round() / 10.0;
-                    Some((hung.worker.clone(), doing.phase, tenths(doing.seconds), hung.deadline_seconds))
+                    Some((worker.0.clone(), doing.phase, tenths(doing.since.0), deadline.0))
                 }
                 _ => None,
             },
@@ -190,21 +198,19 @@ fn hung(outputs: &[AgentOutput]) -> Vec<(String, String, f64, f64)> {
 #[test]
 fn orders_become_what_is_done_to_workers() {
     let mut scene = Scene::with_workers();
-    let to_worker = wire::WorkerOrder { identity: None, body: None };
-    let to =
-        |id: &str| OrderBody::ToWorker(wire::ToWorker { worker: id.into(), order: Some(to_worker.clone()) });
+    let to = |id: &str| AgentCommand::ToWorker { worker: worker(id), order: adopted() };
     let kill = |id: &str| AgentOutput::Kill { worker: worker(id) };
     let table = [
         // A repeated order starts nothing twice.
-        (OrderBody::StartWorker(wire::StartWorker { worker: "w0.0".into(), index: 0 }), vec![]),
-        (to("w0.0"), vec![AgentOutput::Tell { link: 7, order: to_worker.clone() }]),
+        (AgentCommand::StartWorker { worker: worker("w0.0"), index: 0 }, vec![]),
+        (to("w0.0"), vec![AgentOutput::Tell { link: 7, order: adopted() }]),
         (to("w1.0"), vec![]),
         (to("unknown"), vec![]),
-        (OrderBody::KillWorker(wire::KillWorker { worker: "w1.0".into() }), vec![kill("w1.0")]),
-        (OrderBody::KillWorker(wire::KillWorker { worker: "unknown".into() }), vec![]),
-        (OrderBody::KillWorkers(wire::KillWorkers {}), vec![kill("w0.0"), kill("w1.0")]),
+        (AgentCommand::KillWorker { worker: worker("w1.0") }, vec![kill("w1.0")]),
+        (AgentCommand::KillWorker { worker: worker("unknown") }, vec![]),
+        (AgentCommand::KillWorkers, vec![kill("w0.0"), kill("w1.0")]),
         (
-            OrderBody::Goodbye(wire::Goodbye { exit_code: 75 }),
+            AgentCommand::Goodbye { exit: ExitCode::Preempted },
             vec![AgentOutput::End(AgentEnd::Over(ExitCode::Preempted))],
         ),
     ];
@@ -216,31 +222,32 @@ fn orders_become_what_is_done_to_workers() {
 #[test]
 fn messages_of_workers_are_passed_on_as_they_came() {
     let mut scene = Scene::with_workers();
-    let ready = says(WorkerBody::Ready(wire::Ready {}));
+    let ready = says(WorkerReport::Ready);
     let said = AgentInput::WorkerSaid { link: 7, message: ready.clone() };
     assert_eq!(scene.does(said.clone()), [from("w0.0", ready)]);
     assert_eq!(scene.does(AgentInput::WorkerSaid { link: 8, message: said_hello(0) }), []);
     assert_eq!(scene.does(joined(8, 0)), [], "the worker of that index has joined already");
     assert_eq!(scene.does(joined(8, 5)), [], "nobody was started there");
-    let failed = says(WorkerBody::Failed(wire::Failed::default()));
-    let noted = wire::worker_order::Body::Noted(wire::Noted {});
-    let noted = wire::WorkerOrder { identity: Some(wire::Identity::default()), body: Some(noted) };
+    let failed =
+        says(WorkerReport::Failed { message: "m".into(), hint: None, scope: FailureScope::Run, log: vec![] });
+    let noted = WorkerOrder { identity: Identity::default(), order: Order::Noted, inputs: None };
+    let noted = Box::new(noted);
     assert_eq!(
         scene.does(AgentInput::WorkerSaid { link: 7, message: failed.clone() }),
         [AgentOutput::Tell { link: 7, order: noted }, from("w0.0", failed)]
     );
     let start_failed = AgentInput::StartFailed { worker: worker("w1.0"), message: "no".into() };
-    let told = wire::StartFailed { worker: "w1.0".into(), message: "no".into() };
-    assert_eq!(scene.does(start_failed), [send(3, AgentBody::StartFailed(told))]);
+    let told = AgentReport::StartFailed { worker: worker("w1.0"), message: "no".into() };
+    assert_eq!(scene.does(start_failed), [send(3, told)]);
 }
 
 #[test]
 fn an_end_is_told_after_the_last_words_or_after_a_while_without_them() {
     let mut scene = Scene::with_workers();
     assert_eq!(scene.does(ended("w0.0", 9)), [], "its link may still hold something");
-    let told = send(3, AgentBody::WorkerExited(exited("w0.0", 9)));
+    let told = send(3, AgentReport::WorkerExited(exited("w0.0", 9)));
     assert_eq!(scene.does(AgentInput::WorkerSilent { link: 7 }), [told]);
-    assert_eq!(scene.does(ended("w1.0", 6)), [send(3, AgentBody::WorkerExited(exited("w1.0", 6)))]);
+    assert_eq!(scene.does(ended("w1.0", 6)), [send(3, AgentReport::WorkerExited(exited("w1.0", 6)))]);
 
     let mut scene = Scene::with_workers();
     scene.does(ended("w0.0", 9));
@@ -248,7 +255,7 @@ fn an_end_is_told_after_the_last_words_or_after_a_while_without_them() {
         assert_eq!(scene.lives(0.2, None), []);
     }
     let outputs = scene.after(0.2, tick(None));
-    assert_eq!(outputs[0], send(3, AgentBody::WorkerExited(exited("w0.0", 9))));
+    assert_eq!(outputs[0], send(3, AgentReport::WorkerExited(exited("w0.0", 9))));
     assert!(!scene.core.holds(&worker("w0.0")) && scene.core.holds(&worker("w1.0")));
 }
 
@@ -257,9 +264,9 @@ fn a_lost_coordinator_is_called_until_it_is_back_and_told_what_was_kept() {
     let mut scene = Scene::with_workers();
     assert_eq!(scene.after(0.1, lost()), [call(0.0)]);
     // Nothing is passed on or started meanwhile, ends are kept.
-    let ready = says(WorkerBody::Ready(wire::Ready {}));
+    let ready = says(WorkerReport::Ready);
     assert_eq!(scene.does(AgentInput::WorkerSaid { link: 7, message: ready }), []);
-    let start = OrderBody::StartWorker(wire::StartWorker { worker: "w2.0".into(), index: 2 });
+    let start = AgentCommand::StartWorker { worker: worker("w2.0"), index: 2 };
     assert_eq!(scene.does(order(3, start)), []);
     assert_eq!(scene.does(ended("w1.0", 11)), []);
     let mut pauses = Vec::new();
@@ -272,23 +279,22 @@ fn a_lost_coordinator_is_called_until_it_is_back_and_told_what_was_kept() {
     assert!(pauses[0] > Duration::ZERO && pauses[9] <= s(0.2), "{pauses:?}");
 
     let expected = hello(vec![held("w0.0", 0, Some(worker_hello(0)))], vec![exited("w1.0", 11)]);
-    assert_eq!(scene.does(reached()), [send(3, AgentBody::Hello(expected.clone()))]);
+    assert_eq!(scene.does(reached()), [send(3, AgentReport::Hello(expected.clone()))]);
     // Who was greeted and has gone again gets the same hello.
     assert!(matches!(scene.does(lost())[..], [AgentOutput::Call { .. }]));
-    assert_eq!(scene.does(reached()), [send(3, AgentBody::Hello(expected))]);
+    assert_eq!(scene.does(reached()), [send(3, AgentReport::Hello(expected))]);
     assert_eq!(scene.does(order(4, welcome())), []);
     assert!(scene.core.is_welcomed());
-    let adopted = wire::WorkerOrder { identity: None, body: None };
-    let to = wire::ToWorker { worker: "w0.0".into(), order: Some(adopted.clone()) };
-    let tell = AgentOutput::Tell { link: 7, order: adopted };
-    assert_eq!(scene.does(order(4, OrderBody::ToWorker(to.clone()))), [tell]);
-    assert_eq!(scene.does(order(3, OrderBody::ToWorker(to))), [], "an earlier coordinator speaks");
+    let to = AgentCommand::ToWorker { worker: worker("w0.0"), order: adopted() };
+    let tell = AgentOutput::Tell { link: 7, order: adopted() };
+    assert_eq!(scene.does(order(4, to.clone())), [tell]);
+    assert_eq!(scene.does(order(3, to)), [], "an order of an earlier coordinator");
 }
 
 #[test]
 fn a_step_is_told_again_until_a_link_has_held_long_enough_for_it_to_be_heard() {
     let mut scene = Scene::with_workers();
-    let step = says(WorkerBody::Progress(wire::Progress::default()));
+    let step = says(progress());
     let said = |link| AgentInput::WorkerSaid { link, message: step.clone() };
     let told = |outputs: &[AgentOutput], incarnation| {
         let same = from_under(incarnation, "w0.0", step.clone());
@@ -318,17 +324,17 @@ fn what_happens_between_hello_and_welcome_follows_the_welcome() {
     let mut scene = Scene::with_workers();
     scene.does(lost());
     scene.after(0.1, reached());
-    let failed = says(WorkerBody::CollectiveFailed(wire::CollectiveFailed { message: "no".into() }));
+    let failed = says(WorkerReport::CollectiveFailed { message: "no".into() });
     assert_eq!(scene.does(AgentInput::WorkerSaid { link: 7, message: failed.clone() }), []);
     assert_eq!(scene.does(AgentInput::WorkerSilent { link: 7 }), []);
     assert_eq!(scene.does(ended("w0.0", 9)), []);
-    let end = || AgentBody::WorkerExited(exited("w0.0", 9));
+    let end = || AgentReport::WorkerExited(exited("w0.0", 9));
     assert_eq!(scene.does(order(4, welcome())), [from_under(4, "w0.0", failed), send(4, end())]);
     // Nobody may have heard it.
     scene.does(lost());
     let AgentOutput::Send(message) = &scene.does(reached())[0] else { panic!("a hello is sent") };
-    let Some(AgentBody::Hello(hello)) = &message.body else { panic!("{message:?}") };
-    assert_eq!(hello.exited, [exited("w0.0", 9)]);
+    let AgentReport::Hello(hello) = &message.report else { panic!("{message:?}") };
+    assert_eq!(hello.ended, [exited("w0.0", 9)]);
     assert_eq!(scene.does(order(4, welcome())), [], "what the hello told is not told again");
 }
 
@@ -338,14 +344,14 @@ fn an_end_that_may_not_have_been_heard_is_told_again_and_an_old_one_is_not() {
     scene.does(ended("w1.0", 9));
     scene.after(0.5, lost());
     let expected = hello(vec![held("w0.0", 0, Some(worker_hello(0)))], vec![exited("w1.0", 9)]);
-    assert_eq!(scene.does(reached()), [send(3, AgentBody::Hello(expected))]);
+    assert_eq!(scene.does(reached()), [send(3, AgentReport::Hello(expected))]);
     scene.does(order(4, welcome()));
     for _ in 0..6 {
         scene.lives(0.2, None);
     }
     scene.does(lost());
     let expected = hello(vec![held("w0.0", 0, Some(worker_hello(0)))], vec![]);
-    assert_eq!(scene.does(reached()), [send(4, AgentBody::Hello(expected))]);
+    assert_eq!(scene.does(reached()), [send(4, AgentReport::Hello(expected))]);
 }
 
 #[test]
@@ -385,28 +391,28 @@ fn an_agent_whose_own_lease_is_over_is_fenced_until_it_is_welcomed_again() {
         assert_eq!(scene.after(0.2, tick(None)).len(), 1);
     }
     assert_eq!(scene.after(0.2, tick(None)), fence);
-    let start = || OrderBody::StartWorker(wire::StartWorker { worker: "w2.0".into(), index: 2 });
+    let start = || AgentCommand::StartWorker { worker: worker("w2.0"), index: 2 };
     assert_eq!(scene.does(order(3, start())), []);
 
     // It was stopped: what is still in its socket is of a lease that is over.
     let mut scene = Scene::with_workers();
     scene.lives(0.2, None);
     assert_eq!(scene.after(5.0, order(3, start())), fence);
-    let ready = says(WorkerBody::Ready(wire::Ready {}));
+    let ready = says(WorkerReport::Ready);
     assert_eq!(scene.does(AgentInput::WorkerSaid { link: 7, message: ready.clone() }), []);
     scene.does(reached());
     scene.does(order(3, welcome()));
     assert_eq!(scene.does(AgentInput::WorkerSaid { link: 7, message: ready.clone() }), [from("w0.0", ready)]);
     // A goodbye is obeyed at any time.
     let mut scene = Scene::with_workers();
-    let outputs = scene.after(5.0, order(3, OrderBody::Goodbye(wire::Goodbye { exit_code: 0 })));
+    let outputs = scene.after(5.0, order(3, AgentCommand::Goodbye { exit: ExitCode::Done }));
     assert_eq!(outputs.last(), Some(&AgentOutput::End(AgentEnd::Over(ExitCode::Done))));
 }
 
 #[test]
 fn an_answer_prolongs_the_lease_from_when_its_renewal_was_sent() {
     let mut scene = Scene::with_workers();
-    let renewed = || order(0, OrderBody::Renewed(wire::Renewed {}));
+    let renewed = || order(0, AgentCommand::Renewed);
     scene.after(0.2, tick(None));
     assert_eq!(scene.after(0.7, renewed()), []);
     // Sent at 0.2: the lease lasts until 1.2.
@@ -443,7 +449,7 @@ fn a_worker_that_comes_while_nobody_listens_is_in_the_next_hello() {
     scene.does(lost());
     assert_eq!(scene.does(joined(9, 1)), []);
     let both = vec![held("w0.0", 0, Some(worker_hello(0))), held("w1.0", 1, Some(worker_hello(1)))];
-    assert_eq!(scene.does(reached()), [send(3, AgentBody::Hello(hello(both, vec![])))]);
+    assert_eq!(scene.does(reached()), [send(3, AgentReport::Hello(hello(both, vec![])))]);
 }
 
 #[test]
@@ -451,27 +457,20 @@ fn renewals_tell_what_workers_do() {
     let mut scene = Scene::with_workers();
     let reading = Reading {
         alive: Some(scene.now),
-        doing: Some(doing(4, StepPhase::Judge, scene.now)),
+        current: Some(record(4, StepPhase::Judge, scene.now)),
         finished: vec![],
     };
-    let stamp = |seconds| wire::Stamp { worker: "w0.0".into(), step: 4, phase: "judge".into(), seconds };
-    let renewal = |seconds| send(3, AgentBody::Renewal(wire::Renewal { stamps: vec![stamp(seconds)] }));
+    let doing = |seconds| Doing { step: Step(4), phase: StepPhase::Judge, since: Seconds(seconds) };
+    let renewal = |seconds| send(3, AgentReport::Renewal { doing: vec![(worker("w0.0"), doing(seconds))] });
     assert_eq!(scene.after(0.25, tick(Some(reading))), [renewal(0.25)]);
     assert_eq!(scene.after(0.25, tick(None)), [renewal(0.5)]);
 }
 
 #[test]
-fn a_welcome_without_sound_terms_leaves_the_first_ones() {
+fn the_terms_of_the_welcome_replace_the_initial_ones() {
     let mut scene = Scene::new(OnLoss::Reconnect);
-    scene.does(reached());
-    let garbled = wire::Welcome {
-        lease_seconds: f64::NAN,
-        coordinator_grace_seconds: -1.0,
-        phase_deadline_seconds: 0.0,
-    };
-    scene.does(order(1, OrderBody::Welcome(garbled)));
-    assert_eq!(scene.core.terms(), FIRST_TERMS);
-    let mut scene = Scene::welcomed(OnLoss::Reconnect);
+    assert_eq!(scene.core.terms(), Terms::INITIAL);
+    scene = Scene::welcomed(OnLoss::Reconnect);
     let terms = Terms { lease: s(LEASE), grace: s(GRACE), phase_deadline: s(3.0) };
     assert_eq!((scene.core.terms(), scene.core.tick_period()), (terms, s(0.2)));
     assert_eq!(scene.does(lost()), [call(0.0)]);

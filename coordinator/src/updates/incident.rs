@@ -1,54 +1,53 @@
-//! What ended a generation: the first cause in causal order, not the first that was heard of.
+//! The incident that ended a generation: the first cause in causal order, not in order of arrival.
 
 use std::fmt;
 
 use longtake_shared::ids::Rank;
+use longtake_shared::protocol::Doing;
 use longtake_shared::units::Seconds;
 use serde::{Deserialize, Serialize};
 
-use super::event::Doing;
-
-/// How near to the cause a report is. A death makes collectives fail and never the other way round.
+/// Causal order of incidents: the death of a worker makes collectives fail, never the reverse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Nearness {
-    /// Something that a loss elsewhere may have caused.
+    /// A failure that the loss of another worker may have caused.
     Consequence,
-    /// A loss.
+    /// The loss of a worker.
     Cause,
 }
 
-/// What ended a generation.
+/// The incident that ended a generation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Incident {
-    /// How near to the cause this is.
+    /// Its place in the causal order.
     pub nearness: Nearness,
-    /// What happened, as a sentence.
+    /// The event, as a sentence.
     pub cause: String,
-    /// What to do about it.
+    /// Advice for the user.
     pub hint: Option<String>,
-    /// Whose it was, where it was a worker's.
+    /// Rank of the worker, if it concerns one.
     pub rank: Option<Rank>,
-    /// What that worker did last.
+    /// The last activity of that worker.
     pub doing: Option<Doing>,
-    /// The last lines of its log.
+    /// The last lines of that worker's log.
     pub log: Vec<String>,
 }
 
 impl Incident {
-    /// Something that is no single worker's.
+    /// An incident without a worker.
     pub fn new(nearness: Nearness, cause: String) -> Self {
         Self { nearness, cause, hint: None, rank: None, doing: None, log: Vec::new() }
     }
 
-    /// Takes the place of what was known where it is nearer to the cause; what came first stands otherwise.
+    /// The nearer of two incidents to the cause; the first one if both are equally near.
     #[must_use]
     pub fn or_nearer(self, other: Self) -> Self {
         if other.nearness > self.nearness { other } else { self }
     }
 }
 
-/// As a sentence: what happened, and what the worker did then.
+/// A sentence with the event and the last activity of the worker.
 impl fmt::Display for Incident {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.cause)?;

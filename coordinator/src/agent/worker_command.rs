@@ -1,4 +1,4 @@
-//! The command line of a worker on this machine.
+//! The command line of a worker process on this machine.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -10,48 +10,48 @@ use std::process::{Command, Stdio};
 
 use longtake_shared::protocol::AGENT_PID_VARIABLE;
 
-/// Where one worker has its place.
+/// The arguments that differ from worker to worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// The socket of its agent.
+    /// Socket of its agent.
     pub socket: PathBuf,
-    /// Which worker of the run it is, from 0.
+    /// Its index in the run, from 0.
     pub index: u32,
-    /// Where it listens for the other workers.
+    /// Address on which it listens for the other workers.
     pub bind: IpAddr,
-    /// The ring of its flight recorder.
+    /// File of its flight recorder.
     pub flight: PathBuf,
 }
 
-/// How this machine's workers are started.
+/// The command that starts the workers of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LocalLauncher {
+pub struct WorkerCommand {
     /// Program and first arguments, such as `longtake worker`; `--socket PATH --index I --bind IP --flight PATH` follow.
-    pub command: Vec<OsString>,
-    /// Threads of each worker; 0: the machine's cores divided by the workers, at least 1.
+    pub program: Vec<OsString>,
+    /// Threads of each worker; 0: the cores of the machine divided by the workers, at least 1.
     pub threads: usize,
-    /// Workers that share the machine.
+    /// Number of workers on the machine.
     pub workers: usize,
 }
 
-impl LocalLauncher {
+impl WorkerCommand {
     /// This program in the role of a worker.
     ///
     /// # Errors
-    /// The path of this program cannot be found out.
+    /// The path of this program is unknown.
     pub fn this_program(threads: usize, workers: usize) -> io::Result<Self> {
-        let command = vec![std::env::current_exe()?.into(), "worker".into()];
-        Ok(Self { command, threads, workers })
+        let program = vec![std::env::current_exe()?.into(), "worker".into()];
+        Ok(Self { program, threads, workers })
     }
 
-    /// The command of one worker. Its output goes to the log; it has its own process group, so that a terminal's Ctrl-C
+    /// The command of one worker. Its output goes to the log. It has its own process group, so that Ctrl-C in a terminal
     /// reaches the run once, through the coordinator.
     ///
     /// # Errors
-    /// There is no program to start, or the log cannot be shared.
+    /// The program is empty, or the log cannot be shared.
     pub fn command(&self, place: &Place, log: &File) -> io::Result<Command> {
         let (program, arguments) =
-            self.command.split_first().ok_or_else(|| io::Error::other("the worker's command is empty"))?;
+            self.program.split_first().ok_or_else(|| io::Error::other("the worker's command is empty"))?;
         let mut command = Command::new(program);
         command
             .args(arguments)
@@ -88,8 +88,8 @@ mod tests {
 
     #[test]
     fn a_worker_is_told_its_place_and_threads() {
-        let launcher =
-            LocalLauncher { command: vec!["longtake".into(), "worker".into()], threads: 3, workers: 2 };
+        let worker_command =
+            WorkerCommand { program: vec!["longtake".into(), "worker".into()], threads: 3, workers: 2 };
         let log = tempfile::tempfile().unwrap();
         let place = Place {
             socket: "/run/a.sock".into(),
@@ -97,7 +97,7 @@ mod tests {
             bind: "10.0.0.7".parse().unwrap(),
             flight: "run/flight/worker-1.ring".into(),
         };
-        let command = launcher.command(&place, &log).unwrap();
+        let command = worker_command.command(&place, &log).unwrap();
         let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
         assert_eq!(
             arguments.join(" "),
@@ -108,6 +108,6 @@ mod tests {
                 .get_envs()
                 .any(|(name, value)| name == "RAYON_NUM_THREADS" && value == Some("3".as_ref()))
         );
-        assert!(LocalLauncher { command: vec![], threads: 0, workers: 500 }.threads_each() == 1);
+        assert!(WorkerCommand { program: vec![], threads: 0, workers: 500 }.threads_each() == 1);
     }
 }

@@ -1,3 +1,0 @@
-//! How workers come to be.
-
-pub mod local;
