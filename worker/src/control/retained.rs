@@ -150,10 +150,10 @@ mod tests {
         order(identity(1, 2), form());
         session.ready(generation).unwrap();
         order(identity(1, 2), Order::Train);
-        session.parts_saved(generation, &saved(4)).unwrap();
-        session.detections(generation, Step(6), "video", &[]).unwrap();
+        session.parts_saved(generation, saved(4)).unwrap();
+        session.detections(generation, Step(6), "video", Vec::new()).unwrap();
         session.validation_done(generation, Step(6)).unwrap();
-        session.parts_saved(generation, &saved(6)).unwrap();
+        session.parts_saved(generation, saved(6)).unwrap();
         let first = heard(&session, &mut line);
         let all = ["Ready", "PartsSaved", "Detections", "ValidationDone", "PartsSaved"];
         assert_eq!(names(&first), all);
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(said, expected);
         order(identity(2, 2), Order::Abort { reason: "over".into() });
         let kept = Kept { stage: SavedStage::Train, step: Step(6), lanes: vec![], copies: vec![] };
-        session.left(generation, Some(&kept)).unwrap();
+        session.left(generation, Some(kept.clone())).unwrap();
         assert_eq!(names(&heard(&session, &mut line)), ["Left"]);
         order(identity(3, 2), Order::Adopted);
         assert_eq!(names(&heard(&session, &mut line)), ["Left"], "what came before is over");

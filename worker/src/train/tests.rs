@@ -256,15 +256,15 @@ fn train_in_world(config: RunConfig, world: usize, steps: u64) -> Trained {
                 let (mut taken, mut rows, mut samples) = (Vec::new(), Vec::new(), Vec::new());
                 for step in 0..steps {
                     let inputs: Vec<_> = lanes.iter().map(|&lane| input(&config, Step(step), lane)).collect();
-                    let committed = run_step(&settings, &mut learner, &inputs);
+                    let mut computed =
+                        settings.compute(&learner, &inputs, Control::default(), &|_| {}).unwrap();
+                    let fresh = std::mem::take(&mut computed.rows);
+                    let committed = settings.commit(&mut learner, computed, &|_| {}).unwrap();
                     assert!(committed.moved.applied);
                     taken.push((committed.control.loss, committed.moved.gradient_norm));
                     samples.push(committed.control.sample_fingerprint.number());
                     rows.extend(
-                        committed
-                            .rows
-                            .into_iter()
-                            .map(|fresh| (lanes[fresh.input].0, fresh.clip, fresh.values)),
+                        fresh.into_iter().map(|fresh| (lanes[fresh.input].0, fresh.clip, fresh.values)),
                     );
                 }
                 Trained { tensors: learner.tensors(), steps: taken, rows, samples }
