@@ -194,7 +194,8 @@ fn program_stream(tail: &[u8]) -> Option<bool> {
             return Some(false);
         }
         match bytes.take(4) {
-            Some([0, 0, 1, 0xb9]) => return Some(false),
+            // The end code, or padding behind the last packet.
+            Some([0, 0, 1, 0xb9] | [0, 0, 0, 0]) => return Some(false),
             Some([0, 0, 1, 0xba]) => {
                 // MPEG-2's header has ten bytes and says how many of stuffing follow, MPEG-1's has eight.
                 let Some(first) = bytes.u8() else { return Some(true) };
@@ -213,8 +214,6 @@ fn program_stream(tail: &[u8]) -> Option<bool> {
                     return Some(true);
                 }
             }
-            // Padding behind the last packet.
-            Some([0, 0, 0, 0]) => return Some(false),
             Some(_) => return None,
             None => return Some(bytes.rest().iter().any(|byte| *byte != 0)),
         }

@@ -71,13 +71,17 @@ pub(super) fn place_in_time(samples: &mut [Sample], edit: Option<Edit>, fragment
     let first = samples.iter().map(|sample| sample.time).min().unwrap_or(0);
     let Some(edit) = edit else {
         // Pictures before the movie's time 0 are shown, and start the file.
-        samples.iter_mut().for_each(|sample| sample.time -= first.min(0));
+        for sample in samples.iter_mut() {
+            sample.time = sample.time.saturating_sub(first.min(0));
+        }
         return None;
     };
     if fragments {
         let from = edit.from.min(first.saturating_add(edit.delay));
         let moved = edit.delay.saturating_sub(from);
-        samples.iter_mut().for_each(|sample| sample.time = sample.time.saturating_add(moved));
+        for sample in samples.iter_mut() {
+            sample.time = sample.time.saturating_add(moved);
+        }
         return None;
     }
     // The part that is shown may begin between two pictures: then the first whole one is shown when it begins.
@@ -127,7 +131,7 @@ pub(super) fn count_from(track: &mut Track, start: f64) {
         _ => ((start * 1e6).round() / 1e6 * scale).round(),
     } as i64;
     for sample in track.samples.iter_mut().filter(|sample| sample.time >= 0) {
-        sample.time -= origin;
+        sample.time = sample.time.saturating_sub(origin);
     }
     track.shown_until = track.shown_until.map(|until| until.saturating_sub(origin));
 }

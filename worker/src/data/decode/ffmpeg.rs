@@ -207,7 +207,7 @@ impl Decoder {
             while let Some(hidden) = wanted.next_if(|next| *next < position) {
                 match &held {
                     Some(block) if !self.index.is_seen() && self.is_sound(&pictures, position) => {
-                        show(stream, block, hidden, visit)
+                        show(stream, block, hidden, visit);
                     }
                     _ => return Ok(Run::Missed(missing(stream, hidden, &pictures))),
                 }

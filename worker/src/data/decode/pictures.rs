@@ -145,12 +145,12 @@ impl Pictures {
         if block.len() < self.block {
             // Its last words say why it ended.
             while let Some(line) = self.child.message()? {
-                self.hear(line);
+                self.hear(&line);
             }
             return Ok(None);
         }
         while let Some(line) = self.child.message()? {
-            if let Some(shown) = self.hear(line) {
+            if let Some(shown) = self.hear(&line) {
                 let number = self.count;
                 self.count += 1;
                 return Ok(Some((Shown { number, ..shown }, block)));
@@ -178,13 +178,13 @@ impl Pictures {
         self.rate.map(|(above, below)| convert(1, (below, above), self.stream_tick))
     }
 
-    fn hear(&mut self, line: String) -> Option<Shown> {
+    fn hear(&mut self, line: &str) -> Option<Shown> {
         let info = line.split_once("Parsed_showinfo").and_then(|(_, rest)| rest.split_once("[info] "));
         let Some((_, info)) = info else {
-            if error_of(&line).is_some() && self.messages.len() < KEPT_MESSAGES {
-                self.messages.push(line.clone());
+            if error_of(line).is_some() && self.messages.len() < KEPT_MESSAGES {
+                self.messages.push(line.to_owned());
             }
-            if let Some(text) = damage(&line).filter(|_| self.error.is_none()) {
+            if let Some(text) = damage(line).filter(|_| self.error.is_none()) {
                 self.error = Some((self.count, text));
             }
             return None;
