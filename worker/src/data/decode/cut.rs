@@ -194,7 +194,7 @@ fn program_stream(tail: &[u8]) -> Option<bool> {
             return Some(false);
         }
         match bytes.take(4) {
-            // The end of the stream, or padding behind the last packet.
+            // The end code, or padding behind the last packet.
             Some([0, 0, 1, 0xb9] | [0, 0, 0, 0]) => return Some(false),
             Some([0, 0, 1, 0xba]) => {
                 // MPEG-2's header has ten bytes and says how many of stuffing follow, MPEG-1's has eight.

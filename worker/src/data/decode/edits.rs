@@ -72,7 +72,7 @@ pub(super) fn place_in_time(samples: &mut [Sample], edit: Option<Edit>, fragment
     let Some(edit) = edit else {
         // Pictures before the movie's time 0 are shown, and start the file.
         for sample in samples.iter_mut() {
-            sample.time -= first.min(0);
+            sample.time = sample.time.saturating_sub(first.min(0));
         }
         return None;
     };
@@ -131,7 +131,7 @@ pub(super) fn count_from(track: &mut Track, start: f64) {
         _ => ((start * 1e6).round() / 1e6 * scale).round(),
     } as i64;
     for sample in track.samples.iter_mut().filter(|sample| sample.time >= 0) {
-        sample.time -= origin;
+        sample.time = sample.time.saturating_sub(origin);
     }
     track.shown_until = track.shown_until.map(|until| until.saturating_sub(origin));
 }

@@ -146,7 +146,7 @@ mod tests {
         let video = timeline((1, 3000), (0..150).map(|k| 3090 + k * 100).collect(), 3090 + 15_000);
         let length = |fps| video.sampled_length(Rate::from_fps(fps).unwrap());
         assert_eq!((length(15.0), length(30.0), length(25.0), length(12.5)), (75, 150, 125, 62));
-        // Frame 1 is shown from round(1.063 * 12.5) = 13 on, as frame 0 is, and frame 147 from round(5.93 * 12.5) = 74 on.
+        // Frame 1 is shown from round(1.063 * 12.5) = 13 on, as frame 0 is; frame 147, at 5.93 s, from 74 on.
         let rate = Rate::from_fps(12.5).unwrap();
         assert_eq!((video.source(0, rate), video.source(61, rate)), (1, 147));
         assert!((video.seconds() - 5.0).abs() < 1e-9);

@@ -106,8 +106,13 @@ pub(super) fn of_pictures(
         }
         _ => shown.into_iter().filter_map(|shown| Some((shown.time?, shown))).collect(),
     };
-    pictures.sort_by_key(|(time, _)| *time);
-    pictures.dedup_by_key(|(time, _)| *time);
+    // ffmpeg gives pictures in their order; where recordings join, the times of a few go back over what was shown.
+    let mut latest = i64::MIN;
+    pictures.retain(|(time, _)| {
+        let later = *time > latest;
+        latest = latest.max(*time);
+        later
+    });
     let (last, before) = (pictures.last()?.0, pictures.iter().rev().nth(1));
     let own = packets.last().map(|packet| packet.length).filter(|length| *length > 0);
     let length = own.or(before.map(|(before, _)| last - before)).unwrap_or(0);
