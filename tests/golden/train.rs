@@ -119,8 +119,7 @@ impl<'a> Training<'a> {
     /// What the head says about the windows that the step has put together, by the names of the case.
     fn scores(&self, stepped: &Stepped) -> Result<BTreeMap<String, Vec<f32>>, String> {
         let (config, inputs) = (&self.config, &stepped.inputs);
-        let (channels, rows) =
-            (config.model.backbone.channels(), config.data.window_frames / FRAMES_PER_ROW);
+        let (channels, rows) = (config.model.backbone.channels(), config.data.window_frames / FRAMES_PER_ROW);
         let mut features = Vec::new();
         for input in 0..inputs.len() {
             let mut window = Vec::new();
