@@ -241,3 +241,55 @@ fn scrambled(head: &[u8], packet: usize) -> bool {
         head.chunks(packet).filter_map(control).partition(|scrambled| *scrambled);
     scrambled.len() > clear.len()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An element of Matroska with a length of one byte.
+    fn element(name: u64, body: &[u8]) -> Vec<u8> {
+        let name: Vec<u8> = name.to_be_bytes().into_iter().skip_while(|byte| *byte == 0).collect();
+        [&*name, &[0x80 | body.len() as u8], body].concat()
+    }
+
+    #[test]
+    fn encryption_is_found_where_matroska_tells_it_and_nowhere_else() {
+        let nested = MATROSKA_ENCRYPTION.iter().rev().fold(vec![7], |body, name| element(*name, &body));
+        let file = [element(0x1a45_dfa3, &[1, 2, 3]), nested].concat();
+        assert!(matroska_holds(&file, &MATROSKA_ENCRYPTION));
+        // The same bytes as a picture's.
+        let picture = element(0x1853_8067, &element(0x1f43_b675, &element(0x5035, &[7])));
+        assert!(!matroska_holds(&picture, &MATROSKA_ENCRYPTION));
+        assert!((0..file.len() - 1).all(|end| !matroska_holds(&file[..end.min(12)], &MATROSKA_ENCRYPTION)));
+    }
+
+    #[test]
+    fn a_segment_is_cut_where_it_claims_more_than_there_is() {
+        let file = [element(0x1a45_dfa3, &[1, 2, 3]), element(0x1853_8067, &[9; 40])].concat();
+        let length = file.len() as u64;
+        assert_eq!(matroska(&file, length), Some(false));
+        assert_eq!(matroska(&file[..length as usize - 1], length - 1), Some(true));
+        // An open length says nothing.
+        let open = [&[0x18, 0x53, 0x80, 0x67, 0xff], [9; 9].as_slice()].concat();
+        assert_eq!(matroska(&open, open.len() as u64), None);
+    }
+
+    #[test]
+    fn a_transport_stream_is_scrambled_where_most_of_its_packets_are() {
+        let packet = |flags: u8| [&[0x47, 0, 0, flags], [0; 184].as_slice()].concat();
+        assert!(scrambled(&[packet(0x10), packet(0x90), packet(0xd0)].concat(), 188));
+        assert!(!scrambled(&[packet(0x10), packet(0x10), packet(0x90)].concat(), 188));
+    }
+
+    #[test]
+    fn a_program_stream_is_cut_in_its_last_packet() {
+        let pack = [0, 0, 1, 0xba, 0x44, 0, 4, 0, 4, 1, 0, 0, 3, 0xf8];
+        let packet = [0, 0, 1, 0xe0, 0, 5, 1, 2, 3, 4, 5];
+        let whole = [pack.as_slice(), &packet].concat();
+        assert_eq!(program_stream(&whole), Some(false));
+        assert_eq!(program_stream(&[&*whole, &[0, 0, 1, 0xb9]].concat()), Some(false));
+        for end in pack.len() + 5..whole.len() {
+            assert_eq!(program_stream(&whole[..end]), Some(true), "{end}");
+        }
+    }
+}
