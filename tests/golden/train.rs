@@ -99,7 +99,7 @@ impl<'a> Training<'a> {
             key: Key::root(0),
             normaliser: self.learner.module.detection.count(&truth),
             sums: &sums,
-            encoder: ClipEncoder { clip_shape, ..ClipEncoder::new(&self.config, &self.device) },
+            encoder: ClipEncoder { clip_shape, ..ClipEncoder::new(&self.config.data, 1, &self.device) },
             goes_on: None,
             enter: &|_| {},
         };

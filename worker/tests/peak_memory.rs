@@ -107,7 +107,7 @@ fn peak(replay: Replay, sampled: usize) -> usize {
         key: Key::root(1),
         normaliser: learner.module.detection.count(&truth),
         sums: &sums,
-        encoder: ClipEncoder::new(&config, &device),
+        encoder: ClipEncoder::new(&config.data, config.memory.chunk_clips, &device),
         goes_on: None,
         enter: &|_| {},
     };

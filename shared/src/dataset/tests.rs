@@ -280,7 +280,7 @@ fn wrong_files_name_file_video_and_field() {
             "`duration` is `long`, not a number",
         ),
         (r#"{"database": {}}"#, "no video of `anno.json` belongs to the subset `training`"),
-        (r#"{"database": {"a": {"annotations": []}}}"#, "has a `subset`: give"),
+        (r#"{"database": {"a": {"annotations": []}}}"#, "lists no video with a `subset`: give"),
     ] {
         let complaint = try_text(text);
         assert!(complaint.contains(part), "{complaint}");

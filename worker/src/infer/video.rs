@@ -109,7 +109,7 @@ impl VideoDetector<'_> {
             Ok::<_, DetectError>((pixels, Key::root(0)))
         };
         let go_on = || self.goes_on.map_or(Ok(()), |goes_on| goes_on());
-        let encoder = ClipEncoder::new(self.config, self.device);
+        let encoder = ClipEncoder::new(data, self.config.memory.chunk_clips, self.device);
         encoder.sequence(&self.model.backbone, data.clips(), Encoding::Evaluate, clip, go_on)
     }
 

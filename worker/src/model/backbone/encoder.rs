@@ -5,7 +5,7 @@
 //! Next: [`crate::model::memory`], or [`crate::model::heads`].
 
 use burn::tensor::{Device, Tensor};
-use longtake_shared::config::RunConfig;
+use longtake_shared::config::DataConfig;
 use longtake_shared::random::Key;
 
 use super::Backbone;
@@ -45,12 +45,8 @@ pub struct ClipEncoder<'a> {
 
 impl<'a> ClipEncoder<'a> {
     /// For clips of `data.clip_frames` square crops.
-    pub fn new(config: &RunConfig, device: &'a Device) -> Self {
-        Self {
-            chunk_clips: config.memory.chunk_clips,
-            clip_shape: [3, config.data.clip_frames, config.data.crop, config.data.crop],
-            device,
-        }
+    pub fn new(data: &DataConfig, chunk_clips: usize, device: &'a Device) -> Self {
+        Self { chunk_clips, clip_shape: [3, data.clip_frames, data.crop, data.crop], device }
     }
 
     /// The size of a chunk.

@@ -1,6 +1,6 @@
 //! CLIPS -> FEATURES: the one seam that every backbone implements.
 //!
-//! Takes: clips, each `[3, L, H, W]` f32, normalised. Gives: features `[C, ceil(L / stride)]` of each. Next: [`crate::model::memory`].
+//! Takes: clips, each `[3, L, H, W]` f32, normalised. Gives: features of each, one position every `stride` frames. Next: [`crate::model::memory`].
 
 /// Chunks of clips through a backbone: the one encoder of training, memory, inference and golden cases.
 pub mod encoder;

@@ -77,7 +77,7 @@ fn features_of_video(
         Ok(())
     };
     let encoding = if config.memory.init_in_train_mode { Encoding::Train } else { Encoding::Evaluate };
-    let encoder = ClipEncoder::new(config, &run.place.device);
+    let encoder = ClipEncoder::new(&config.data, config.memory.chunk_clips, &run.place.device);
     let clips = length.div_ceil(clip_frames);
     let features_1ct = encoder.sequence(backbone, clips, encoding, clip, next_chunk)?;
     let mut rows = host(features_1ct.swap_dims(1, 2));

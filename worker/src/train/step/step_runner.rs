@@ -149,7 +149,7 @@ impl StepRunner {
             key: self.root.child("train", learner.step.0),
             normaliser,
             sums: &self.sums,
-            encoder: ClipEncoder::new(&self.config, &self.device),
+            encoder: ClipEncoder::new(&self.config.data, self.config.memory.chunk_clips, &self.device),
             goes_on: Some(&self.collective),
             enter,
         };
