@@ -5,7 +5,7 @@
 //! older than its own state. `docs/PROTOCOL.md` lists the messages and their order.
 //!
 //! Each type stands beside its conversions to and from the wire. A conversion from the wire is the only place that rejects a
-//! message, with [`Malformed`].
+//! message, with [`crate::protocol::Malformed`].
 
 mod agent;
 mod identity;

@@ -3,7 +3,7 @@
 //! The main thread trains: it alone touches tensors, and waits for the network only inside a collective. The session's
 //! thread talks to the agent and may abort a collective. Loader threads decode ahead, a saver thread uploads, the memory's
 //! thread writes its index; each is owned by the value of the same name and ends with it. A worker lives through many
-//! generations; what it holds between two is [`crate::train::worker_state`].
+//! generations; what it holds between two is [`crate::train::state`].
 
 use std::net::SocketAddr;
 use std::sync::Arc;

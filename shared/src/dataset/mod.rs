@@ -44,7 +44,7 @@ pub struct Dataset {
     pub classes: Vec<String>,
     /// All videos of both subsets, sorted by subset (training first), then by id.
     pub videos: Vec<Video>,
-    /// What was dropped, renamed or taken for something else while reading; errors among it only in [`check`].
+    /// What was dropped, renamed or taken for something else while reading; errors among it only in [`check()`].
     pub remarks: Vec<Finding>,
 }
 

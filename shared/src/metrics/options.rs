@@ -178,7 +178,7 @@ impl Options {
     }
 }
 
-/// Thresholds that are evenly spaced to the eye, spaced as [`thresholds`] does; others as they are.
+/// Thresholds that are evenly spaced to the eye, spaced as [`thresholds()`] does; others as they are.
 fn rethresholds(tiou: &[f64]) -> Vec<f64> {
     let (Some(first), Some(last)) = (tiou.first(), tiou.last()) else {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! The suite that every implementation of [`Collective`] passes. It panics with what is wrong.
+//! The suite that every implementation of `Collective` passes. It panics with what is wrong.
 
 use std::sync::mpsc::channel;
 use std::thread;

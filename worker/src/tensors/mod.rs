@@ -1,6 +1,6 @@
 //! Tensors between a device, the host and files; used by every room and using none.
 //!
-//! A parameter is found by its path in the module, which is its published `state_dict` key; [`path`] builds that path for every
+//! A parameter is found by its path in the module, which is its published `state_dict` key; `path` builds that path for every
 //! visitor.
 
 /// Modules with and without a tape.

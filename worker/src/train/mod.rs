@@ -2,9 +2,9 @@
 //!
 //! Takes: samples, remembered rows, a loss. Gives: gradients in plain buckets. Next: [`crate::collective`] sums them.
 //!
-//! The rooms, each of which uses only those above it: [`run`] is a generation as a worker sees it, [`step`] is the training
-//! step in data-path order, [`memory`] owns the rows of a worker's lanes, [`state`] is what outlives a generation,
-//! [`checkpointing`] and [`state_transfer`] bring it to disk and to other ranks, [`stages`] is the loop around all of them.
+//! The rooms, each of which uses only those above it: `run` is a generation as a worker sees it, `step` is the training
+//! step in data-path order, `memory` owns the rows of a worker's lanes, `state` is what outlives a generation,
+//! `checkpointing` and `state_transfer` bring it to disk and to other ranks, `stages` is the loop around all of them.
 
 /// A generation as one worker sees it: its context, its reports, its errors.
 pub mod run;

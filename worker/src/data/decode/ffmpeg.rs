@@ -1,6 +1,6 @@
 //! The programs `ffprobe` and `ffmpeg` as a decoder for everything that the embedded one leaves.
 //!
-//! Takes: a path. Gives: pictures by presentation position. Next: [`super::resize`].
+//! Takes: a path. Gives: pictures by presentation position. Next: `super::resize`.
 //!
 //! ffmpeg only decodes: it writes planes of 8-bit 4:2:0 in limited range as coded, and the filter `showinfo` says when each is
 //! shown. Only local files are opened, whatever a playlist asks for.

@@ -1,8 +1,8 @@
 //! The embedded decoder: Cisco's OpenH264, compiled in, fed with the samples of an MP4 track.
 //!
-//! Takes: a track's index. Gives: pictures by presentation position. Next: [`super::resize`].
+//! Takes: a track's index. Gives: pictures by presentation position. Next: `super::resize`.
 //!
-//! OpenH264 is made to give each picture right after its sample ([`sps::in_decoding_order`]); the file's index says at which
+//! OpenH264 is made to give each picture right after its sample (`sps::in_decoding_order`); the file's index says at which
 //! position that sample is shown.
 
 use std::fs::File;

@@ -1,6 +1,6 @@
 //! Planes of any size become RGB frames of the configured size: separable triangle filter, widened when shrinking.
 //!
-//! Takes: Y, Cb and Cr planes. Gives: RGB bytes. Next: [`super::super::video`] puts them into a block.
+//! Takes: Y, Cb and Cr planes. Gives: RGB bytes. Next: `super::super::video` puts them into a block.
 //!
 //! Planes are resized before the colours are converted (both are linear, so only rounding and clamping could differ):
 //! a 320x240 picture shrunk to 56x56 then needs 3,136 colour conversions rather than 76,800.

@@ -234,7 +234,7 @@ impl RunContext {
     }
 
     /// All ranks tell each other of damaged videos where any rank has found some: `found` is the sum over ranks of
-    /// [`Damage::unshared`], so that all ranks do this at the same boundary and come to the same decision.
+    /// `Damage::unshared`, so that all ranks do this at the same boundary and come to the same decision.
     ///
     /// # Errors
     /// More videos are damaged than the settings tolerate, or the generation was aborted.

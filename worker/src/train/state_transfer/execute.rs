@@ -1,4 +1,4 @@
-//! The members of a generation come to one state and one memory from what they hold, by [`crate::train::handover`].
+//! The members of a generation come to one state and one memory from what they hold, by [`crate::train::state_transfer::plan`].
 //!
 //! Whatever fails in the middle, what a worker holds stays true: the state is replaced at once with the write-back that it
 //! lacked, and a lane counts as held only when all of it has come.

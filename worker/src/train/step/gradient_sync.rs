@@ -1,7 +1,7 @@
 //! AGREE: gradients become the sum over ranks; a small control bucket carries flags and sums at the same boundary.
 //!
 //! Takes: this rank's flat gradient and control values. Gives: both summed, the same bits on every rank.
-//! Next: [`super::learner`]. There is no other word between ranks in a step, and none to the coordinator.
+//! Next: `super::learner`. There is no other word between ranks in a step, and none to the coordinator.
 
 use burn::tensor::Device;
 use bytemuck::{Pod, Zeroable};

@@ -1,5 +1,5 @@
-//! THE TRAINING STEP, in data-path order: LOOK, REMEMBER, JUDGE, REPLAY in [`pure`], between COUNT in [`normaliser`] and AGREE in
-//! [`gradient_sync`]; [`step_runner`] is the whole, MOVE is [`learner`].
+//! THE TRAINING STEP, in data-path order: LOOK, REMEMBER, JUDGE, REPLAY in `pure`, between COUNT in `normaliser` and AGREE in
+//! `gradient_sync`; `step_runner` is the whole, MOVE is `learner`.
 
 /// AGREE: gradients and control values are summed over ranks.
 pub mod gradient_sync;

@@ -1,8 +1,8 @@
 //! One training step, top to bottom in data-path order. It is a pure function: (state, samples, remembered rows) ->
 //! (gradient, new rows, statistics). Only committing it changes anything.
 //!
-//! Takes: samples with the pixels of their clips and their remembered rows. Gives: [`Pending`].
-//! Next: [`super::gradient_sync`].
+//! Takes: samples with the pixels of their clips and their remembered rows. Gives: `Pending`.
+//! Next: `super::gradient_sync`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! WHICH SAMPLES A STEP TOOK: one number that is the same however its lanes are dealt to ranks, and another for other samples.
 //!
-//! Takes: this rank's samples. Gives: two sums of hashes. Next: [`super::gradient_sync`] adds them over ranks.
+//! Takes: this rank's samples. Gives: two sums of hashes. Next: `super::gradient_sync` adds them over ranks.
 
 use std::iter::Sum;
 

@@ -1,6 +1,6 @@
 //! A step from samples to committed weights: COUNT, the pure step, AGREE, MOVE. An error before MOVE leaves no trace.
 //!
-//! Takes: this rank's samples. Gives: what all ranks agreed on. Next: the memory, which gets the rows that [`Computed`] held.
+//! Takes: this rank's samples. Gives: what all ranks agreed on. Next: the memory, which gets the rows that `Computed` held.
 
 use std::sync::Arc;
 

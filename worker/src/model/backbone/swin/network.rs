@@ -1,6 +1,6 @@
 //! The Video Swin Transformer, with the published parameter names (spec 10).
 //!
-//! Takes: clips `[N, 3, L, H, W]` f32, normalised. Gives: features `[N, C, L/2, H/32, W/32]`. Next: [`crate::model::memory`].
+//! Takes: clips `[N, 3, L, H, W]` f32, normalised. Gives: features `[N, C, L/2, H/32, W/32]`. Next: memory or heads.
 
 use burn::{
     module::{Module, Param},
