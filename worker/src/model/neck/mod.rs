@@ -1,7 +1,7 @@
 //! Features of the whole window become a pyramid of consistent features.
 //!
 //! Takes: backbone features, fresh and remembered, `[B, C, T]`. Gives: one map `[B, C, T_l]` a pyramid level.
-//! Next: a head of [`crate::model::heads`]. Read in this order: `temporal_reduction` quarters time, `consistency` lets stale features agree with fresh
+//! Next: the head of a family. Read in this order: `temporal_reduction` quarters time, `consistency` lets stale features agree with fresh
 //! ones, `tdm` halves time level by level, `fpn` mixes the levels.
 
 /// Temporal reduction: two strided convolutions.
