@@ -254,11 +254,11 @@ impl Hint for DatasetError {
             }
             Self::MissingVideos { missing, .. } => Some(missing_hint(missing)),
             Self::DuplicateClass { .. } => Some("remove one of the two lines".into()),
-            Self::BadEntry { .. }
-            | Self::Read { .. }
-            | Self::NotJson { .. }
-            | Self::BadLine { .. }
-            | Self::BadBlockedList { .. } => None,
+            Self::NotJson { .. } => {
+                Some("name the JSON file of annotations, or mend it at the place that is told".into())
+            }
+            Self::BadEntry { .. } => Some("mend the field, or remove the video's entry".into()),
+            Self::Read { .. } | Self::BadLine { .. } | Self::BadBlockedList { .. } => None,
         }
     }
 
